@@ -1,0 +1,213 @@
+"""Finite scalar quantization (Mentzer et al., arXiv 2309.15505), with VidTok's entropy loss (arXiv 2412.13061).
+
+Each of the C channels of a latent is rounded to one of `levels[c]` values, so the codebook is the product of the
+channels' levels and is never stored. All functions take latents with channels last, and compute in float32 whatever
+the dtype of their input and whether or not autocast is on.
+
+The entropy loss looks at p = softmax over the codebook of t <z, code>. As the logits are sums over the channels, p is a
+product of one distribution a channel; `entropies` uses that, so that the tokens x codebook matrix never exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log, prod
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+Levels = Sequence[int]
+
+_MARGIN = 1e-3
+"""By how much the bound exceeds the outermost level, relatively, so that this level can be reached."""
+_FLOOR = 1e-5
+"""Probabilities below this one count as this one inside the entropy's logarithm."""
+_CHUNK_ELEMENTS = 2**22
+"""Elements of the largest tensor that `entropies` makes for each chunk of tokens, the codebook's mean apart."""
+
+
+def bound(z: Tensor, levels: Levels) -> Tensor:
+    """`z` (..., C) squashed so that rounding gives the levels' integers, -(L // 2) .. (L - 1) // 2; float32."""
+    with _float32(z):
+        half = [(level - 1) * (1 + _MARGIN) / 2 for level in levels]
+        offset = torch.tensor([(1 - level % 2) / 2 for level in levels], device=z.device, dtype=torch.float32)
+        scale = torch.tensor(half, device=z.device, dtype=torch.float32)
+        return torch.tanh(z.float() + torch.atanh(offset / scale)) * scale - offset
+
+
+def quantize(z: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
+    """The nearest codes of `z` (..., C), and their indices.
+
+    Returns codes (..., C), float32 in -1..1 with the straight-through gradient of the bound, and indices (...), int32
+    in 0..prod(levels) - 1.
+    """
+    bounded = bound(z, levels)
+    rounded = bounded.detach().round()
+    # The difference is exactly zero, so codes are exact; it carries the gradient past the rounding.
+    straight_through = rounded + (bounded - bounded.detach())
+    codes = straight_through / _half_widths(levels, z.device)
+    return codes, _join(rounded.to(torch.int32), levels)
+
+
+def codes_to_indices(codes: Tensor, levels: Levels) -> Tensor:
+    """Indices (...), int32, of `codes` (..., C); the first channel is the least significant digit."""
+    digits = (codes.detach().float() * _half_widths(levels, codes.device)).round().to(torch.int32)
+    return _join(digits, levels)
+
+
+def indices_to_codes(indices: Tensor, levels: Levels) -> Tensor:
+    """Codes (..., C), float32 in -1..1, of `indices` (...), integers in 0..prod(levels) - 1."""
+    sizes = torch.tensor(list(levels), device=indices.device)
+    basis = torch.tensor(_basis(levels), device=indices.device)
+    digits = indices.long().unsqueeze(-1) // basis % sizes - sizes // 2
+    return digits.float() / _half_widths(levels, indices.device)
+
+
+def entropy_weight(step: int, weight: float, annealing_steps: int, annealing_factor: float) -> float:
+    """The entropy loss's weight: from `annealing_factor` x `weight` at step 0, linearly to `weight`."""
+    remaining = max(0.0, 1 - step / annealing_steps) if annealing_steps > 0 else 0.0
+    return weight * (1 + (annealing_factor - 1) * remaining)
+
+
+def auxiliary_loss(
+    z: Tensor,
+    codes: Tensor,
+    levels: Levels,
+    step: int,
+    *,
+    entropy_loss_weight: float = 0.1,
+    entropy_loss_annealing_steps: int = 2000,
+    entropy_loss_annealing_factor: float = 3.0,
+    commitment_loss_weight: float = 0.25,
+    across_ranks: bool = True,
+) -> Tensor:
+    """FSQ's auxiliary loss, a float32 scalar: weighted entropies, plus the squared distance from `z` to its code.
+
+    `z` (..., C) is the latent before bounding, `codes` (..., C) its codes; `step` counts optimisations of the
+    generator. With `across_ranks`, the codebook's mean probabilities are averaged over the ranks of
+    torch.distributed where that is initialised; every rank must then call this.
+    """
+    with _float32(z):
+        z = z.float()
+        loss = commitment_loss_weight * torch.mean((z - codes.detach().float()) ** 2)
+        weight = entropy_weight(step, entropy_loss_weight, entropy_loss_annealing_steps, entropy_loss_annealing_factor)
+        if weight:
+            per_token, of_mean = entropies(z, levels, across_ranks=across_ranks)
+            loss = loss + weight * (per_token - of_mean)
+        return loss
+
+
+def entropies(
+    z: Tensor, levels: Levels, *, inverse_temperature: float = 200.0, across_ranks: bool = True
+) -> tuple[Tensor, Tensor]:
+    """The mean over tokens of H(p), and H of the mean over tokens (and ranks) of p, in nats; float32 scalars.
+
+    p is the softmax over the codebook of `inverse_temperature` <z, code> for each token of `z` (..., C), and
+    H(p) = -sum p log max(p, 1e-5). Both are those of the direct form up to rounding, and so are their gradients. For
+    N tokens and K codes, time and memory are of order N sqrt(K) and K, plus one product of matrices.
+    """
+    with _float32(z):
+        tokens = z.float().reshape(-1, len(levels))
+        split = _balanced_split(levels)
+        widest = max(prod(levels[:split]), prod(levels[split:]))
+        chunks = torch.split(tokens, max(1, _CHUNK_ELEMENTS // widest))
+        total = tokens.new_zeros(())
+        mean = tokens.new_zeros(prod(levels[split:]), prod(levels[:split]))
+        for chunk in chunks:
+            arguments = (chunk, tuple(levels), split, inverse_temperature)
+            if len(chunks) > 1 and torch.is_grad_enabled():
+                part, probabilities = checkpoint(
+                    _chunk_statistics, *arguments, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                part, probabilities = _chunk_statistics(*arguments)
+            total = total + part
+            mean = mean + probabilities
+        mean = mean / len(tokens)
+        if across_ranks and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            mean = _MeanOverRanks.apply(mean)  # type: ignore[no-untyped-call]
+        return total / len(tokens), -torch.sum(mean * mean.clamp(min=_FLOOR).log())
+
+
+def _chunk_statistics(
+    tokens: Tensor, levels: tuple[int, ...], split: int, inverse_temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Sums over `tokens` (N, C) of H(p), and of p as (codes of the last channels, codes of the first)."""
+    first = _log_probabilities(tokens[:, :split], levels[:split], inverse_temperature)
+    last = _log_probabilities(tokens[:, split:], levels[split:], inverse_temperature)
+    return _floored_entropy(first, last).sum(), last.exp().T @ first.exp()
+
+
+def _log_probabilities(z: Tensor, levels: tuple[int, ...], inverse_temperature: float) -> Tensor:
+    """log p of `z` (N, C) over the product of `levels`: (N, prod(levels)), in the order of indices."""
+    joint = z.new_zeros(len(z), 1)
+    for channel, level in enumerate(levels):
+        values = (torch.arange(level, device=z.device) - level // 2) / (level // 2)
+        single = torch.log_softmax(inverse_temperature * z[:, channel, None] * values, dim=-1)
+        joint = (single[:, :, None] + joint[:, None, :]).flatten(1)
+    return joint
+
+
+def _floored_entropy(log_a: Tensor, log_b: Tensor) -> Tensor:
+    """-sum a_i b_k max(log a_i + log b_k, log floor) over i and k, for each row: (N, I) and (N, K) give (N,).
+
+    For a given i, the codes above the floor are a prefix of b in falling order, so that the inner sum follows from
+    running sums of b and of b log b. Where that prefix ends the summand is continuous, so the gradient is exact too.
+    """
+    falling = log_b.sort(dim=-1, descending=True).values
+    above = torch.searchsorted(-falling.detach(), log_a.detach() - log(_FLOOR), right=True)
+    b = falling.exp()
+    mass = _running_sum(b).gather(-1, above)
+    mass_log = _running_sum(b * falling).gather(-1, above)
+    inner = log_a * mass + mass_log + log(_FLOOR) * (1 - mass)
+    return -torch.sum(log_a.exp() * inner, dim=-1)
+
+
+def _running_sum(values: Tensor) -> Tensor:
+    """(N, K) to (N, K + 1): sums of the first 0 to K values."""
+    return torch.nn.functional.pad(values.cumsum(dim=-1), (1, 0))
+
+
+def _balanced_split(levels: Levels) -> int:
+    """Where to cut `levels` in two, so that the larger of both products is as small as can be."""
+    return min(range(len(levels) + 1), key=lambda i: max(prod(levels[:i]), prod(levels[i:])))
+
+
+class _MeanOverRanks(torch.autograd.Function):
+    """The mean over ranks. Its gradient adds up what all ranks' losses ask for, so that with gradients averaged over
+    ranks, as DDP does, they are those of one process that holds all tokens."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, values: Tensor) -> Tensor:
+        return _reduced_mean(values)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:
+        return _reduced_mean(gradients[0])
+
+
+def _reduced_mean(values: Tensor) -> Tensor:
+    result = values.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(result)
+    return result / dist.get_world_size()
+
+
+def _half_widths(levels: Levels, device: torch.device) -> Tensor:
+    return torch.tensor([level // 2 for level in levels], device=device, dtype=torch.float32)
+
+
+def _basis(levels: Levels) -> list[int]:
+    return [prod(levels[:i]) for i in range(len(levels))]
+
+
+def _join(digits: Tensor, levels: Levels) -> Tensor:
+    """Indices (...), int32, of digits (..., C) that are centred on zero."""
+    shift = torch.tensor([level // 2 for level in levels], device=digits.device, dtype=torch.int32)
+    basis = torch.tensor(_basis(levels), device=digits.device, dtype=torch.int32)
+    return ((digits + shift) * basis).sum(dim=-1, dtype=torch.int32)
+
+
+def _float32(z: Tensor) -> torch.autocast:
+    return torch.autocast(device_type=z.device.type, enabled=False)
