@@ -1,0 +1,133 @@
+"""Where LPIPS's weights come from: files that others published, in whichever of their layouts, read as data only."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vidtok.errors import VidTokError
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_VGG_FILE = "vgg16-397923af.pth"
+_LINEAR_FILE = "vgg.pth"
+_HUB_REPOSITORY, _HUB_FILE = "timm/vgg16.tv_in1k", "model.safetensors"
+_PACKAGES = {"lpips": "weights/v0.1/vgg.pth", "torchmetrics": "functional/image/lpips_models/vgg.pth"}
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
+_OWN_NAME = re.compile(r"(?:.*\bperceptual_loss\.)?((?:scaling_layer|net\.slice\d|lin\d\.model)\..+)")
+_TORCHVISION_NAME = re.compile(r"features\.(\d+\.(?:weight|bias))")
+
+
+class LPIPSWeightsError(VidTokError):
+    """LPIPS's trained weights cannot be found, read or used."""
+
+
+def find_weights(source: str | Path | Sequence[str | Path] | None, shapes: Shapes) -> dict[str, Tensor]:
+    """The tensors that `shapes` asks for, by LPIPS's own names, float32, from the files of `source`.
+
+    Without `source`, from the usual places. What `scaling_layer.` names may be missing. Raises `LPIPSWeightsError`
+    where a file cannot be read or does not fit, or where anything else is missing.
+    """
+    files = list(_usual_files() if source is None else _given_files(source))
+    found: dict[str, Tensor] = {}
+    for file in files:
+        for name, value in _renamed(_read(file), shapes).items():
+            _check(file, name, value, shapes[name])
+            found.setdefault(name, value.float())
+    missing = [name for name in shapes if name not in found and not name.startswith("scaling_layer.")]
+    if missing:
+        raise LPIPSWeightsError(_advice(missing, files))
+    return found
+
+
+def _given_files(source: str | Path | Sequence[str | Path]) -> Iterator[Path]:
+    for path in map(Path, [source] if isinstance(source, str | Path) else source):
+        if not path.exists():
+            raise LPIPSWeightsError(f"{path} does not exist; expected a file or folder with weights for LPIPS")
+        yield from sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES) if path.is_dir() else [path]
+
+
+def _usual_files() -> Iterator[Path]:
+    """Those of the places where others keep these weights that exist here."""
+    from huggingface_hub import try_to_load_from_cache
+
+    folder = _torch_folder()
+    candidates = [folder / _VGG_FILE, folder / _LINEAR_FILE]
+    cached = try_to_load_from_cache(_HUB_REPOSITORY, _HUB_FILE)
+    if isinstance(cached, str):
+        candidates.append(Path(cached))
+    for package, file in _PACKAGES.items():
+        spec = importlib.util.find_spec(package)
+        candidates += [Path(place) / file for place in (spec and spec.submodule_search_locations) or ()]
+    return (path for path in candidates if path.is_file())
+
+
+def _torch_folder() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def _read(file: Path) -> Mapping[str, object]:
+    """What `file` holds. No code in it is run, and tensors that are not used are not loaded where the format allows."""
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(file)
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except Exception as error:  # a damaged or foreign file can make its reader fail in any way
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise LPIPSWeightsError(
+            f"{file} cannot be read as weights ({reason}); expected a .safetensors file, or a PyTorch file of tensors "
+            "alone. Fetch it again, or name another"
+        ) from error
+    nested = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(nested, Mapping):
+        raise LPIPSWeightsError(f"{file} holds a {type(content).__name__}; expected a mapping of names to tensors")
+    return nested
+
+
+def _renamed(state: Mapping[str, object], shapes: Shapes) -> dict[str, Tensor]:
+    """The tensors of `state` that LPIPS has, by its names."""
+    by_place = {name.split(".", 2)[2]: name for name in shapes if name.startswith("net.")}
+    renamed: dict[str, Tensor] = {}
+    for name, value in state.items():
+        own, torchvision = _OWN_NAME.fullmatch(str(name)), _TORCHVISION_NAME.fullmatch(str(name))
+        target = by_place.get(torchvision[1]) if torchvision else (own[1] if own else None)
+        if target and target in shapes and isinstance(value, Tensor):
+            renamed[target] = value
+    return renamed
+
+
+def _check(file: Path, name: str, value: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(value.shape) != shape:
+        raise LPIPSWeightsError(
+            f"{file}: {name} is {tuple(value.shape)}; expected {shape}. Give the weights of VGG16 without batch "
+            "normalisation, and LPIPS's linear layers for it"
+        )
+    if not value.isfinite().all():
+        raise LPIPSWeightsError(f"{file}: {name} holds values that are not finite; fetch the file again")
+
+
+def _advice(missing: list[str], files: list[Path]) -> str:
+    parts = [
+        part
+        for prefix, part in (("net.", "VGG16"), ("lin", "its linear layers"))
+        if any(name.startswith(prefix) for name in missing)
+    ]
+    seen = ", ".join(map(str, files)) or "no file"
+    return (
+        f"LPIPS lacks {' and '.join(parts)} ({len(missing)} tensors, {missing[0]} for one; looked into: {seen}). "
+        "It needs two files: VGG16, published at "
+        f"https://download.pytorch.org/models/{_VGG_FILE} (or by `hf download {_HUB_REPOSITORY} {_HUB_FILE}`), and "
+        "LPIPS's linear layers, published at "
+        "https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/vgg.pth (the Python packages "
+        f"lpips and torchmetrics bring them). Put them into {_torch_folder()}, or name their paths in "
+        "perceptual_weights; a VidTok checkpoint with a loss.perceptual_loss section serves as well. To train "
+        "without LPIPS, set perceptual_weight: 0"
+    )
