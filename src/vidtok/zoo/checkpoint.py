@@ -1,0 +1,208 @@
+"""Reading checkpoints, strictly and as data: a file from a stranger can fail to load, and can do nothing else."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vidtok.errors import CheckpointError
+from vidtok.zoo.fit import fitting_models
+
+_ZIP = b"PK\x03\x04"
+_NOT_OURS = "loss."
+_EMA = "model_ema."
+_NAMED = 3
+"""How many keys of a kind an error lists."""
+
+# How files begin that are mistaken for checkpoints.
+_FOREIGN: tuple[tuple[bytes, str], ...] = (
+    (b"version https://git-lfs", "a Git LFS pointer, which stands for a file that was not fetched (`git lfs pull`)"),
+    (b"<", "a web page, as a download that failed leaves it"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"\x89PNG", "a PNG picture"),
+    (b"\x80", "a pickle or a PyTorch file from before version 1.6; open it where you trust it and save it anew"),
+)
+
+
+def read_checkpoint(path: str | PathLike[str], *, ema: bool = False) -> dict[str, Tensor]:
+    """The model's weights in a checkpoint: parameter name -> tensor, on the CPU, mapped from the file where possible.
+
+    Reads `.safetensors`, and what `torch.save` wrote (`.ckpt`, `.pt`, `.pth`): a state dict, or one under `state_dict`
+    as Lightning writes it. The objective's weights (`loss.*`) and the moving averages (`model_ema.*`) are left out;
+    with `ema` the averages take the weights' place. What `torch.compile` and data parallelism add to names is removed.
+
+    Raises `CheckpointError` if the file is missing, damaged, of another kind or holds pickled code, which is never run.
+    """
+    path = Path(path)
+    head = _head(path)
+    if head[8:9] == b"{":
+        state = _load_safetensors(path)
+    elif head.startswith(_ZIP):
+        state = _state_dict(_load_torch(path), path)
+    else:
+        raise CheckpointError(f"{path} is not a checkpoint{_kind(head)}; expected a .safetensors or .ckpt file")
+    state = {_plain_name(name): value for name, value in state.items()}
+    averages = {name: value for name, value in state.items() if name.startswith(_EMA)}
+    state = {name: value for name, value in state.items() if not name.startswith(_EMA)}
+    if ema:
+        state = _averaged(state, averages, path)
+    return {name: value for name, value in state.items() if not name.startswith(_NOT_OURS)}
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Give `model` the weights `state`, which came from `source`, strictly; dtype and device stay the model's.
+
+    Weights on the meta device are replaced by CPU tensors of the model's dtype, others are copied into, so that nothing
+    keeps pointing into the checkpoint's file. Raises `CheckpointError`, with the model untouched, that lists all
+    missing, unexpected and misshapen weights, or those that hold NaN, infinity or values beyond the model's dtype.
+    """
+    own = model.state_dict(keep_vars=True)
+    _check_fit(own, state, source)
+    bad = [name for name, weight in own.items() if not _finite_as(state[name], weight.dtype)]
+    if bad:
+        dtype = str(own[bad[0]].dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"{source} holds NaN, infinity or values beyond {dtype} in {_some(bad, _NAMED)}; "
+            "the training that wrote it had diverged, or the file is damaged"
+        )
+    on_meta = {name: weight for name, weight in own.items() if weight.is_meta}
+    if on_meta:
+        given = {name: state[name].to(weight.dtype, copy=True) for name, weight in on_meta.items()}
+        model.load_state_dict(given, strict=False, assign=True)
+    with torch.no_grad():
+        for name, weight in own.items():
+            if not weight.is_meta:
+                weight.copy_(state[name])
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of the file, or an error if there are none to be had."""
+    try:
+        if path.is_dir():
+            raise CheckpointError(f"{path} is a folder; expected a checkpoint file (.safetensors or .ckpt)")
+        with path.open("rb") as file:
+            head = file.read(64)
+    except FileNotFoundError:
+        raise CheckpointError(f"the checkpoint {path} does not exist; expected a .safetensors or .ckpt file") from None
+    except OSError as error:
+        raise CheckpointError(f"the checkpoint {path} cannot be read: {error.strerror or error}") from error
+    if not head:
+        raise CheckpointError(f"the checkpoint {path} is empty; fetch it again")
+    return head
+
+
+def _kind(head: bytes) -> str:
+    """What a file that begins with `head` seems to be, as the middle of a sentence."""
+    found = next((kind for start, kind in _FOREIGN if head.lstrip().startswith(start)), None)
+    return f" but seems to be {found}" if found else f" (it begins with {head[:8]!r})"
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"the checkpoint {path} is damaged or truncated, or no safetensors file: {_one_line(error)}; fetch it again"
+        ) from error
+
+
+def _load_torch(path: Path) -> Any:
+    """What `torch.save` wrote to `path`, tensors and plain containers only."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        code = re.search(r"GLOBAL (\S+)|but got <class '(\S+)'>", str(error))
+        if not code:
+            raise _damaged(path, error) from error
+        raise CheckpointError(
+            f"the checkpoint {path} holds pickled code or objects ({code[1] or code[2]}) and was refused; nothing in "
+            "it was run. If you trust its source, save its state dict alone, with `torch.save` or as safetensors"
+        ) from error
+    # A damaged archive surfaces as whatever its first unreadable byte leads to.
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    reason = _one_line(error)
+    return CheckpointError(
+        f"the checkpoint {path} is damaged or truncated, or no PyTorch file: "
+        f"{reason if len(reason) <= 160 else reason[:160] + '...'}; fetch it again"
+    )
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict that `content` is or has under `state_dict`."""
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f"{path} holds a {type(content).__name__}; expected a state dict, or one under 'state_dict'"
+        )
+    odd = [name for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
+    if odd or not content:
+        holds = f"under {_some(map(repr, odd), _NAMED)} no tensors" if odd else "nothing"
+        raise CheckpointError(
+            f"{path} holds {holds}; expected a state dict (name -> tensor), or one under 'state_dict'"
+        )
+    return dict(content)
+
+
+def _plain_name(name: str) -> str:
+    return name.removeprefix("module.").replace("_orig_mod.", "")
+
+
+def _averaged(state: dict[str, Tensor], averages: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """`state` with the moving averages in place of the weights; weights that were not trained have none and stay.
+
+    An average bears the weight's name without its dots, behind `model_ema.`.
+    """
+    if not averages:
+        raise CheckpointError(f"{path} holds no moving averages ({_EMA}*); load its weights without asking for them")
+    return {name: averages.get(_EMA + name.replace(".", ""), value) for name, value in state.items()}
+
+
+def _check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+    """Raise one error for all that is missing, unexpected and misshapen."""
+    missing = [name for name in own if name not in state]
+    unexpected = [name for name in state if name not in own]
+    misshapen = [
+        f"{name} is {list(state[name].shape)}, not {list(weight.shape)}"
+        for name, weight in own.items()
+        if name in state and state[name].shape != weight.shape
+    ]
+    problems = [
+        f"{len(names)} {kind} ({_some(names, _NAMED)})"
+        for kind, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+        if names
+    ]
+    if not problems:
+        return
+    fitting = fitting_models({name: tuple(value.shape) for name, value in state.items()})
+    hint = f"; it fits the configuration of {' or '.join(fitting)}" if fitting else "; it fits no model of the family"
+    raise CheckpointError(f"{source} does not fit the model: of its weights {', '.join(problems)}{hint}")
+
+
+def _finite_as(value: Tensor, dtype: torch.dtype) -> bool:
+    return not dtype.is_floating_point or bool(value.to(dtype).isfinite().all())
+
+
+def _some(items: Iterable[str], count: int) -> str:
+    """The first `count` items, and how many more there are."""
+    items = list(items)
+    rest = len(items) - count
+    return ", ".join(items[:count]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,134 @@
+"""Models as folders of two files, `config.json` and `model.safetensors`, which is also what a Hub repository holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vidtok.errors import CheckpointError, ConfigError
+from vidtok.models.config import AutoencoderConfig
+from vidtok.zoo.hub import FOLDER_FILES
+
+MODEL_TYPE = "vidtok"
+FORMAT_VERSION = 1
+
+_CONFIG_FILE, _WEIGHTS_FILE = FOLDER_FILES
+_MAX_CONFIG_BYTES = 1 << 20
+
+
+def save_folder(folder: str | PathLike[str], config: AutoencoderConfig, state: Mapping[str, Tensor], name: str) -> Path:
+    """Write the model `config` with weights `state` to `folder`, made if need be, and return the folder.
+
+    Both files are written aside and renamed when whole; other files in the folder stay. Raises `CheckpointError` if the
+    folder cannot be written.
+    """
+    folder = Path(os.path.abspath(folder))
+    aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise CheckpointError(f"{folder} is a file; expected a folder to save the model in")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside.mkdir()
+        _write_weights(aside / _WEIGHTS_FILE, state)
+        text = json.dumps(_header(name) | config.to_dict(), indent=2)
+        (aside / _CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        if folder.exists():
+            for file in (_WEIGHTS_FILE, _CONFIG_FILE):
+                os.replace(aside / file, folder / file)
+        else:
+            os.rename(aside, folder)
+    except OSError as error:
+        raise CheckpointError(f"the model cannot be saved to {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+def read_folder(folder: str | PathLike[str]) -> tuple[AutoencoderConfig, str, Path]:
+    """What `save_folder` wrote: the configuration, the model's name, and the path of its weights.
+
+    Raises `CheckpointError` if the folder is not of a model of this package, and `ConfigError` if its configuration is
+    not valid.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder; expected one with {_CONFIG_FILE} and {_WEIGHTS_FILE}")
+    missing = [file for file in FOLDER_FILES if not (folder / file).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"the folder {folder} has no {' and no '.join(missing)}; expected a model that `save_pretrained` wrote, "
+            f"with {_CONFIG_FILE} and {_WEIGHTS_FILE}"
+        )
+    path = folder / _CONFIG_FILE
+    values = _read_json(path)
+    name = _check_header(values, path)
+    try:
+        config = AutoencoderConfig.from_dict({key: value for key, value in values.items() if key not in _header("")})
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return config, name, folder / _WEIGHTS_FILE
+
+
+def _header(name: str) -> dict[str, Any]:
+    return {"model_type": MODEL_TYPE, "format_version": FORMAT_VERSION, "name": name}
+
+
+def _check_header(values: Mapping[str, Any], path: Path) -> str:
+    """The model's name, or an error if the file is of another package or of a later version of this one."""
+    if values.get("model_type") != MODEL_TYPE:
+        raise CheckpointError(
+            f"{path} has model_type {values.get('model_type')!r}; "
+            f"expected {MODEL_TYPE!r}, as `save_pretrained` writes it"
+        )
+    version = values.get("format_version")
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format_version {version!r}; this version of the package reads up to {FORMAT_VERSION} "
+            "(a newer one may read it: `pip install --upgrade vidtok`)"
+        )
+    name = values.get("name")
+    if not isinstance(name, str):
+        raise CheckpointError(f"{path} has name {name!r}; expected the model's name")
+    return name
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise CheckpointError(f"{path} holds {path.stat().st_size} bytes; a model's configuration is a short file")
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} holds a {type(values).__name__}; expected a model's configuration")
+    return values
+
+
+def _write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    # The format wants each tensor contiguous and in memory of its own.
+    seen: set[int] = set()
+    weights: dict[str, Tensor] = {}
+    for name, value in state.items():
+        value = value.detach().cpu().contiguous()
+        storage = value.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != value.numel() * value.element_size():
+            value = value.clone()
+        seen.add(value.untyped_storage().data_ptr())
+        weights[name] = value
+    try:
+        save_file(weights, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise CheckpointError(f"the weights cannot be saved to {path.parent}: {error}") from error
