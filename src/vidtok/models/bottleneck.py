@@ -1,0 +1,117 @@
+"""The two bottlenecks behind one face: moments of the encoder in, latent and what was learned on the way out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vidtok.models import fsq
+from vidtok.models.config import FSQConfig, KLConfig
+
+LOG_VARIANCE_RANGE = (-30.0, 20.0)
+
+RegLog = dict[str, Tensor]
+"""What a bottleneck tells beside the latent: `indices` (FSQ), `kl_loss` (KL), `aux_loss` (FSQ, in training)."""
+
+
+class Bottleneck(nn.Module):
+    """From moments (B, z or 2 z, T', H', W') to a latent (B, z, T', H', W') in the moments' dtype."""
+
+    discrete: bool
+
+    def forward(
+        self, moments: Tensor, *, sample: bool | None = None, generator: torch.Generator | None = None, step: int = 0
+    ) -> tuple[Tensor, RegLog]:
+        """The latent and its log.
+
+        Args:
+            moments: what the encoder emits.
+            sample: KL: draw from the posterior (True), take its mode (False), or as configured (None).
+            generator: KL: source of the noise, drawn latent frame by latent frame, so that a stream draws the same.
+            step: FSQ in training: optimisations of the generator so far, which anneals the entropy loss.
+        """
+        raise NotImplementedError
+
+    def decode_indices(self, indices: Tensor) -> Tensor:
+        """The latent (B, z, T', H', W'), float32, that `indices` (B, T', H', W') stand for."""
+        raise ValueError("a continuous (KL) model has no token indices; decode its latents instead")
+
+
+class DiagonalGaussian(Bottleneck):
+    """KL bottleneck: mean and log-variance per value (Kingma and Welling, arXiv 1312.6114).
+
+    `kl_loss` is the divergence from a unit Gaussian, summed over everything and divided by B.
+    """
+
+    discrete = False
+
+    def __init__(self, config: KLConfig) -> None:
+        super().__init__()
+        self.sample = config.sample
+
+    def forward(
+        self, moments: Tensor, *, sample: bool | None = None, generator: torch.Generator | None = None, step: int = 0
+    ) -> tuple[Tensor, RegLog]:
+        mean, log_variance = moments.float().chunk(2, dim=1)
+        log_variance = log_variance.clamp(*LOG_VARIANCE_RANGE)
+        kl = 0.5 * torch.sum(mean**2 + log_variance.exp() - 1 - log_variance) / moments.shape[0]
+        z = mean
+        if self.sample if sample is None else sample:
+            z = mean + torch.exp(0.5 * log_variance) * _noise_by_frame(mean, generator)
+        return z.to(moments.dtype), {"kl_loss": kl}
+
+
+class FiniteScalarQuantizer(Bottleneck):
+    """FSQ bottleneck: every channel rounded to one of a few levels (Mentzer et al., arXiv 2309.15505)."""
+
+    discrete = True
+
+    def __init__(self, config: FSQConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.levels = config.levels
+
+    @property
+    def codebook_size(self) -> int:
+        return self.config.codebook_size
+
+    def forward(
+        self, moments: Tensor, *, sample: bool | None = None, generator: torch.Generator | None = None, step: int = 0
+    ) -> tuple[Tensor, RegLog]:
+        values = moments.permute(0, 2, 3, 4, 1)
+        codes, indices = fsq.quantize(values, self.levels)
+        log: RegLog = {"indices": indices}
+        if self.training:
+            config = self.config
+            log["aux_loss"] = fsq.auxiliary_loss(
+                values, codes, self.levels, step,
+                entropy_loss_weight=config.entropy_loss_weight,
+                entropy_loss_annealing_steps=config.entropy_loss_annealing_steps,
+                entropy_loss_annealing_factor=config.entropy_loss_annealing_factor,
+                commitment_loss_weight=config.commitment_loss_weight,
+            )  # fmt: skip
+        return codes.permute(0, 4, 1, 2, 3).to(moments.dtype), log
+
+    def decode_indices(self, indices: Tensor) -> Tensor:
+        if indices.is_floating_point() or indices.dtype == torch.bool:
+            raise ValueError(f"indices have dtype {indices.dtype}; expected whole numbers, as log['indices'] holds")
+        lowest, highest = (int(i) for i in torch.aminmax(indices)) if indices.numel() else (0, 0)
+        if lowest < 0 or highest >= self.codebook_size:
+            raise ValueError(
+                f"indices run from {lowest} to {highest}; this model's codebook has 0 to {self.codebook_size - 1}"
+            )
+        return fsq.indices_to_codes(indices, self.levels).permute(0, 4, 1, 2, 3)
+
+
+def make_bottleneck(config: KLConfig | FSQConfig) -> Bottleneck:
+    """The bottleneck that `config` describes."""
+    return DiagonalGaussian(config) if isinstance(config, KLConfig) else FiniteScalarQuantizer(config)
+
+
+def _noise_by_frame(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Unit Gaussian noise shaped as `like`, drawn one latent frame after another."""
+    shape = (like.shape[2], like.shape[0], *like.shape[1:2], *like.shape[3:])
+    noise = torch.empty(shape, device=like.device)
+    for frame in noise:
+        frame.normal_(generator=generator)
+    return noise.permute(1, 2, 0, 3, 4)

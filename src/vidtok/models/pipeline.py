@@ -1,0 +1,84 @@
+"""Passing a clip through stages in small pieces, so that activations stay small and memory does not grow with length.
+
+A stage is a part of an encoder or decoder with its layers' places in the stream's state. Stages are chained as
+generators: each asks the one before for as many frames as it works best on, so only a few frames of every stage are
+alive at a time. As every layer carries on from the piece before, the result is that of the whole clip at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vidtok.models.state import StreamState
+
+PIECE_BYTES = {"cpu": 1 << 24, "cuda": 1 << 28}
+"""Activation size that a stage aims at: fits the caches of a CPU; fills a GPU."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the chain: a function of (x, state), the channels that it works on and its frame granularity."""
+
+    run: Callable[[Tensor, StreamState], Tensor]
+    channels: int
+    group: int = 1
+    """Frames must come in multiples of this."""
+    lead: int = 0
+    """Frames that come ahead of the groups at the start of a stream."""
+
+
+def run_stages(stages: Iterable[Stage], x: Tensor, state: StreamState, *, in_pieces: bool) -> Tensor:
+    """`x` (B, T, H, W, C) through all `stages`, in pieces if `in_pieces` and no gradient is wanted.
+
+    Where no frame comes out (a stream's end at which no layer held one back), the result is some tensor with T = 0.
+    """
+    if not in_pieces or torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type not in PIECE_BYTES:
+        for stage in stages:
+            x = stage.run(x, state)
+        return x
+    end = state.end
+    pieces: Iterator[Tensor] = iter([x])
+    for stage in stages:
+        pieces = _run_stage(stage, pieces, state, end)
+    outputs = list(pieces)
+    filled = [out for out in outputs if out.shape[1]]
+    return torch.cat(filled, 1) if len(filled) > 1 else (filled or outputs)[0]
+
+
+def _run_stage(stage: Stage, pieces: Iterator[Tensor], state: StreamState, end: bool) -> Iterator[Tensor]:
+    for piece, last in _mark_last(_regroup(stage, pieces, state)):
+        state.end = end and last
+        out = stage.run(piece, state)
+        state.end = end
+        yield out
+
+
+def _regroup(stage: Stage, pieces: Iterator[Tensor], state: StreamState) -> Iterator[Tensor]:
+    """The frames of `pieces` in pieces of the size that suits `stage`."""
+    lead = 0 if state.started else stage.lead
+    held: Tensor | None = None
+    for piece in pieces:
+        held = piece if held is None or not held.shape[1] else torch.cat([held, piece], 1) if piece.shape[1] else held
+        batch, frames, height, width, _ = held.shape
+        per_frame = batch * height * width * stage.channels * held.element_size()
+        wanted = max(1, PIECE_BYTES[held.device.type] // (per_frame * stage.group)) * stage.group
+        while held.shape[1] >= lead + wanted:
+            yield held[:, : lead + wanted]
+            held, lead = held[:, lead + wanted :], 0
+    if held is not None:
+        yield held
+
+
+def _mark_last(items: Iterator[Tensor]) -> Iterator[tuple[Tensor, bool]]:
+    """Each item with whether it is the last."""
+    before: Tensor | None = None
+    for item in items:
+        if before is not None:
+            yield before, False
+        before = item
+    if before is not None:
+        yield before, True

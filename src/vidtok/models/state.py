@@ -1,0 +1,41 @@
+"""What a stream remembers between two chunks: the only memory there is, since modules keep none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass
+class StreamState:
+    """The state of one stream through one encoder or decoder; a fresh one starts a stream.
+
+    Layers that look back are numbered within their encoder or decoder (`slot`), and each finds under its number
+    what it put there at the chunk before. Tensors in `past` are replaced, never written to, so a shallow copy is
+    a second stream that goes on independently.
+
+    Attributes:
+        past: by slot, the last frames that the layer has seen, (B, T, H, W, C).
+        started: whether a chunk has passed through; what stands before the first frame depends on it.
+        end: whether the chunk that is being computed is the stream's last, after which nothing need be kept and
+            a layer that looks ahead gives out what it held back.
+    """
+
+    past: dict[int, Tensor] = field(default_factory=dict)
+    started: bool = False
+    end: bool = False
+
+    @classmethod
+    def whole(cls) -> StreamState:
+        """The state for a clip that comes in one piece."""
+        return cls(end=True)
+
+    def copy(self) -> StreamState:
+        """A second stream at the same point."""
+        return StreamState(dict(self.past), self.started, self.end)
+
+    def keep(self, slot: int, frames: Tensor) -> None:
+        """Remember `frames` for the layer at `slot`, unless the stream ends here."""
+        if not self.end:
+            self.past[slot] = frames
