@@ -1,0 +1,1 @@
+"""Training of video tokenizers: the objective, the data, the loop."""
