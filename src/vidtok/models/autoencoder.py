@@ -23,14 +23,16 @@ are channels-last, (B, T, H, W, C).
 
 from __future__ import annotations
 
-from typing import Any, cast
+from functools import partial
+from typing import Any, Literal, cast, overload
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vidtok.models.bottleneck import make_bottleneck
+from vidtok.models.bottleneck import RegLog, make_bottleneck
 from vidtok.models.config import AutoencoderConfig
+from vidtok.models.padding import Size, check_latent, check_video, crop, pad_clip
 from vidtok.models.pipeline import Stage, run_stages
 from vidtok.models.spatial import (
     Attention,
@@ -74,7 +76,7 @@ class ResidualBlock(nn.Module):
             h = self.conv2(nn.functional.dropout(nn.functional.silu(h), self.dropout), state)
         else:
             h = self.conv2(h, state, activate=True)
-        shortcut = self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x
+        shortcut = cast(nn.Module, self.nin_shortcut)(x) if hasattr(self, "nin_shortcut") else x
         return add(h, shortcut)
 
 
@@ -95,10 +97,11 @@ class _Coder(nn.Module):
         return self.config.is_causal
 
     def _norm(self, channels: int, *, scope: NormScope = "clip") -> nn.Module:
-        """A norm; groupnorm's statistics stay within a frame in the causal variants, whatever the `scope`."""
+        """A norm; groupnorm's statistics stay within one frame in the causal variants, whatever the `scope`."""
         if self.config.norm_type == "layernorm":
             return LayerNorm(channels)
-        return GroupNorm(channels, "frame" if self.is_causal else scope)
+        within_frame: dict[NormScope, NormScope] = {"clip": "frame", "time": "position"}
+        return GroupNorm(channels, within_frame.get(scope, scope) if self.is_causal else scope)
 
     def _spatial_block(self, channels_in: int, channels: int) -> ResidualBlock:
         block = ResidualBlock(
@@ -133,13 +136,13 @@ class _Coder(nn.Module):
         mid.block_2 = self._block_over_time(channels, spatial=True, scope="clip")
         return mid
 
-    def _run(self, module: nn.Module, x: Tensor, *args: StreamState) -> Tensor:
+    def _run(self, module: nn.Module, x: Tensor, state: StreamState) -> Tensor:
         """`module` on `x`, recomputed in the backward pass if the config says so; nothing on no frames."""
         if not x.shape[1]:
             return x
         if self.config.use_checkpoint and torch.is_grad_enabled():
-            return cast(Tensor, checkpoint(module, x, *args, use_reentrant=False))
-        return cast(Tensor, module(x, *args))
+            return cast(Tensor, checkpoint(module, x, state, use_reentrant=False))
+        return cast(Tensor, module(x, state))
 
     def _run_level(self, level: nn.Module, temporal: nn.Module, x: Tensor, state: StreamState) -> Tensor:
         """The residual blocks of a level: by turns one inside the frames and one over time."""
@@ -153,7 +156,7 @@ class _Coder(nn.Module):
     def _run_mid(self, x: Tensor, state: StreamState) -> Tensor:
         mid = cast(Any, self.mid)
         x = self._run(mid.block_1, x, state)
-        x = self._run(mid.attn_1, x)
+        x = self._run(mid.attn_1, x, state)
         return self._run(mid.block_2, x, state)
 
     def _run_out(self, x: Tensor, state: StreamState) -> Tensor:
@@ -208,12 +211,12 @@ class Encoder(_Coder):
     def _stages(self) -> list[Stage]:
         config = self.config
         lead = 1 if config.temporal_padding == "first_frame" else 0
-        stages = [Stage(lambda x, state: self._run(self.conv_in, x, state), config.ch)]
+        stages = [Stage(partial(self._run, self.conv_in), config.ch)]
         for i, multiplier in enumerate(config.ch_mult):
             halves = i in (config.tempo_ds or ())
             stages.append(
                 Stage(
-                    lambda x, state, i=i: self._level(i, x, state),
+                    partial(self._level, i),
                     config.ch * multiplier, group=2 if halves else 1, lead=lead if halves else 0,
                 )
             )  # fmt: skip
@@ -225,7 +228,7 @@ class Encoder(_Coder):
         level, temporal = self.down[i], self.down_temporal[i]
         x = self._run_level(level, temporal, x, state)
         if hasattr(level, "downsample"):
-            x = self._run(cast(nn.Module, level.downsample), x)
+            x = self._run(cast(nn.Module, level.downsample), x, state)
         if hasattr(temporal, "downsample"):
             x = self._run(cast(nn.Module, temporal.downsample), x, state)
         return x
@@ -287,25 +290,27 @@ class Decoder(_Coder):
     def _stages(self) -> list[Stage]:
         config = self.config
         deepest = config.ch * config.ch_mult[-1]
-        stages = [Stage(lambda x, state: self._run(self.conv_in, x, state), deepest)]
+        stages = [Stage(partial(self._run, self.conv_in), deepest)]
         stages.append(Stage(self._run_mid, deepest))
         for i in reversed(range(len(config.ch_mult))):
             width = config.ch * config.ch_mult[i]
             level, temporal = cast(Any, self.up[i]), cast(Any, self.up_temporal[i])
-            stages.append(
-                Stage(lambda x, state, a=level, b=temporal: self._run_level(a, b, x, state), width)
-            )
+            stages.append(Stage(partial(self._run_level, level, temporal), width))
             if hasattr(level, "upsample"):
-                stages.append(Stage(lambda x, state, m=level.upsample: self._run(m, x), 4 * width))
+                stages.append(Stage(partial(self._run, level.upsample), 4 * width))
             if hasattr(temporal, "upsample"):
                 # runs on no frames too: at a stream's end it gives out what it held back
-                stages.append(Stage(lambda x, state, m=temporal.upsample: m(x, state), 2 * width))
+                stages.append(Stage(temporal.upsample, 2 * width))
         stages.append(Stage(self._run_out, config.ch * config.ch_mult[0]))
         return stages
 
 
 class VideoAutoencoder(nn.Module):
-    """Encoder, bottleneck and decoder, as a checkpoint of the family holds them."""
+    """Encoder, bottleneck and decoder, as a checkpoint of the family holds them; clips of any size.
+
+    Clips whose size the model cannot take are padded with copies of the last frame, row and column, and what is
+    decoded is cropped. A picture is a clip of one frame.
+    """
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -316,4 +321,88 @@ class VideoAutoencoder(nn.Module):
 
     @property
     def is_causal(self) -> bool:
+        """Whether no frame depends on a later one, beyond the decoder's delay."""
         return self.config.is_causal
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def moments(self, video: Tensor) -> Tensor:
+        """What the encoder makes of `video` (B, 3, T, H, W), of any size: (B, 2 z or z, T', H', W')."""
+        check_video(video, self.config)
+        return cast(Tensor, self.encoder(pad_clip(video.to(self.device, self.dtype), self.config)))
+
+    def latent(self, z: Tensor, *, decode_from_indices: bool = False) -> Tensor:
+        """`z`, or the latent that the indices `z` stand for, checked and ready for the decoder."""
+        if decode_from_indices:
+            if z.dim() != 4:
+                raise ValueError(f"the indices have shape {tuple(z.shape)}; expected (B, T', H', W')")
+            z = self.regularization.decode_indices(z.to(self.device))
+        check_latent(z, self.config)
+        return z.to(self.device, self.dtype)
+
+    @overload
+    def encode(
+        self, video: Tensor, return_reg_log: Literal[False] = False, *, sample: bool | None = None,
+        generator: torch.Generator | None = None, step: int = 0,
+    ) -> Tensor: ...  # fmt: skip
+
+    @overload
+    def encode(
+        self, video: Tensor, return_reg_log: Literal[True], *, sample: bool | None = None,
+        generator: torch.Generator | None = None, step: int = 0,
+    ) -> tuple[Tensor, RegLog]: ...  # fmt: skip
+
+    def encode(
+        self, video: Tensor, return_reg_log: bool = False, *, sample: bool | None = None,
+        generator: torch.Generator | None = None, step: int = 0,
+    ) -> Tensor | tuple[Tensor, RegLog]:  # fmt: skip
+        """Encode a clip.
+
+        Args:
+            video: (B, 3, T, H, W), float in -1..1, T, H, W >= 1.
+            return_reg_log: return the bottleneck's log too: "indices" (B, T', H', W') int32 for FSQ, "kl_loss", summed
+                over everything and divided by B, for KL, and in training mode "aux_loss" for FSQ.
+            sample: KL: draw from the posterior (True) or take its mode (False); None: as `regularization.sample` says.
+            generator: source of the noise where it draws; the same seed gives the same latent.
+            step: FSQ in training mode: optimisations of the generator so far.
+
+        Returns:
+            The latent (B, z, T', H', W'), or it and the log.
+
+        Raises:
+            ValueError: the video has another shape or dtype.
+        """
+        z, log = self.regularization(self.moments(video), sample=sample, generator=generator, step=step)
+        return (z, log) if return_reg_log else z
+
+    def decode(self, z: Tensor, decode_from_indices: bool = False, *, size: Size | None = None) -> Tensor:
+        """Decode a latent, or token indices.
+
+        Args:
+            z: (B, z, T', H', W'), or with `decode_from_indices` (B, T', H', W') whole numbers.
+            decode_from_indices: whether `z` holds indices (FSQ only).
+            size: frames, height and width of the clip that was encoded, to crop to; None: all that is decoded,
+                1 + (T' - 1) f frames if causal, else T' f.
+
+        Returns:
+            (B, 3, T, H, W), about -1..1.
+
+        Raises:
+            ValueError: shape, dtype or values are not what this model decodes.
+        """
+        video: Tensor = self.decoder(self.latent(z, decode_from_indices=decode_from_indices))
+        return video if size is None else crop(video, size)
+
+    def forward(
+        self, video: Tensor, *, sample: bool | None = None, generator: torch.Generator | None = None, step: int = 0
+    ) -> tuple[Tensor, Tensor, RegLog]:
+        """Latent, reconstruction in the size of `video`, and the bottleneck's log; arguments as for `encode`."""
+        z, log = self.encode(video, True, sample=sample, generator=generator, step=step)
+        frames, height, width = video.shape[2:]
+        return z, self.decode(z, size=(frames, height, width)), log

@@ -38,9 +38,13 @@ class FSQConfig:
 
     def __post_init__(self) -> None:
         if not self.levels or any(level < 2 for level in self.levels):
-            raise ConfigError(f"levels is {list(self.levels)}; expected at least one channel with at least 2 levels each")
+            raise ConfigError(
+                f"levels is {list(self.levels)}; expected at least one channel with at least 2 levels each"
+            )
         if self.codebook_size > 2**31 - 1:
-            raise ConfigError(f"levels {list(self.levels)} give {self.codebook_size} codes; at most 2^31 - 1 are possible")
+            raise ConfigError(
+                f"levels {list(self.levels)} give {self.codebook_size} codes; at most 2^31 - 1 are possible"
+            )
 
     @property
     def codebook_size(self) -> int:
@@ -84,7 +88,9 @@ class AutoencoderConfig:
         levels = len(self.ch_mult)
         for name in ("z_channels", "in_channels", "out_ch", "ch", "num_res_blocks"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number of at least 1")
-        _require(levels >= 1 and min(self.ch_mult) >= 1, "ch_mult", self.ch_mult, "one multiplier of at least 1 a level")
+        _require(
+            levels >= 1 and min(self.ch_mult) >= 1, "ch_mult", self.ch_mult, "one multiplier of at least 1 a level"
+        )
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "a share from 0 to less than 1")
         for name, choices in (
             ("temporal_padding", get_args(TemporalPadding)),
@@ -93,7 +99,10 @@ class AutoencoderConfig:
         ):
             _require(getattr(self, name) in choices, name, getattr(self, name), "one of " + ", ".join(choices))
         _require(
-            self.norm_type == "layernorm" or self.ch % 32 == 0, "ch", self.ch, "a multiple of 32 for norm_type groupnorm"
+            self.norm_type == "layernorm" or self.ch % 32 == 0,
+            "ch",
+            self.ch,
+            "a multiple of 32 for norm_type groupnorm",
         )
         _require(
             self.interpolation == "nearest" or self.temporal_padding == "first_frame",

@@ -63,8 +63,7 @@ def _regroup(stage: Stage, pieces: Iterator[Tensor], state: StreamState) -> Iter
     held: Tensor | None = None
     for piece in pieces:
         held = piece if held is None or not held.shape[1] else torch.cat([held, piece], 1) if piece.shape[1] else held
-        batch, frames, height, width, _ = held.shape
-        per_frame = batch * height * width * stage.channels * held.element_size()
+        per_frame = held[:, :1, :, :, :1].numel() * stage.channels * held.element_size()
         wanted = max(1, PIECE_BYTES[held.device.type] // (per_frame * stage.group)) * stage.group
         while held.shape[1] >= lead + wanted:
             yield held[:, : lead + wanted]

@@ -18,7 +18,7 @@ from vidtok.models.state import StreamState
 NORM_EPS = 1e-6
 NORM_GROUPS = 32
 
-NormScope = Literal["frame", "time", "clip"]
+NormScope = Literal["position", "frame", "time", "clip"]
 
 
 def silu(x: Tensor) -> Tensor:
@@ -38,7 +38,8 @@ def as_images(x: Tensor) -> Tensor:
 
 def as_clip(images: Tensor, batch: int) -> Tensor:
     """(B T, C, H, W) as (B, T, H, W, C), contiguous: a view of channels-last memory."""
-    return images.permute(0, 2, 3, 1).contiguous().unflatten(0, (batch, -1))
+    frames = images.permute(0, 2, 3, 1).contiguous()
+    return frames.view(batch, -1, *frames.shape[1:])
 
 
 class LayerNorm(nn.Module):
@@ -54,20 +55,25 @@ class LayerNorm(nn.Module):
 
 
 class GroupNorm(nn.GroupNorm):
-    """GroupNorm whose statistics are taken per frame, per position over time, or over the whole clip (`scope`)."""
+    """GroupNorm whose statistics are taken over what `scope` says.
+
+    "position": one position of one frame, "frame": one frame, "time": one position over time, "clip": everything.
+    """
 
     def __init__(self, channels: int, scope: NormScope) -> None:
         super().__init__(NORM_GROUPS, channels, eps=NORM_EPS)
         self.scope = scope
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, _, height, width, _ = x.shape
+        batch, _, height, width, channels = x.shape
+        if self.scope == "position":
+            return super().forward(x.reshape(-1, channels)).view(x.shape)
         if self.scope == "frame":
             return as_clip(super().forward(as_images(x)), batch)
         if self.scope == "clip":
             return super().forward(x.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1).contiguous()
         normed = super().forward(x.permute(0, 2, 3, 4, 1).flatten(0, 2))  # (B H W, C, T)
-        return normed.unflatten(0, (batch, height, width)).permute(0, 4, 1, 2, 3).contiguous()
+        return normed.view(batch, height, width, channels, -1).permute(0, 4, 1, 2, 3).contiguous()
 
 
 def init_convolution(weight: Tensor, bias: Tensor) -> None:
@@ -116,7 +122,7 @@ class SpatialDownsample(nn.Module):
         super().__init__()
         self.conv = Conv2d(channels, channels, 3, stride=2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
         out: Tensor = self.conv(F.pad(x, (0, 0, 0, 1, 0, 1)))
         return out
 
@@ -128,7 +134,7 @@ class SpatialUpsample(nn.Module):
         super().__init__()
         self.conv = Conv2d(channels, channels, 3)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
         images = F.interpolate(as_images(x), scale_factor=2.0, mode="nearest")
         out: Tensor = self.conv(as_clip(images, x.shape[0]))
         return out
@@ -147,7 +153,7 @@ class Attention(nn.Module):
             linear = Pointwise(channels, channels, dims=3)
             self.add_module(name, Wrapped(linear) if wrapped else linear)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
         normed = self.norm(x)
         q, k, v = (self.get_submodule(name)(normed).flatten(0, 1).flatten(1, 2) for name in ("q", "k", "v"))
         attended = F.scaled_dot_product_attention(q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1)).squeeze(1)

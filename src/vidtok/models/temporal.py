@@ -44,7 +44,8 @@ class Taps(nn.Module):
         batch, _, height, width, _ = x.shape
         if self.weight.dim() == 3:
             out = F.conv2d(x.flatten(2, 3).permute(0, 3, 1, 2), self.weight.unsqueeze(-1), self.bias)
-            return out.permute(0, 2, 3, 1).contiguous().unflatten(2, (height, width))
+            out = out.permute(0, 2, 3, 1).contiguous()
+            return out.view(batch, out.shape[1], height, width, out.shape[3])
         if batch == 1 and x.device.type == "cpu" and not torch.is_grad_enabled():
             return self._by_frame_taps(x)
         out = F.conv3d(
@@ -166,7 +167,10 @@ class TemporalDownsample(TimeLayer):
 
 
 class TemporalUpsample(TimeLayer):
-    """Twice as many frames: u = every frame twice; s * u + (1 - s) * 3x3x3 convolution of u, s = sigmoid(mix_factor)."""
+    """Twice as many frames: s * u + (1 - s) * 3x3x3 convolution of u, where u is every frame twice.
+
+    s = sigmoid(mix_factor).
+    """
 
     delay = 0
 

@@ -1,0 +1,63 @@
+"""Any size of clip: padding to what a model works on, and the crop that undoes it."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from vidtok.models.config import AutoencoderConfig
+
+Size = tuple[int, int, int]
+"""Frames, height and width of a clip."""
+
+
+def padded_frames(frames: int, config: AutoencoderConfig) -> int:
+    """How many frames `frames` are padded to: 1 + groups of f if causal, else groups of f."""
+    lead = 1 if config.is_causal else 0
+    return lead - (lead - frames) // config.temporal_factor * config.temporal_factor
+
+
+def pad_frames(video: Tensor, frames: int) -> Tensor:
+    """`video` (B, C, T, H, W) with its last frame repeated until there are `frames`."""
+    missing = frames - video.shape[2]
+    return F.pad(video, (0, 0, 0, 0, 0, missing), mode="replicate") if missing else video
+
+
+def pad_frame_size(video: Tensor, factor: int) -> Tensor:
+    """`video` (B, C, T, H, W) with its last row and column repeated until both sizes are multiples of `factor`."""
+    below, right = -video.shape[3] % factor, -video.shape[4] % factor
+    return F.pad(video, (0, right, 0, below, 0, 0), mode="replicate") if below or right else video
+
+
+def pad_clip(video: Tensor, config: AutoencoderConfig) -> Tensor:
+    """`video` (B, C, T, H, W), of any size, padded at its end, below and to the right; `crop` undoes it."""
+    padded = pad_frames(video, padded_frames(video.shape[2], config))
+    return pad_frame_size(padded, config.spatial_factor)
+
+
+def crop(video: Tensor, size: Size) -> Tensor:
+    """The first frames, rows and columns of `video` (B, C, T, H, W), as many as `size` says."""
+    frames, height, width = size
+    return video[:, :, :frames, :height, :width]
+
+
+def check_video(video: Tensor, config: AutoencoderConfig) -> None:
+    """Raise `ValueError` if `video` is not a clip that a model of `config` can encode."""
+    expected = f"(B, {config.in_channels}, T, H, W) of float in -1..1"
+    if video.dim() != 5 or video.shape[1] != config.in_channels or 0 in video.shape:
+        raise ValueError(f"the video has shape {tuple(video.shape)}; expected {expected}, no dimension empty")
+    if not video.is_floating_point():
+        raise ValueError(
+            f"the video has dtype {video.dtype}; expected {expected}: vidtok.to_float converts uint8 frames"
+        )
+
+
+def check_latent(z: Tensor, config: AutoencoderConfig) -> None:
+    """Raise `ValueError` if `z` is not a latent that a model of `config` can decode."""
+    if z.dim() != 5 or z.shape[1] != config.z_channels or 0 in (*z.shape[:2], *z.shape[3:]):
+        raise ValueError(
+            f"the latent has shape {tuple(z.shape)}; expected (B, {config.z_channels}, T', H', W') "
+            "(token indices, (B, T', H', W'), are decoded with decode_from_indices=True)"
+        )
+    if not z.is_floating_point():
+        raise ValueError(f"the latent has dtype {z.dtype}; expected float")
