@@ -1,0 +1,29 @@
+"""Video in and out: lazy reading with exact frame selection, resize and crop; writing of H.264 files and pictures.
+
+Importing this package does not import PyAV; reading and writing do.
+"""
+
+from vidtok.video.container import VideoInfo
+from vidtok.video.errors import DamagedVideoError
+from vidtok.video.frames import Fit, Frame, Pixels, as_rate, resize_and_crop, to_float, to_uint8
+from vidtok.video.reader import VideoReader, read_video
+from vidtok.video.source import FOLDER_FPS, PICTURE_SUFFIXES, probe
+from vidtok.video.writer import VideoWriter
+
+__all__ = [
+    "FOLDER_FPS",
+    "PICTURE_SUFFIXES",
+    "DamagedVideoError",
+    "Fit",
+    "Frame",
+    "Pixels",
+    "VideoInfo",
+    "VideoReader",
+    "VideoWriter",
+    "as_rate",
+    "probe",
+    "read_video",
+    "resize_and_crop",
+    "to_float",
+    "to_uint8",
+]

@@ -1,0 +1,117 @@
+"""The sound of one file, carried over into another that is being written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from vidtok.video.container import open_container
+from vidtok.video.timing import stream_origin
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer, OutputContainer
+
+# What players take in each container, by FFmpeg's names of the decoders; anything else is coded again as AAC.
+_MP4_CODECS = ("aac", "mp3", "mp3float", "opus", "libopus", "flac", "ac3", "eac3", "alac")
+_CODECS = {
+    "mp4": _MP4_CODECS,
+    "mov": ("aac", "mp3", "mp3float", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le", "pcm_s16be", "pcm_s24be"),
+    "matroska": (*_MP4_CODECS, "vorbis", "pcm_s16le", "pcm_s24le", "pcm_f32le"),
+}
+
+
+class AudioCopy:
+    """Copies the first audio track of a file, packet by packet, in step with the video that is being written."""
+
+    def __init__(self, source: InputContainer, output: OutputContainer, kind: str, files: ExitStack) -> None:
+        self._files = files
+        self._output = output
+        self._stream: AudioStream = source.streams.audio[0]
+        self._origin = stream_origin(source.streams.video[0]) if source.streams.video else 0.0
+        # Matroska has no edit lists: a packet before zero would move the video instead.
+        self._earliest = 0.0 if kind == "matroska" else -1.0
+        self._copied = self._stream.codec_context.name in _CODECS[kind]
+        self._target: Any
+        if self._copied:
+            self._target = output.add_stream_from_template(self._stream)
+        else:
+            rate = min(self._stream.codec_context.sample_rate, 48000)
+            self._target = output.add_stream("aac", rate=rate)
+            self._target.layout = "mono" if self._stream.codec_context.channels == 1 else "stereo"
+        self._packets: Iterator[Any] = self._copies(source) if self._copied else self._recoded(source)
+        self._next: Any = None
+
+    @classmethod
+    def start(cls, path: str | os.PathLike[str], output: OutputContainer, kind: str) -> AudioCopy | None:
+        """Adds an audio stream to `output`, whose format is `kind`; None if the file at `path` has no audio."""
+        with ExitStack() as files:
+            source = files.enter_context(open_container(path))
+            if not source.streams.audio or source.streams.audio[0].codec_context is None:
+                return None
+            return cls(source, output, kind, files.pop_all())
+
+    def copy_until(self, seconds: float | None) -> None:
+        """Writes what begins before `seconds`, or all that is left."""
+        while True:
+            if self._next is None:
+                self._next = next(self._packets, None)
+            if self._next is None or (seconds is not None and self._next[0] >= seconds):
+                return
+            self._output.mux(self._next[1])
+            self._next = None
+
+    def close(self) -> None:
+        """Closes the file that the sound comes from."""
+        self._files.close()
+
+    def _copies(self, source: InputContainer) -> Iterator[tuple[float, Any]]:
+        for packet in _readable(source, self._stream):
+            base = packet.time_base
+            shift = round(self._origin / base)
+            begin = float((packet.pts - shift) * base)
+            if begin < self._earliest:
+                continue
+            packet.pts -= shift
+            packet.dts = packet.pts
+            packet.stream = self._target
+            yield begin, packet
+
+    def _recoded(self, source: InputContainer) -> Iterator[tuple[float, Any]]:
+        import av
+
+        context = self._target.codec_context
+        resampler = av.AudioResampler(format="fltp", layout=self._target.layout, rate=context.sample_rate)
+        at: int | None = None
+        for packet in _readable(source, self._stream):
+            try:
+                decoded = packet.decode()
+            except av.error.FFmpegError:
+                continue
+            for frame in decoded:
+                for piece in resampler.resample(frame):
+                    if at is None:
+                        at = round((float(frame.time or 0.0) - self._origin) * context.sample_rate)
+                    piece.pts, piece.time_base = at, Fraction(1, context.sample_rate)
+                    at += piece.samples
+                    yield from self._encoded(piece)
+        yield from self._encoded(None)
+
+    def _encoded(self, piece: Any) -> Iterator[tuple[float, Any]]:
+        for packet in self._target.encode(piece):
+            yield float((packet.pts or 0) * packet.time_base), packet
+
+
+def _readable(source: InputContainer, stream: AudioStream) -> Iterator[Any]:
+    """The packets of a stream up to its end, or to where the file breaks off: sound is no reason to lose the video."""
+    import av
+
+    try:
+        for packet in source.demux(stream):
+            if packet.size and packet.pts is not None:
+                yield packet
+    except av.error.FFmpegError:
+        return

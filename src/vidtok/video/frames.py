@@ -1,0 +1,132 @@
+"""Frames as arrays and tensors: the ranges, the resize and the crop that the models expect.
+
+Pixels are `(T, H, W, 3)` uint8 RGB outside of the models and `(B, 3, T, H, W)` float in -1..1 inside of them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vidtok.errors import VideoError
+
+_NTSC_NOMINAL = (12, 15, 24, 30, 48, 60, 120, 240)
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a video."""
+
+    pixels: Pixels
+    """(H, W, 3) uint8, RGB."""
+    time: float
+    """When the frame is first shown, in seconds from the start of the video."""
+
+
+def to_float(frames: npt.NDArray[Any] | Tensor) -> Tensor:
+    """`(T, H, W, 3)` uint8, array or tensor, as `(1, 3, T, H, W)` float32 in -1..1.
+
+    `to_uint8` undoes it exactly. Raises `VideoError` for another shape or type.
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(frames)) if isinstance(frames, np.ndarray) else frames
+    if tensor.dtype != torch.uint8 or tensor.ndim != 4 or tensor.shape[-1] != 3:
+        raise VideoError(f"frames are {tensor.dtype} of shape {tuple(tensor.shape)}; expected uint8 (T, H, W, 3)")
+    return tensor.permute(3, 0, 1, 2).unsqueeze(0).to(torch.float32).div(127.5).sub(1.0)
+
+
+def to_uint8(video: Tensor) -> Pixels:
+    """`(1, 3, T, H, W)` or `(3, T, H, W)` in -1..1, of any float type and device, as `(T, H, W, 3)` uint8.
+
+    Values out of range are clamped, the others rounded to the nearest level. Raises `VideoError` for another shape.
+    """
+    if video.ndim == 5 and video.shape[0] == 1:
+        video = video[0]
+    if video.ndim != 4 or video.shape[0] != 3 or not video.is_floating_point():
+        shape = tuple(video.shape)
+        raise VideoError(f"video is {video.dtype} of shape {shape}; expected float (1, 3, T, H, W) or (3, T, H, W)")
+    levels = video.detach().to(torch.float32).add(1.0).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
+    pixels: Pixels = levels.permute(1, 2, 3, 0).contiguous().cpu().numpy()
+    return pixels
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How frames of one size become frames of another: a resize that keeps the shape, then a centre crop."""
+
+    resized: tuple[int, int]
+    """(height, width) after the resize."""
+    cropped: tuple[int, int]
+    """(height, width) after the crop, at most `resized`."""
+
+    @classmethod
+    def plan(cls, size: tuple[int, int], height: int | None, width: int | None) -> Fit:
+        """The fit of frames of `size` (height, width) to `height` x `width`.
+
+        The shorter side becomes `height` and the longer one keeps its proportion, rounded down; then the centre is cut
+        out. A crop wider than what this gives gets frames enlarged until their width is `width`, so that nothing has to
+        be padded. With one of `height` and `width` given, the crop is a square; with neither, the size stays.
+        Raises `VideoError` for a height or width below 1.
+        """
+        if height is None and width is None:
+            return cls(size, size)
+        for name, side in (("height", height), ("width", width)):
+            if side is not None and side < 1:
+                raise VideoError(f"{name} is {side}; expected at least 1 pixel")
+        height, width = height or width or 1, width or height or 1
+        rows, columns = size
+        shorter = min(rows, columns)
+        resized = (int(height * rows / shorter), int(height * columns / shorter))
+        if resized[1] < width:
+            resized = (max(height, int(width * rows / columns)), width)
+        return cls(resized, (height, width))
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        """`pixels`, (H, W, 3) uint8 of the size planned for, resized (bilinear, antialiased) and cropped.
+
+        The resize is done in floating point and rounded to uint8 once, so that each level is within half a level of
+        what a resize of a float picture in 0..1 gives.
+        """
+        if pixels.shape[:2] != self.resized:
+            planes = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).unsqueeze(0).to(torch.float32)
+            planes = torch.nn.functional.interpolate(
+                planes, size=self.resized, mode="bilinear", align_corners=False, antialias=True
+            )
+            levels = planes.round_().clamp_(0, 255).to(torch.uint8)
+            pixels = levels[0].permute(1, 2, 0).numpy()
+        top, left = (round((have - want) / 2.0) for have, want in zip(self.resized, self.cropped, strict=True))
+        cropped: Pixels = pixels[top : top + self.cropped[0], left : left + self.cropped[1]]
+        return np.ascontiguousarray(cropped)
+
+
+def resize_and_crop(frames: Pixels, height: int | None = None, width: int | None = None) -> Pixels:
+    """Frames `(T, H, W, 3)` or one frame `(H, W, 3)`, uint8, resized by the shorter side and cropped in the centre.
+
+    See `Fit.plan` for the sizes: with `height == width` this is the published preprocessing, the shorter side resized
+    to `height` and the centre `height` x `width` cut out.
+    """
+    fit = Fit.plan((frames.shape[-3], frames.shape[-2]), height, width)
+    return fit(frames) if frames.ndim == 3 else np.stack([fit(frame) for frame in frames])
+
+
+def as_rate(fps: float | Fraction) -> Fraction:
+    """Frames per second as an exact fraction; 23.976, 29.97 and the like become the n * 1000/1001 that they stand for.
+
+    Raises `VideoError` unless `fps` is a positive, finite number.
+    """
+    if not (math.isfinite(fps) and fps > 0):
+        raise VideoError(f"frame rate is {fps}; expected a positive number of frames per second")
+    rate = Fraction(fps).limit_denominator(100_000)
+    nominal = round(fps * 1001 / 1000)
+    ntsc = Fraction(nominal * 1000, 1001)
+    if nominal in _NTSC_NOMINAL and rate.denominator != 1 and abs(float(ntsc - rate)) < 0.005:
+        return ntsc
+    return rate

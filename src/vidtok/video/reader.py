@@ -1,0 +1,243 @@
+"""Frames of a video, one at a time: chosen, resized and cropped as the published preprocessing does."""
+
+from __future__ import annotations
+
+import math
+import os
+import weakref
+from collections.abc import Generator, Iterator
+from fractions import Fraction
+from types import TracebackType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidtok.errors import VideoError
+from vidtok.video.container import VideoInfo
+from vidtok.video.errors import DamagedVideoError
+from vidtok.video.frames import Fit, Frame, Pixels, as_rate
+from vidtok.video.source import Decoded, Source, open_source
+from vidtok.video.timing import Window
+
+# How much more of a file than needed is looked through for its timing, in seconds.
+_MARGIN = 2.0
+
+
+class VideoReader:
+    """The frames of a video, an animation, a picture or a folder of pictures.
+
+    Frames are decoded as they are asked for, so memory does not grow with the length; the reader can be iterated over
+    any number of times, and closes its files at the end of its `with` block.
+
+    Which frames: with no `sample_fps`, every one. Where the rate is constant, every
+    `max(1, round(fps / sample_fps))`-th in the order in which they are shown. Where it varies, the frame that is shown
+    at each multiple of `1 / sample_fps` seconds, which may come twice or never. `start` is in seconds: the first frame
+    is the one shown then. A folder of pictures counts as 25 frames per second.
+
+    Size: see `Fit.plan`; with neither `height` nor `width`, as stored (after rotation, pixels taken for square).
+
+    Args:
+        path: a file or a folder.
+        sample_fps: frames per second wanted.
+        height: rows after resize and crop; the same as `width` if only that is given.
+        width: columns after resize and crop; the same as `height` if only that is given.
+        max_frames: stop after so many frames.
+        start: seconds into the video.
+        allow_truncated: let a damaged video end where the damage begins, and set `truncated`, instead of raising.
+
+    Raises:
+        VideoError: a value out of range; no such file; not a video; no video in it; no frames; no decoder.
+        DamagedVideoError: while iterating, where the video breaks off or cannot be decoded.
+    """
+
+    info: VideoInfo
+    """What the file is."""
+    fps: Fraction
+    """Frames per second of the frames that this reader yields: the stream's, divided by the step; `sample_fps` for a
+    video of variable rate (its average if there is no `sample_fps`); 1 for a picture."""
+    size: tuple[int, int]
+    """(height, width) of the frames that this reader yields."""
+    frame_estimate: int | None
+    """How many frames this reader is going to yield, as far as the file says."""
+    truncated: bool
+    """After iterating with `allow_truncated`: whether the video broke off."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        sample_fps: float | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        max_frames: int | None = None,
+        start: float = 0.0,
+        allow_truncated: bool = False,
+    ) -> None:
+        wanted = None if sample_fps is None else as_rate(sample_fps)
+        if max_frames is not None and max_frames < 1:
+            raise VideoError(f"max_frames is {max_frames}; expected at least 1")
+        if not (math.isfinite(start) and start >= 0):
+            raise VideoError(f"start is {start}; expected seconds from the start of the video, at least 0")
+        Fit.plan((1, 1), height, width)
+        self._start = start
+        self._max_frames = max_frames
+        self._allow_truncated = allow_truncated
+        self._iterators: weakref.WeakSet[Generator[Frame, None, None]] = weakref.WeakSet()
+        window = None
+        if max_frames is not None:
+            # Rounding the step to a whole number makes it at most 1.5 times as long as asked for.
+            span = float(max_frames / wanted) * 1.5 if wanted else 0.0
+            window = Window(start, start + span + _MARGIN, max_frames)
+        self._source: Source = open_source(path, window)
+        self.info = self._source.info
+        timing = self._source.timing
+        if self.info.is_picture:
+            self._start = 0.0
+        elif start >= timing.end:
+            raise VideoError(
+                f"start is {start:g} s, but {path} ends after {timing.end:.2f} s; expected an earlier start"
+            )
+        self._grid = wanted if wanted is not None and not timing.constant else None
+        self._step = 1 if wanted is None else max(1, round(timing.rate / wanted))
+        self.fps = Fraction(1) if self.info.is_picture else self._grid or timing.rate / self._step
+        self._stored = (self.info.height, self.info.width)
+        self._fit = Fit.plan(self._stored, height, width)
+        self.size = self._fit.cropped
+        self._fits = (height, width)
+        self.frame_estimate = self._estimate()
+        self.truncated = False
+
+    def _estimate(self) -> int | None:
+        timing = self._source.timing
+        if self.info.is_picture:
+            return 1
+        if self._grid:
+            count = math.ceil((timing.end - self._start - timing.tolerance) * self._grid)
+        else:
+            before = max(0, math.floor((self._start - timing.start + timing.tolerance) * timing.rate))
+            count = math.ceil((timing.frame_count - before) / self._step)
+        return max(1, count if self._max_frames is None else min(count, self._max_frames))
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The chosen frames, in the order in which they are shown."""
+        iterator = self._frames()
+        self._iterators.add(iterator)
+        return iterator
+
+    def chunks(self, frames: int) -> Iterator[Pixels]:
+        """The chosen frames as arrays of (T, H, W, 3) uint8 with T = `frames`, fewer in the last one only."""
+        if frames < 1:
+            raise VideoError(f"a chunk of {frames} frames was asked for; expected at least 1")
+        chunk: list[Pixels] = []
+        for frame in self:
+            chunk.append(frame.pixels)
+            if len(chunk) == frames:
+                yield np.stack(chunk)
+                chunk = []
+        if chunk:
+            yield np.stack(chunk)
+
+    def close(self) -> None:
+        """Ends all iterations that are under way and closes their files."""
+        for iterator in list(self._iterators):
+            iterator.close()
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _frames(self) -> Generator[Frame, None, None]:
+        self.truncated = False
+        chosen = self._chosen(_from(self._unbroken(), self._start, self._source.timing.tolerance))
+        count = 0
+        last: tuple[Decoded, Pixels] | None = None
+        for decoded in chosen:
+            # A frame that is shown for long is converted once.
+            pixels = last[1] if last is not None and last[0] is decoded else self._fitted(decoded)
+            last = (decoded, pixels)
+            yield Frame(pixels, decoded.time)
+            count += 1
+            if count == self._max_frames:
+                return
+        if count == 0:
+            raise VideoError(f"{self.info.path} has no frames from {self._start:g} s on; expected at least one")
+
+    def _unbroken(self) -> Iterator[Decoded]:
+        try:
+            yield from self._source.frames(self._start)
+        except DamagedVideoError as damage:
+            if not self._allow_truncated or damage.frames == 0:
+                raise
+            self.truncated = True
+
+    def _chosen(self, frames: Iterator[Decoded]) -> Iterator[Decoded]:
+        if self._grid is None:
+            yield from (frame for index, frame in enumerate(frames) if index % self._step == 0)
+            return
+        tolerance = self._source.timing.tolerance
+        target = 0
+        current: Decoded | None = None
+        for frame in frames:
+            while current is not None and self._start + target / self._grid < frame.time - tolerance:
+                yield current
+                target += 1
+            current = frame
+        end = self._source.timing.end
+        while current is not None and self._start + target / self._grid < max(end, current.time) - tolerance:
+            yield current
+            target += 1
+
+    def _fitted(self, decoded: Decoded) -> Pixels:
+        pixels = decoded.load()
+        stored = (pixels.shape[0], pixels.shape[1])
+        if stored == self._stored:
+            return self._fit(pixels)
+        if self._fits == (None, None):
+            raise VideoError(
+                f"{self.info.path} changes its size from {self._stored[1]} x {self._stored[0]} "
+                f"to {stored[1]} x {stored[0]} at {decoded.time:.2f} s; "
+                "give a height and width to bring all frames to one size"
+            )
+        return Fit.plan(stored, *self._fits)(pixels)
+
+
+def _from(frames: Iterator[Decoded], start: float, tolerance: float) -> Iterator[Decoded]:
+    """`frames` from the one that is shown at `start` on."""
+    if start <= 0:
+        yield from frames
+        return
+    current: Decoded | None = None
+    for frame in frames:
+        if current is not None and frame.time > start + tolerance:
+            yield current
+        current = frame
+    if current is not None:
+        yield current
+
+
+def read_video(
+    path: str | os.PathLike[str],
+    *,
+    sample_fps: float | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    max_frames: int | None = None,
+    start: float = 0.0,
+    allow_truncated: bool = False,
+) -> Tensor:
+    """All frames that a `VideoReader` with these arguments yields, as one tensor (T, H, W, 3) uint8 RGB."""
+    with VideoReader(
+        path,
+        sample_fps=sample_fps,
+        height=height,
+        width=width,
+        max_frames=max_frames,
+        start=start,
+        allow_truncated=allow_truncated,
+    ) as reader:
+        return torch.from_numpy(np.stack([frame.pixels for frame in reader]))

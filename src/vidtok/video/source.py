@@ -1,0 +1,295 @@
+"""Where frames come from: a media file or a folder of pictures, behind one interface."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from vidtok.errors import VideoError
+from vidtok.video.container import RGBConverter, VideoInfo, frame_seconds, is_still_format, open_container, video_stream
+from vidtok.video.errors import DamagedVideoError
+from vidtok.video.frames import Pixels
+from vidtok.video.orientation import Orientation, exif_orientation, frame_orientation
+from vidtok.video.timing import OPEN_ENDED_FORMATS, Timing, Window, declared_end, scan, seek, stream_origin
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+FOLDER_FPS = Fraction(25)
+"""Frames per second that a folder of pictures counts as."""
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+_MAX_DISORDER = 32
+_EXIF_WITHIN = 1 << 17
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A frame that was decoded; `load` gives its (H, W, 3) uint8 RGB pixels, upright.
+
+    Frames that are not used are never converted, which saves more than half of the work.
+    """
+
+    time: float
+    load: Callable[[], Pixels]
+
+
+class Source(Protocol):
+    """Frames in the order in which they are shown, again from the start at every call of `frames`."""
+
+    info: VideoInfo
+    timing: Timing
+
+    def frames(self, start: float) -> Iterator[Decoded]:
+        """The frames from some point at or before `start` seconds on.
+
+        Raises `DamagedVideoError`, after the frames before it, where the video breaks off or cannot be decoded.
+        """
+
+
+def open_source(path: str | os.PathLike[str], window: Window | None = None) -> Source:
+    """The file or folder at `path`; of a file, only the timing of `window` is read if one is given.
+
+    Raises `VideoError` if it cannot be read.
+    """
+    return FolderSource(path) if Path(path).is_dir() else FileSource(path, window)
+
+
+class FileSource:
+    """One video, animation or picture file."""
+
+    def __init__(self, path: str | os.PathLike[str], window: Window | None = None) -> None:
+        self.path = path
+        with open_container(path) as container:
+            stream = video_stream(container, path)
+            self._still = is_still_format(container)
+            self.timing = scan(container, stream, window)
+            audio = bool(container.streams.audio)
+            codec = stream.codec_context.name
+            ratio = stream.sample_aspect_ratio or Fraction(1)
+            frame_count, duration = _length(container, stream, self.timing)
+        self._still_orientation = exif_orientation(_head(path)) if self._still else None
+        first = next(self._decode(None), None)
+        if first is None:
+            raise VideoError(f"{path} has no frames; expected a video or a picture with at least one")
+        frame = first[1]
+        picture = self._still or (frame_count == 1 and codec in ("gif", "apng"))
+        orientation = self._orientation(frame)
+        height, width = frame.height, frame.width
+        if orientation.transpose:
+            height, width, ratio = width, height, 1 / ratio
+        self.info = VideoInfo(
+            path=os.fspath(path),
+            width=width,
+            height=height,
+            fps=None if picture else self.timing.rate,
+            duration=None if picture else duration,
+            frame_count=1 if picture else frame_count,
+            rotation=orientation.rotation,
+            codec=codec,
+            pixel_format=frame.format.name,
+            has_audio=audio,
+            is_picture=picture,
+            sample_aspect_ratio=ratio,
+        )
+
+    def _orientation(self, frame: VideoFrame) -> Orientation:
+        return self._still_orientation or frame_orientation(frame)
+
+    def frames(self, start: float) -> Iterator[Decoded]:
+        convert = RGBConverter()
+
+        def decoded(time: float, frame: VideoFrame) -> Decoded:
+            return Decoded(time, lambda: convert(frame, self._orientation(frame)))
+
+        waiting: list[tuple[float, int, VideoFrame]] = []
+        depth = min(self.timing.disorder, _MAX_DISORDER)
+        try:
+            for number, (time, frame) in enumerate(self._decode(start)):
+                heapq.heappush(waiting, (time, number, frame))
+                if len(waiting) > depth:
+                    time, _, frame = heapq.heappop(waiting)
+                    yield decoded(time, frame)
+        except DamagedVideoError:
+            while waiting:
+                time, _, frame = heapq.heappop(waiting)
+                yield decoded(time, frame)
+            raise
+        while waiting:
+            time, _, frame = heapq.heappop(waiting)
+            yield decoded(time, frame)
+
+    def _decode(self, start: float | None) -> Iterator[tuple[float, VideoFrame]]:
+        """Decoded frames with their times, from the key frame before `start` if the file can be entered there."""
+        if start:
+            with open_container(self.path) as container:
+                stream = video_stream(container, self.path)
+                seek(container, stream, start)
+                frames = _Progress(self.path, container, stream, self.timing.rate, from_start=False).frames()
+                try:
+                    first = next(frames, None)
+                except DamagedVideoError:
+                    # Frames just after a key frame may refer to some before it; decoding from the start has those.
+                    first = None
+                if first is not None and first[0] <= start + self.timing.tolerance:
+                    yield first
+                    yield from frames
+                    return
+        with open_container(self.path) as container:
+            stream = video_stream(container, self.path)
+            yield from _Progress(self.path, container, stream, self.timing.rate, from_start=True).frames()
+
+
+def _length(container: InputContainer, stream: VideoStream, timing: Timing) -> tuple[int | None, float | None]:
+    """Frames and seconds of the whole stream, from the file's own statements where only a part was looked through."""
+    if timing.complete:
+        return timing.frame_count, timing.end
+    stated = declared_end(container, stream)
+    return stream.frames or None, stated[0] if stated else None
+
+
+class _Progress:
+    """Decodes one stream once, and judges whether it came out whole."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        container: InputContainer,
+        stream: VideoStream,
+        rate: Fraction,
+        *,
+        from_start: bool,
+    ) -> None:
+        self._path = path
+        self._container = container
+        self._stream = stream
+        self._interval = 1 / float(rate)
+        self._from_start = from_start
+        self._frames = 0
+        self._packets = 0
+
+    def frames(self) -> Iterator[tuple[float, VideoFrame]]:
+        import av
+
+        origin = stream_origin(self._stream)
+        end = 0.0
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                decoded = [] if packet is None else packet.decode()
+            except av.error.FFmpegError as error:
+                if self._frames == 0 and self._container.format.name in OPEN_ENDED_FORMATS:
+                    # Cut out of a broadcast, it may begin with frames that refer to what came before.
+                    continue
+                raise self._damage(str(error.strerror)) from error
+            if packet is None:
+                break
+            self._packets += bool(packet.size)
+            for frame in decoded:
+                if frame.is_corrupt:
+                    raise self._damage("a frame is corrupt")
+                time = frame_seconds(frame, origin)
+                time = end if time is None else time
+                lasting = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+                end = max(end, time + (lasting or self._interval))
+                self._frames += 1
+                yield time, frame
+        self._check_end(end)
+
+    def _check_end(self, end: float) -> None:
+        expected = declared_end(self._container, self._stream)
+        if expected is None or self._frames == 0:
+            return
+        seconds, exact = expected
+        missing = seconds - end
+        counted = self._stream.frames if self._from_start else 0
+        if counted:
+            broken = self._packets < counted and missing > self._interval / 2
+        else:
+            broken = missing > (self._interval * 0.6 if exact else max(0.5, 2 * self._interval))
+        if broken:
+            raise self._damage(f"it ends after {end:.2f} of {seconds:.2f} s")
+
+    def _damage(self, reason: str) -> DamagedVideoError:
+        announced = f" of {self._stream.frames}" if self._stream.frames else ""
+        use = "" if self._frames == 0 else "; to use only those, give --allow-truncated (allow_truncated=True)"
+        return DamagedVideoError(
+            f"{self._path} is cut off or damaged: {reason}; {self._frames}{announced} frames could be decoded"
+            f"{use or '; get an undamaged copy'}",
+            self._frames,
+        )
+
+
+class FolderSource:
+    """The pictures of a folder as the frames of a video, in natural order (`2.png` before `10.png`), 25 a second."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path
+        try:
+            entries = [entry for entry in Path(path).iterdir() if entry.is_file() and not entry.name.startswith(".")]
+        except PermissionError as error:
+            raise VideoError(f"{path} may not be read: permission denied; make it readable for this user") from error
+        self._pictures = sorted((e for e in entries if e.suffix.lower() in PICTURE_SUFFIXES), key=_natural_order)
+        if not self._pictures:
+            raise VideoError(
+                f"{path} is a folder with no pictures in it; expected files that end in {', '.join(PICTURE_SUFFIXES)}, "
+                "or the path of one video"
+            )
+        count = len(self._pictures)
+        duration = float(count / FOLDER_FPS)
+        self.timing = Timing(FOLDER_FPS, True, count, 0.0, duration, 0, float(1 / FOLDER_FPS))
+        first = FileSource(self._pictures[0]).info
+        self.info = replace(
+            first, path=os.fspath(path), fps=FOLDER_FPS, duration=duration, frame_count=count, is_picture=False
+        )
+
+    def frames(self, start: float) -> Iterator[Decoded]:
+        skip = max(0, int(start * FOLDER_FPS + self.timing.tolerance) - 1)
+        for index, picture in enumerate(self._pictures[skip:], skip):
+            yield Decoded(float(index / FOLDER_FPS), lambda picture=picture: self._load(picture))  # type: ignore[misc]
+
+    def _load(self, picture: Path) -> Pixels:
+        pixels = load_picture(picture)
+        if pixels.shape[:2] != (self.info.height, self.info.width):
+            raise VideoError(
+                f"{picture} is {pixels.shape[1]} x {pixels.shape[0]}, but {self._pictures[0].name} is "
+                f"{self.info.width} x {self.info.height}; expected pictures of one size "
+                "in a folder that is read as a video"
+            )
+        return pixels
+
+
+def load_picture(path: str | os.PathLike[str]) -> Pixels:
+    """The (H, W, 3) uint8 RGB pixels of a picture file, upright. Raises `VideoError` if it cannot be read whole."""
+    with open_container(path) as container:
+        stream = video_stream(container, path)
+        found = next(_Progress(path, container, stream, FOLDER_FPS, from_start=True).frames(), None)
+        if found is None:
+            raise VideoError(f"{path} has no frames; expected a picture")
+        return RGBConverter()(found[1], exif_orientation(_head(path)))
+
+
+def _natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
+    parts = re.split(r"(\d+)", path.name.lower())
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
+
+
+def _head(path: str | os.PathLike[str]) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(_EXIF_WITHIN)
+
+
+def probe(path: str | os.PathLike[str]) -> VideoInfo:
+    """What the video, picture or folder of pictures at `path` is. Reads it through, decoding one frame.
+
+    Raises `VideoError` if it cannot be read, has no video, or no frames.
+    """
+    return open_source(path).info

@@ -1,0 +1,167 @@
+"""When the frames of a stream are shown, found from its packets without decoding them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+_FALLBACK_RATE = Fraction(25)
+# Transport and program streams may start anywhere and say nothing reliable about their length.
+OPEN_ENDED_FORMATS = ("mpegts", "mpeg")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The frames of a stream, or of a stretch of it."""
+
+    rate: Fraction
+    """Frames per second; the average where they vary."""
+    constant: bool
+    """Whether every frame stands within an eighth of a frame (or half a tick of the clock) of its place at `rate`."""
+    frame_count: int
+    start: float
+    """Seconds from the start of the stream to the first of these frames."""
+    end: float
+    """Seconds from the start of the stream to the end of the last of these frames."""
+    disorder: int
+    """How many places a frame comes too early at most, compared with the order of timestamps."""
+    tick: float
+    """Resolution of the timestamps in seconds."""
+    complete: bool = True
+    """Whether this is the whole stream."""
+
+    @property
+    def tolerance(self) -> float:
+        """Seconds by which a timestamp may be off because of rounding."""
+        return min(self.tick, 0.25 / float(self.rate)) * 1.001 + 1e-9
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of a stream: from `start` seconds to `until` seconds and at least `frames` frames on."""
+
+    start: float
+    until: float
+    frames: int
+
+
+def stream_origin(stream: VideoStream) -> float:
+    """The timestamp in seconds that counts as the start of the stream."""
+    return float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
+
+
+def seek(container: InputContainer, stream: VideoStream, start: float) -> None:
+    """Moves to the last key frame at or before `start` seconds, as far as the format can."""
+    import av
+
+    try:
+        container.seek(int((start + stream_origin(stream)) / float(stream.time_base or 1)), stream=stream)
+    except av.error.FFmpegError:
+        container.seek(0)
+
+
+def scan(container: InputContainer, stream: VideoStream, window: Window | None = None) -> Timing:
+    """Reads the packets of the stream, or of a `window` of it, and decodes none.
+
+    Rates that a container states are not believed unless its timestamps agree: Matroska's average is wrong for variable
+    rates, GIF's is the first frame's. Damage ends the scan; decoding is what reports it.
+    """
+    import av
+
+    tick = float(stream.time_base or Fraction(1, 1000))
+    origin = stream_origin(stream)
+    complete = window is None
+    if window is not None and window.start > 0:
+        seek(container, stream, window.start)
+    times: list[float] = []
+    durations: list[float] = []
+    count = wanted = 0
+    try:
+        for packet in container.demux(stream):
+            if not packet.size or packet.is_discard or _is_hidden(stream, packet):
+                continue
+            pts = packet.pts if packet.pts is not None else packet.dts
+            count += 1
+            if pts is not None:
+                times.append(pts * tick - origin)
+                durations.append((packet.duration or 0) * tick)
+                wanted += window is not None and times[-1] >= window.start
+                if window is not None and times[-1] > window.until and wanted >= window.frames:
+                    break
+        else:
+            complete = window is None or window.start <= 0
+    except av.error.FFmpegError:
+        pass
+    shown = np.asarray(times)
+    order = np.argsort(shown, kind="stable")
+    if len(times) < count or count < 2 or float(np.ptp(shown)) <= 0:
+        rate = next(iter(_declared_rates(stream)), _FALLBACK_RATE)
+        lasting = durations[0] if count == 1 and durations and durations[0] > 0 else count / float(rate)
+        first = times[0] if times else 0.0
+        return Timing(rate, True, count, first, first + lasting, 0, tick, complete)
+    rate, constant = _rate(shown[order], _declared_rates(stream), tick)
+    lasting = durations[int(order[-1])] or 1 / float(rate)
+    end = float(shown[order[-1]]) + lasting
+    if not constant:
+        rate = Fraction(count / (end - float(shown[order[0]]))).limit_denominator(1000)
+    ranks = np.empty(count, np.int64)
+    ranks[order] = np.arange(count)
+    disorder = int((ranks - np.arange(count)).max())
+    return Timing(rate, constant, count, float(shown[order[0]]), end, disorder, tick, complete)
+
+
+def _is_hidden(stream: VideoStream, packet: Packet[VideoStream]) -> bool:
+    """Whether a packet holds a VP8 frame that is only there to be referred to (RFC 6386, 9.1: show_frame)."""
+    return stream.codec_context.name == "vp8" and not (bytes(packet)[0] >> 4) & 1
+
+
+def _declared_rates(stream: VideoStream) -> list[Fraction]:
+    stated = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+    return [rate for rate in stated if rate is not None and 0 < rate <= 1000]
+
+
+def _rate(times: npt.NDArray[np.float64], declared: list[Fraction], tick: float) -> tuple[Fraction, bool]:
+    """The frame rate of sorted `times`, and whether it is constant: a stated or usual rate where one fits."""
+    steps = np.arange(len(times))
+    interval = float(times[-1] - times[0]) / (len(times) - 1)
+    rounding = 0.51 * tick if tick < 0.75 * interval else 0.0
+
+    def deviation(rate: float) -> float:
+        late = (times - times[0]) - steps / rate
+        return float(np.ptp(late)) / 2
+
+    usual = [Fraction(round(1 / interval))] if interval < 1 else []
+    usual += [Fraction(n * 1000, 1001) for n in (24, 30, 60, 120)]
+    for candidate in (*declared, *usual):
+        if candidate and deviation(float(candidate)) <= max(rounding, interval / 20):
+            return candidate, True
+    return Fraction(1 / interval).limit_denominator(1000), deviation(1 / interval) <= max(rounding, interval / 8)
+
+
+def declared_end(container: InputContainer, stream: VideoStream) -> tuple[float, bool] | None:
+    """Where the stream should end according to the file, in seconds from its start, and whether that is exact.
+
+    None if the file does not say, as streams recorded live do not.
+    """
+    name = container.format.name
+    if name in OPEN_ENDED_FORMATS:
+        return None
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base), name.startswith("mov") or name == "avi"
+    tag = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if tag:
+        hours, minutes, seconds = (float(group) for group in tag.groups())
+        return hours * 3600 + minutes * 60 + seconds - stream_origin(stream), True
+    if container.duration and len(container.streams) == 1:
+        return container.duration / 1e6, False
+    return None

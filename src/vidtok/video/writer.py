@@ -1,0 +1,299 @@
+"""Writing video that plays in a browser, and pictures; whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+import weakref
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vidtok.errors import VideoError
+from vidtok.video.audio import AudioCopy
+from vidtok.video.container import open_container
+from vidtok.video.frames import Pixels, as_rate
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from av.video.stream import VideoStream
+
+OUTPUT_SUFFIXES = (".mp4", ".mov", ".mkv", ".png")
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+_CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+_BT709, _LIMITED, _FULL = 1, 1, 2
+_BICUBIC, _FULL_CHROMA_INPUT, _ACCURATE_ROUNDING = 0x4, 0x4000, 0x40000
+
+
+class VideoWriter:
+    """Writes frames as H.264 (`.mp4`, `.mov`, `.mkv`), or one frame as `.png`. Use it in a `with` block.
+
+    The file appears at `path`, whole, when the block ends; until then, what stood there stays. If the block ends by
+    any exception, nothing is left behind. H.264 is written as yuv420p in BT.709, limited range, and tagged so; an odd
+    height or width is made even by repeating the last row or column. Sizes come from the first frames.
+
+    Args:
+        path: where to write.
+        fps: frames per second; see `as_rate` for 29.97 and the like.
+        crf: constant rate factor of x264, 0 (best) to 51.
+        preset: x264's trade of time for size, one of `PRESETS`.
+        audio_from: a media file whose first audio track is to be copied, as it is if the format can hold it and
+            browsers play it, else as AAC. It is moved so that the first video frame of that file coincides with the
+            first one here. Nothing happens if it has no audio, or with `.png`.
+        sample_aspect_ratio: width to height of one pixel.
+
+    Raises:
+        VideoError: a suffix or value that cannot be used, a folder that does not exist or cannot be written, frames of
+            a changing size, no frames, more than one frame for a picture, an encoder that is missing, or a full disk.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        fps: float | Fraction,
+        *,
+        crf: int = 18,
+        preset: str = "medium",
+        audio_from: str | os.PathLike[str] | None = None,
+        sample_aspect_ratio: Fraction = Fraction(1),
+    ) -> None:
+        self.path = Path(path)
+        self.fps = as_rate(fps)
+        self.frame_count = 0
+        suffix = self.path.suffix.lower()
+        if suffix not in OUTPUT_SUFFIXES:
+            raise VideoError(f"{path} ends in {suffix or 'no suffix'!r}; expected one of {', '.join(OUTPUT_SUFFIXES)}")
+        if not 0 <= crf <= 51:
+            raise VideoError(f"crf is {crf}; expected 0 (best) to 51 (smallest)")
+        if preset not in PRESETS:
+            raise VideoError(f"preset is {preset!r}; expected one of {', '.join(PRESETS)}")
+        _check_place(self.path)
+        picture = suffix == ".png"
+        _check_encoder("png" if picture else "libx264", self.path)
+        if audio_from is not None:
+            with open_container(audio_from):
+                pass
+        name = f".{self.path.stem[:100]}.{uuid.uuid4().hex[:12]}{suffix}"
+        self._temporary = self.path.with_name(name)
+        self._remove = weakref.finalize(self, _unlink, self._temporary)
+        self._output: _H264Output | _PNGOutput | None = None
+        self._options = {"crf": str(crf), "preset": preset}
+        self._audio_from = audio_from
+        self._ratio = sample_aspect_ratio
+        self._picture = picture
+        self._size: tuple[int, ...] = ()
+        self._closed = False
+
+    def write(self, frames: Pixels) -> None:
+        """Appends `(T, H, W, 3)` uint8 RGB frames."""
+        if self._closed:
+            raise VideoError(f"{self.path} is closed; open another writer to write more")
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape[1:]:
+            raise VideoError(f"frames are {frames.dtype} of shape {frames.shape}; expected uint8 (T, H, W, 3)")
+        if len(frames) == 0:
+            return
+        if self._size and frames.shape[1:3] != self._size:
+            was, now = (f"{width} x {height}" for height, width in (self._size, frames.shape[1:3]))
+            raise VideoError(f"frames for {self.path} change from {was} to {now}; expected one size throughout")
+        if self._picture and self.frame_count + len(frames) > 1:
+            raise VideoError(f"{self.path} is a picture, which holds one frame; give a path that ends in .mp4 for more")
+        self._size = frames.shape[1:3]
+        with _writing(self.path):
+            if self._output is None:
+                self._output = self._open()
+            for frame in frames:
+                self._output.write(frame)
+        self.frame_count += len(frames)
+
+    def _open(self) -> _H264Output | _PNGOutput:
+        # Made here and not by FFmpeg, so that its permissions are those of any new file and no other is overwritten.
+        os.close(os.open(self._temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        height, width = self._size
+        if self._picture:
+            return _PNGOutput(self._temporary, height, width)
+        return _H264Output(self._temporary, self.fps, height, width, self._options, self._ratio, self._audio_from)
+
+    def close(self) -> None:
+        """Finishes the file and moves it to its place. Raises `VideoError` if no frame was written."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._output is None:
+                raise VideoError(f"no frames were written to {self.path}; expected at least one")
+            with _writing(self.path):
+                self._output.finish()
+                os.replace(self._temporary, self.path)
+        except BaseException:
+            self._discard()
+            raise
+        self._remove.detach()
+
+    def abort(self) -> None:
+        """Gives up: what was written so far is removed."""
+        self._closed = True
+        self._discard()
+
+    def _discard(self) -> None:
+        if self._output is not None:
+            self._output.abandon()
+        self._remove()
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+
+class _H264Output:
+    """One H.264 stream, and perhaps one of audio, going into a file."""
+
+    def __init__(
+        self,
+        path: Path,
+        fps: Fraction,
+        height: int,
+        width: int,
+        options: dict[str, str],
+        ratio: Fraction,
+        audio_from: str | os.PathLike[str] | None,
+    ) -> None:
+        import av
+        from av.video.reformatter import VideoReformatter
+
+        kind = _CONTAINERS[path.suffix.lower()]
+        movflags = {} if kind == "matroska" else {"movflags": "+faststart"}
+        self._fps = fps
+        self._written = 0
+        self._padding = ((0, height % 2), (0, width % 2), (0, 0))
+        self._reformatter = VideoReformatter()
+        self._container: OutputContainer = av.open(os.fspath(path), "w", format=kind, container_options=movflags)
+        stream: VideoStream = self._container.add_stream("libx264", rate=fps, options=options)
+        stream.width, stream.height = width + width % 2, height + height % 2
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.time_base = 1 / fps
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = _LIMITED
+        context.sample_aspect_ratio = ratio
+        self._stream = stream
+        self._audio = None if audio_from is None else AudioCopy.start(audio_from, self._container, kind)
+
+    def write(self, pixels: Pixels) -> None:
+        from av.video.frame import VideoFrame
+
+        if self._padding != ((0, 0), (0, 0), (0, 0)):
+            pixels = np.pad(pixels, self._padding, mode="edge")
+        rgb: Any = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+        frame = self._reformatter.reformat(
+            rgb,
+            format="yuv420p",
+            interpolation=_BICUBIC | _FULL_CHROMA_INPUT | _ACCURATE_ROUNDING,
+            dst_colorspace=_BT709,
+            src_color_range=_FULL,
+            dst_color_range=_LIMITED,
+        )
+        frame.pts, frame.time_base = self._written, 1 / self._fps
+        self._written += 1
+        self._mux(frame)
+
+    def _mux(self, frame: Any) -> None:
+        packets = self._stream.encode(frame)
+        if self._audio is not None:
+            self._audio.copy_until(float(self._written / self._fps))
+        self._container.mux(packets)
+
+    def finish(self) -> None:
+        self._mux(None)
+        if self._audio is not None:
+            self._audio.copy_until(None)
+            self._audio.close()
+        self._container.close()
+
+    def abandon(self) -> None:
+        with contextlib.suppress(Exception):
+            if self._audio is not None:
+                self._audio.close()
+        with contextlib.suppress(Exception):
+            self._container.close()
+
+
+class _PNGOutput:
+    """One picture."""
+
+    def __init__(self, path: Path, height: int, width: int) -> None:
+        self._path = path
+        self._size = (height, width)
+
+    def write(self, pixels: Pixels) -> None:
+        import av
+        from av.video.frame import VideoFrame
+
+        context: Any = av.CodecContext.create("png", "w")
+        context.height, context.width = self._size
+        context.pix_fmt = "rgb24"
+        context.time_base = Fraction(1)
+        frame: Any = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+        frame.pts = 0
+        self._path.write_bytes(b"".join(bytes(packet) for packet in (*context.encode(frame), *context.encode(None))))
+
+    def finish(self) -> None:
+        """Nothing is left to do: the picture was written with its frame."""
+
+    def abandon(self) -> None:
+        """Nothing is open."""
+
+
+def _check_place(path: Path) -> None:
+    if path.is_dir():
+        raise VideoError(f"{path} is a folder; give the path of a file in it, such as {path / 'output.mp4'}")
+    folder = path.parent
+    if not folder.is_dir():
+        what = "not a folder" if folder.exists() else "no such folder"
+        raise VideoError(f"{path} cannot be written: {folder} is {what}; make the folder first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise VideoError(f"{path} cannot be written: no permission to write in {folder}; choose another folder")
+
+
+def _check_encoder(name: str, path: Path) -> None:
+    import av
+
+    try:
+        av.Codec(name, "w")
+    except ValueError as error:
+        raise VideoError(
+            f"{path} cannot be written: this FFmpeg has no encoder {name}; install the `av` package from PyPI, "
+            "which has it"
+        ) from error
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turns what FFmpeg and the system report while writing into an error that names the file."""
+    import av
+
+    try:
+        yield
+    except VideoError:
+        raise
+    except (av.error.FFmpegError, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise VideoError(
+            f"{path} cannot be written: {reason}; check the folder and the space left on the disk"
+        ) from error
+
+
+def _unlink(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
