@@ -1,3 +1,53 @@
-"""VidTok: video to compact latents or discrete tokens and back."""
+"""VidTok: video to compact latents or discrete tokens and back.
+
+The names here load what they need when they are first used, so that importing the package is cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vidtok.errors import CheckpointError, ConfigError, VideoError, VidTokError
+    from vidtok.models.config import AutoencoderConfig, FSQConfig, KLConfig
+    from vidtok.streaming import DecodeStream, EncodeStream
+    from vidtok.tokenizer import Tokenizer, load
+    from vidtok.zoo.registry import models
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "vidtok.errors": ("CheckpointError", "ConfigError", "VidTokError", "VideoError"),
+    "vidtok.models.config": ("AutoencoderConfig", "FSQConfig", "KLConfig"),
+    "vidtok.streaming": ("DecodeStream", "EncodeStream"),
+    "vidtok.tokenizer": ("Tokenizer", "load"),
+    "vidtok.zoo.registry": ("models",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AutoencoderConfig",
+    "CheckpointError",
+    "ConfigError",
+    "DecodeStream",
+    "EncodeStream",
+    "FSQConfig",
+    "KLConfig",
+    "Tokenizer",
+    "VidTokError",
+    "VideoError",
+    "__version__",
+    "load",
+    "models",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(import_module(_HOME_OF[name]), name)
+    raise AttributeError(f"module 'vidtok' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
