@@ -1,0 +1,207 @@
+"""Finite scalar quantization against golden figures, and its entropies against the direct form."""
+
+from __future__ import annotations
+
+from math import log, prod
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vidtok.models import fsq
+
+GOLDEN = load_file(Path(__file__).parents[1] / "golden" / "losses.safetensors")
+LEVELS = {"fsq4": (8,) * 4, "fsq5": (8,) * 5, "fsq_odd": (7, 5, 5, 5, 5), "fsq_mixed": (8, 6, 5)}
+
+level_sets = st.lists(st.integers(2, 9), min_size=1, max_size=4).map(tuple)
+
+
+def golden_latent(levels: tuple[int, ...]) -> torch.Tensor:
+    return GOLDEN["fsq_in"][:, : len(levels)].movedim(1, -1)
+
+
+def direct_entropies(z: torch.Tensor, levels: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    codebook = fsq.indices_to_codes(torch.arange(prod(levels)), levels).double()
+    p = torch.softmax(200 * z.double().reshape(-1, len(levels)) @ codebook.T, dim=-1)
+
+    def entropy(p: torch.Tensor) -> torch.Tensor:
+        return -(p * p.clamp(min=1e-5).log()).sum(-1)
+
+    return entropy(p).mean(), entropy(p.mean(0))
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_codes_and_indices_agree_with_golden_figures(name: str) -> None:
+    codes, indices = fsq.quantize(golden_latent(LEVELS[name]), LEVELS[name])
+    torch.testing.assert_close(codes.movedim(-1, 1), GOLDEN[f"{name}/z"], atol=1e-4, rtol=0)
+    assert indices.dtype == torch.int32
+    assert torch.equal(indices, GOLDEN[f"{name}/indices"])
+
+
+@pytest.mark.parametrize("step", [0, 500, 5000])
+@pytest.mark.parametrize("name", ["fsq4", "fsq5"])
+def test_auxiliary_loss_and_gradient_agree_with_golden_figures(name: str, step: int) -> None:
+    levels = LEVELS[name]
+    z = golden_latent(levels).clone().requires_grad_()
+    loss = fsq.auxiliary_loss(z, fsq.quantize(z, levels)[0], levels, step)
+    loss.backward()
+    expected = GOLDEN[f"{name}/{step}/grad"].movedim(1, -1)
+    torch.testing.assert_close(loss, GOLDEN[f"{name}/{step}/aux_loss"], rtol=1e-4, atol=0)
+    assert z.grad is not None
+    assert (z.grad - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_every_index_of_the_largest_codebook_survives_the_way_through_codes() -> None:
+    levels = (8,) * 6
+    indices = torch.arange(8**6, dtype=torch.int32)
+    codes = fsq.indices_to_codes(indices, levels)
+    assert codes.dtype == torch.float32
+    assert codes.min() == -1
+    assert codes.max() == 0.75
+    assert torch.equal(fsq.codes_to_indices(codes, levels), indices)
+    assert torch.equal(codes[1] - codes[0], torch.tensor([0.25, 0, 0, 0, 0, 0])), (
+        "the first channel is not the lowest digit"
+    )
+
+
+@settings(deadline=None, max_examples=40)
+@given(levels=level_sets, seed=st.integers(0, 2**31), scale=st.floats(0, 20))
+def test_quantization_is_consistent_for_any_level_set(levels: tuple[int, ...], seed: int, scale: float) -> None:
+    z = scale * torch.randn(64, len(levels), generator=torch.Generator().manual_seed(seed))
+    codes, indices = fsq.quantize(z, levels)
+    assert indices.min() >= 0
+    assert indices.max() < prod(levels)
+    assert torch.equal(fsq.indices_to_codes(indices, levels), codes)
+    assert torch.equal(fsq.codes_to_indices(codes, levels), indices)
+    half_widths = torch.tensor([level // 2 for level in levels])
+    assert ((codes - fsq.bound(z, levels) / half_widths).abs() * half_widths).max() <= 0.5 + 1e-5
+
+
+@pytest.mark.parametrize("levels", [(2,), (3,), (8, 5), (4, 7, 2)])
+def test_every_level_is_reached(levels: tuple[int, ...]) -> None:
+    sweep = torch.linspace(-9, 9, 4001)[:, None].expand(-1, len(levels))
+    for channel, level in enumerate(levels):
+        digits = fsq.quantize(sweep, levels)[0][:, channel] * (level // 2)
+        assert digits.unique().tolist() == list(range(-(level // 2), (level + 1) // 2))
+
+
+def test_codes_carry_the_gradient_of_the_bound() -> None:
+    levels = (8, 5)
+    z = torch.randn(10, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    through_codes = torch.autograd.grad(fsq.quantize(z, levels)[0].sum(), z)[0]
+    through_bound = torch.autograd.grad((fsq.bound(z, levels) / torch.tensor([4.0, 2.0])).sum(), z)[0]
+    torch.testing.assert_close(through_codes, through_bound)
+
+
+def test_autocast_and_half_precision_change_nothing() -> None:
+    levels = (8, 8, 8)
+    z = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)).bfloat16()
+    codes, indices = fsq.quantize(z.float(), levels)
+    loss = fsq.auxiliary_loss(z.float(), codes, levels, 7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half_codes, half_indices = fsq.quantize(z, levels)
+        half_loss = fsq.auxiliary_loss(z, half_codes, levels, 7)
+    assert half_codes.dtype == half_loss.dtype == torch.float32
+    assert torch.equal(half_codes, codes)
+    assert torch.equal(half_indices, indices)
+    assert torch.equal(half_loss, loss)
+
+
+@settings(deadline=None, max_examples=60)
+@given(levels=level_sets, seed=st.integers(0, 2**31), scale=st.sampled_from([3e-4, 1e-3, 0.01, 0.1, 1.0, 100.0]))
+def test_entropies_and_gradients_equal_the_direct_form(levels: tuple[int, ...], seed: int, scale: float) -> None:
+    z = scale * torch.randn(24, len(levels), generator=torch.Generator().manual_seed(seed))
+    z.requires_grad_()
+    expected, actual = direct_entropies(z, levels), fsq.entropies(z, levels)
+    for one, other in zip(actual, expected, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-5)
+        gradient, reference = (torch.autograd.grad(value, z, retain_graph=True)[0] for value in (one, other))
+        # Logits are 200 z: what float32 can resolve of them bounds what its gradient can.
+        assert (gradient - reference).abs().max() <= 1e-4 * reference.abs().max() + 1e-4
+
+
+def test_probabilities_below_the_floor_count_as_the_floor() -> None:
+    per_token, of_mean = fsq.entropies(torch.zeros(3, 6), (8,) * 6)
+    torch.testing.assert_close(per_token, torch.tensor(-log(1e-5)))
+    torch.testing.assert_close(of_mean, torch.tensor(-log(1e-5)))
+
+
+def test_chunks_of_tokens_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    z = 0.02 * torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    results = []
+    for elements in (2**22, 64 * 7):
+        monkeypatch.setattr(fsq, "_CHUNK_ELEMENTS", elements)
+        leaf = z.clone().requires_grad_()
+        per_token, of_mean = fsq.entropies(leaf, (8, 8, 8, 8))
+        (per_token - of_mean).backward()
+        results.append((per_token.detach(), of_mean.detach(), leaf.grad))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the largest storage that any operation gives, in bytes."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for value in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(value, torch.Tensor):
+                self.size = max(self.size, value.untyped_storage().nbytes())
+        return result
+
+
+def test_memory_stays_bounded_for_the_largest_codebook() -> None:
+    z = (0.05 * torch.randn(5120, 6, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    with LargestTensor() as largest:
+        codes, _ = fsq.quantize(z, (8,) * 6)
+        fsq.auxiliary_loss(z, codes, (8,) * 6, 0).backward()
+    assert 0 < largest.size <= 64 * 2**20
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, 0.3), (500, 0.25), (1000, 0.2), (2000, 0.1), (5000, 0.1)])
+def test_entropy_weight_falls_linearly(step: int, expected: float) -> None:
+    assert fsq.entropy_weight(step, 0.1, 2000, 3.0) == pytest.approx(expected)
+    assert fsq.entropy_weight(step, 0.1, 0, 3.0) == 0.1
+
+
+def test_loss_without_entropy_is_the_commitment_alone() -> None:
+    z = torch.tensor([[0.1, 0.9]])
+    codes = torch.tensor([[0.0, 0.5]])
+    loss = fsq.auxiliary_loss(z, codes, (8, 8), 0, entropy_loss_weight=0.0, commitment_loss_weight=0.5)
+    torch.testing.assert_close(loss, torch.tensor(0.5 * (0.01 + 0.16) / 2))
+
+
+def _entropies_of_a_rank(rank: int, folder: str, z: torch.Tensor, levels: tuple[int, ...]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    leaf = z.chunk(2)[rank].clone().requires_grad_()
+    codes, _ = fsq.quantize(leaf, levels)
+    loss = fsq.auxiliary_loss(leaf, codes, levels, 100)
+    loss.backward()
+    assert leaf.grad is not None
+    apart = fsq.auxiliary_loss(leaf.detach(), codes, levels, 100, across_ranks=False)
+    torch.save((loss.detach(), leaf.grad, apart), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_ranks_equal_one_process_with_all_tokens(tmp_path: Path) -> None:
+    levels = (8, 5, 4)
+    z = 0.05 * torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    mp.spawn(_entropies_of_a_rank, args=(str(tmp_path), z, levels), nprocs=2)
+    losses, gradients, apart = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True)
+    leaf = z.clone().requires_grad_()
+    whole = fsq.auxiliary_loss(leaf, fsq.quantize(leaf, levels)[0], levels, 100)
+    whole.backward()
+    torch.testing.assert_close(torch.stack(losses).mean(), whole.detach())
+    # Data parallelism averages gradients over the ranks.
+    torch.testing.assert_close(torch.cat(gradients) / 2, leaf.grad, rtol=1e-4, atol=1e-6)
+    for alone, half in zip(apart, z.chunk(2), strict=True):
+        torch.testing.assert_close(alone, fsq.auxiliary_loss(half, fsq.quantize(half, levels)[0], levels, 100))
