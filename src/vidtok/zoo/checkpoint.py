@@ -20,6 +20,8 @@ _NOT_OURS = "loss."
 _EMA = "model_ema."
 _NAMED = 3
 """How many keys of a kind an error lists."""
+_REASON = 160
+"""How many characters of another library's message an error repeats."""
 
 # How files begin that are mistaken for checkpoints.
 _FOREIGN: tuple[tuple[bytes, str], ...] = (
@@ -111,9 +113,7 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"the checkpoint {path} is damaged or truncated, or no safetensors file: {_one_line(error)}; fetch it again"
-        ) from error
+        raise _damaged(path, _one_line(error)) from error
 
 
 def _load_torch(path: Path) -> Any:
@@ -123,21 +123,21 @@ def _load_torch(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)|but got <class '(\S+)'>", str(error))
         if not code:
-            raise _damaged(path, error) from error
+            # The message advises to load the file unsafely: not repeated here.
+            raise _damaged(path, "its table of weights cannot be read") from error
         raise CheckpointError(
             f"the checkpoint {path} holds pickled code or objects ({code[1] or code[2]}) and was refused; nothing in "
             "it was run. If you trust its source, save its state dict alone, with `torch.save` or as safetensors"
         ) from error
     # A damaged archive surfaces as whatever its first unreadable byte leads to.
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise _damaged(path, error) from error
+        raise _damaged(path, _one_line(error)) from error
 
 
-def _damaged(path: Path, error: Exception) -> CheckpointError:
-    reason = _one_line(error)
+def _damaged(path: Path, reason: str) -> CheckpointError:
+    reason = reason if len(reason) <= _REASON else reason[:_REASON] + "..."
     return CheckpointError(
-        f"the checkpoint {path} is damaged or truncated, or no PyTorch file: "
-        f"{reason if len(reason) <= 160 else reason[:160] + '...'}; fetch it again"
+        f"the checkpoint {path} is damaged or truncated, or no file of weights ({reason}); fetch it again"
     )
 
 
@@ -149,13 +149,22 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} holds a {type(content).__name__}; expected a state dict, or one under 'state_dict'"
         )
-    odd = [name for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
+    odd = [name for name, value in content.items() if not (isinstance(name, str) and _is_plain(value))]
     if odd or not content:
         holds = f"under {_some(map(repr, odd), _NAMED)} no tensors" if odd else "nothing"
         raise CheckpointError(
             f"{path} holds {holds}; expected a state dict (name -> tensor), or one under 'state_dict'"
         )
     return dict(content)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether `value` is a tensor of real numbers in memory: not sparse, not quantized, not a shape alone."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not (value.is_meta or value.is_quantized or value.is_complex())
+    )
 
 
 def _plain_name(name: str) -> str:
@@ -188,9 +197,17 @@ def _check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: s
     ]
     if not problems:
         return
+    raise CheckpointError(f"{source} does not fit the model: {', '.join(problems)}{_hint(own, state)}")
+
+
+def _hint(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """Which configuration fits the checkpoint, where it is not the model's own."""
     fitting = fitting_models({name: tuple(value.shape) for name, value in state.items()})
-    hint = f"; it fits the configuration of {' or '.join(fitting)}" if fitting else "; it fits no model of the family"
-    raise CheckpointError(f"{source} does not fit the model: of its weights {', '.join(problems)}{hint}")
+    if not fitting:
+        return "; it is of none of the published models"
+    if fitting == fitting_models({name: tuple(value.shape) for name, value in own.items()}):
+        return "; it is of this model, but not whole or not it alone"
+    return f"; it is of {' or '.join(fitting)}: load it with that configuration"
 
 
 def _finite_as(value: Tensor, dtype: torch.dtype) -> bool:

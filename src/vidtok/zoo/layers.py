@@ -22,7 +22,8 @@ from vidtok.zoo.suggest import near
 
 _PLAIN_INTERPOLATION = re.compile(r"\$\{[\w.\[\]]+\}")
 _MAX_BYTES = 1 << 20
-_UNREADABLE = (yaml.YAMLError, OmegaConfBaseException, RecursionError, ValueError, TypeError)
+# What YAML and OmegaConf raise for text and values that they cannot take.
+_UNREADABLE = (yaml.YAMLError, OmegaConfBaseException, RecursionError, ValueError, TypeError, OSError)
 
 
 def read_layers(path: Path) -> DictConfig:
