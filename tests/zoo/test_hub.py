@@ -164,8 +164,8 @@ def test_what_the_hub_refuses_is_one_clear_error(tmp_path: Path, stand_in: Stand
     address = f"{stand_in.url}/microsoft/VidTok/resolve/main/checkpoints/vidtok_kl_causal_488_8chn.ckpt"
     assert weights == (
         "error: the weights of vidtok_kl_causal_488_8chn are not on this machine and could not be downloaded from "
-        f"{address}: the repository has no such file; download that file with a browser or on another machine and give it with "
-        "`--checkpoint PATH` (in Python, `checkpoint=PATH`)"
+        f"{address}: the repository has no such file; download that file with a browser or on another machine "
+        "and give it with `--checkpoint PATH` (in Python, `checkpoint=PATH`)"
     )
     assert other.startswith(
         "error: the repository someone/other holds no model.safetensors; expected a model that this"

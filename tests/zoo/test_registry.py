@@ -70,7 +70,7 @@ def test_weights_that_ship_with_the_package_are_at_hand(
 ) -> None:
     monkeypatch.setattr(registry, "package_folder", lambda: tmp_path)
     known = entry("vidtok_kl_causal_488_4chn")
-    monkeypatch.setattr(registry.hub, "cached_file", lambda repo, file: None)
+    monkeypatch.setattr("vidtok.zoo.hub.cached_file", lambda repo, file: None)
     assert weights_at_hand(known) is None
     path = tmp_path / "zoo" / "weights" / place.format(name=known.name)
     path.parent.mkdir(parents=True)
