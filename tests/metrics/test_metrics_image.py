@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from golden.weights import clip, draw
 from vidtok.errors import VidTokError
 from vidtok.metrics.image import as_frames, psnr, ssim
 
 FOLDER = Path(__file__).parents[1] / "golden"
 GOLDEN = load_file(FOLDER / "losses.safetensors")
-WEIGHTS = runpy.run_path(str(FOLDER / "weights.py"))
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -32,8 +31,8 @@ def test_scores_agree_with_golden_figures() -> None:
 
 def test_large_frames_are_averaged_down_before_ssim() -> None:
     shape = (1, 3, 1, 512, 544)
-    target = torch.from_numpy(WEIGHTS["clip"]("big", shape))
-    error = torch.from_numpy(WEIGHTS["draw"]("bigerr", shape))
+    target = torch.from_numpy(clip("big", shape))
+    error = torch.from_numpy(draw("bigerr", shape))
     score = ssim((target + 0.1 * error).clamp(-1, 1), target)
     torch.testing.assert_close(score.mean(), GOLDEN["ssim_512x544"], rtol=1e-4, atol=0)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from golden.weights import stand_in
 from vidtok.errors import VidTokError
 from vidtok.metrics.lpips import LPIPS, LPIPSWeightsError
 
+pytestmark = pytest.mark.gradients
+
 FOLDER = Path(__file__).parents[1] / "golden"
 GOLDEN = load_file(FOLDER / "losses.safetensors")
-stand_in = runpy.run_path(str(FOLDER / "weights.py"))["stand_in"]
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidtok.models import fsq
 
+pytestmark = pytest.mark.gradients
+
 GOLDEN = load_file(Path(__file__).parents[1] / "golden" / "losses.safetensors")
 LEVELS = {"fsq4": (8,) * 4, "fsq5": (8,) * 5, "fsq_odd": (7, 5, 5, 5, 5), "fsq_mixed": (8, 6, 5)}
 
@@ -113,7 +115,13 @@ def test_autocast_and_half_precision_change_nothing() -> None:
     assert torch.equal(half_loss, loss)
 
 
-@settings(deadline=None, max_examples=60)
+def test_shapes_can_be_had_without_memory() -> None:
+    codes, indices = fsq.quantize(torch.empty(2, 3, 5, device="meta"), (8,) * 5)
+    assert codes.shape == (2, 3, 5)
+    assert indices.shape == (2, 3)
+
+
+@settings(deadline=None, max_examples=40)
 @given(levels=level_sets, seed=st.integers(0, 2**31), scale=st.sampled_from([3e-4, 1e-3, 0.01, 0.1, 1.0, 100.0]))
 def test_entropies_and_gradients_equal_the_direct_form(levels: tuple[int, ...], seed: int, scale: float) -> None:
     z = scale * torch.randn(24, len(levels), generator=torch.Generator().manual_seed(seed))

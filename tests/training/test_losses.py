@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from golden.weights import stand_in
 from vidtok.errors import VidTokError
 from vidtok.metrics.image import as_frames
 from vidtok.metrics.lpips import LPIPS, LPIPSWeightsError
@@ -22,9 +22,10 @@ from vidtok.training.lecam import LeCAM
 from vidtok.training.losses import Objective
 from vidtok.training.objective_config import ObjectiveConfig
 
+pytestmark = pytest.mark.gradients
+
 FOLDER = Path(__file__).parents[1] / "golden"
 GOLDEN = load_file(FOLDER / "losses.safetensors")
-stand_in = runpy.run_path(str(FOLDER / "weights.py"))["stand_in"]
 
 
 def fill(objective: Objective) -> Objective:

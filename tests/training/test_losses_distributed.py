@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from vidtok.training.losses import Objective
 from vidtok.training.objective_config import ObjectiveConfig
+
+pytestmark = pytest.mark.gradients
 
 
 def make() -> tuple[Objective, nn.Conv3d]:

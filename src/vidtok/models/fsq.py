@@ -11,6 +11,7 @@ product of one distribution a channel; `entropies` uses that, so that the tokens
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from math import log, prod
 
 import torch
@@ -209,5 +210,7 @@ def _join(digits: Tensor, levels: Levels) -> Tensor:
     return ((digits + shift) * basis).sum(dim=-1, dtype=torch.int32)
 
 
-def _float32(z: Tensor) -> torch.autocast:
-    return torch.autocast(device_type=z.device.type, enabled=False)
+def _float32(z: Tensor) -> AbstractContextManager[object]:
+    """No autocast on the device of `z`; some devices, meta among them, have none."""
+    kind = z.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
