@@ -8,8 +8,9 @@ from contextlib import ExitStack
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from vidtok.video.container import open_container
-from vidtok.video.timing import stream_origin
+from vidtok.errors import VideoError
+from vidtok.video.container import open_container, timestamp
+from vidtok.video.source import first_frame
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -27,11 +28,13 @@ _CODECS = {
 class AudioCopy:
     """Copies the first audio track of a file, packet by packet, in step with the video that is being written."""
 
-    def __init__(self, source: InputContainer, output: OutputContainer, kind: str, files: ExitStack) -> None:
+    def __init__(
+        self, source: InputContainer, output: OutputContainer, kind: str, origin: float, files: ExitStack
+    ) -> None:
         self._files = files
         self._output = output
         self._stream: AudioStream = source.streams.audio[0]
-        self._origin = stream_origin(source.streams.video[0]) if source.streams.video else 0.0
+        self._origin = origin
         # Matroska has no edit lists: a packet before zero would move the video instead.
         self._earliest = 0.0 if kind == "matroska" else -1.0
         self._copied = self._stream.codec_context.name in _CODECS[kind]
@@ -52,7 +55,7 @@ class AudioCopy:
             source = files.enter_context(open_container(path))
             if not source.streams.audio or source.streams.audio[0].codec_context is None:
                 return None
-            return cls(source, output, kind, files.pop_all())
+            return cls(source, output, kind, _video_start(path), files.pop_all())
 
     def copy_until(self, seconds: float | None) -> None:
         """Writes what begins before `seconds`, or all that is left."""
@@ -103,6 +106,14 @@ class AudioCopy:
     def _encoded(self, piece: Any) -> Iterator[tuple[float, Any]]:
         for packet in self._target.encode(piece):
             yield float((packet.pts or 0) * packet.time_base), packet
+
+
+def _video_start(path: str | os.PathLike[str]) -> float:
+    """When the first video frame of a file is shown, by its clock; 0 for sound alone."""
+    try:
+        return timestamp(first_frame(path)) or 0.0
+    except VideoError:
+        return 0.0
 
 
 def _readable(source: InputContainer, stream: AudioStream) -> Iterator[Any]:

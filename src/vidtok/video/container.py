@@ -28,6 +28,8 @@ _BT601, _BT709 = 5, 1
 _LIMITED, _FULL = 1, 2
 _BILINEAR, _FULL_CHROMA, _ACCURATE_ROUNDING = 0x2, 0x2000, 0x40000
 _ATTACHED_PICTURE = 0x400
+# Asked to report damage, these refuse sound files too, their own encoder's among them.
+_PEDANTIC_DECODERS = ("tiff",)
 # Text that FFmpeg would draw as a picture of a terminal.
 _NOT_VIDEO_FORMATS = ("tty", "bin", "xbin", "adf", "idf", "sbg")
 
@@ -105,8 +107,9 @@ def video_stream(container: InputContainer, path: str | os.PathLike[str]) -> Vid
             "convert it, for example to H.264, or install the `av` package from PyPI, which brings more decoders"
         )
     stream.thread_type = "AUTO"
-    # Without this, damage is painted over and passes for video.
-    stream.codec_context.options = {"err_detect": "explode"}
+    if stream.codec_context.name not in _PEDANTIC_DECODERS:
+        # Without this, damage is painted over and passes for video.
+        stream.codec_context.options = {"err_detect": "explode"}
     return stream
 
 
@@ -118,10 +121,10 @@ def is_still_format(container: InputContainer) -> bool:
     )
 
 
-def frame_seconds(frame: VideoFrame, origin: float) -> float | None:
-    """When a frame is shown, in seconds after `origin`; None if the file does not say."""
+def timestamp(frame: VideoFrame) -> float | None:
+    """When a frame is shown, in seconds on the clock of the file; None if the file does not say."""
     pts = frame.pts if frame.pts is not None else frame.dts
-    return None if pts is None or frame.time_base is None else float(pts * frame.time_base) - origin
+    return None if pts is None or frame.time_base is None else float(pts * frame.time_base)
 
 
 class RGBConverter:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from vidtok.errors import VideoError
-from vidtok.video.container import RGBConverter, VideoInfo, frame_seconds, is_still_format, open_container, video_stream
+from vidtok.video.container import RGBConverter, VideoInfo, is_still_format, open_container, timestamp, video_stream
 from vidtok.video.errors import DamagedVideoError
 from vidtok.video.frames import Pixels
 from vidtok.video.orientation import Orientation, exif_orientation, frame_orientation
-from vidtok.video.timing import OPEN_ENDED_FORMATS, Timing, Window, declared_end, scan, seek, stream_origin
+from vidtok.video.timing import OPEN_ENDED_FORMATS, Timing, Window, declared_end, scan, seek
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -67,22 +67,20 @@ class FileSource:
 
     def __init__(self, path: str | os.PathLike[str], window: Window | None = None) -> None:
         self.path = path
+        first = first_frame(path)
+        self._origin = timestamp(first) or 0.0
         with open_container(path) as container:
             stream = video_stream(container, path)
             self._still = is_still_format(container)
-            self.timing = scan(container, stream, window)
+            self.timing = scan(container, stream, self._origin, window)
             audio = bool(container.streams.audio)
             codec = stream.codec_context.name
             ratio = stream.sample_aspect_ratio or Fraction(1)
-            frame_count, duration = _length(container, stream, self.timing)
+            frame_count, duration = _length(container, stream, self.timing, self._origin)
         self._still_orientation = exif_orientation(_head(path)) if self._still else None
-        first = next(self._decode(None), None)
-        if first is None:
-            raise VideoError(f"{path} has no frames; expected a video or a picture with at least one")
-        frame = first[1]
         picture = self._still or (frame_count == 1 and codec in ("gif", "apng"))
-        orientation = self._orientation(frame)
-        height, width = frame.height, frame.width
+        orientation = self._orientation(first)
+        height, width = first.height, first.width
         if orientation.transpose:
             height, width, ratio = width, height, 1 / ratio
         self.info = VideoInfo(
@@ -94,7 +92,7 @@ class FileSource:
             frame_count=1 if picture else frame_count,
             rotation=orientation.rotation,
             codec=codec,
-            pixel_format=frame.format.name,
+            pixel_format=first.format.name,
             has_audio=audio,
             is_picture=picture,
             sample_aspect_ratio=ratio,
@@ -126,13 +124,13 @@ class FileSource:
             time, _, frame = heapq.heappop(waiting)
             yield decoded(time, frame)
 
-    def _decode(self, start: float | None) -> Iterator[tuple[float, VideoFrame]]:
+    def _decode(self, start: float) -> Iterator[tuple[float, VideoFrame]]:
         """Decoded frames with their times, from the key frame before `start` if the file can be entered there."""
         if start:
             with open_container(self.path) as container:
                 stream = video_stream(container, self.path)
-                seek(container, stream, start)
-                frames = _Progress(self.path, container, stream, self.timing.rate, from_start=False).frames()
+                seek(container, stream, self._origin + start)
+                frames = self._progress(container, stream, from_start=False).frames()
                 try:
                     first = next(frames, None)
                 except DamagedVideoError:
@@ -144,14 +142,19 @@ class FileSource:
                     return
         with open_container(self.path) as container:
             stream = video_stream(container, self.path)
-            yield from _Progress(self.path, container, stream, self.timing.rate, from_start=True).frames()
+            yield from self._progress(container, stream, from_start=True).frames()
+
+    def _progress(self, container: InputContainer, stream: VideoStream, *, from_start: bool) -> _Progress:
+        return _Progress(self.path, container, stream, self._origin, self.timing.rate, from_start=from_start)
 
 
-def _length(container: InputContainer, stream: VideoStream, timing: Timing) -> tuple[int | None, float | None]:
+def _length(
+    container: InputContainer, stream: VideoStream, timing: Timing, origin: float
+) -> tuple[int | None, float | None]:
     """Frames and seconds of the whole stream, from the file's own statements where only a part was looked through."""
     if timing.complete:
         return timing.frame_count, timing.end
-    stated = declared_end(container, stream)
+    stated = declared_end(container, stream, origin)
     return stream.frames or None, stated[0] if stated else None
 
 
@@ -163,6 +166,7 @@ class _Progress:
         path: str | os.PathLike[str],
         container: InputContainer,
         stream: VideoStream,
+        origin: float,
         rate: Fraction,
         *,
         from_start: bool,
@@ -170,6 +174,7 @@ class _Progress:
         self._path = path
         self._container = container
         self._stream = stream
+        self._origin = origin
         self._interval = 1 / float(rate)
         self._from_start = from_start
         self._frames = 0
@@ -178,7 +183,6 @@ class _Progress:
     def frames(self) -> Iterator[tuple[float, VideoFrame]]:
         import av
 
-        origin = stream_origin(self._stream)
         end = 0.0
         packets = self._container.demux(self._stream)
         while True:
@@ -196,8 +200,8 @@ class _Progress:
             for frame in decoded:
                 if frame.is_corrupt:
                     raise self._damage("a frame is corrupt")
-                time = frame_seconds(frame, origin)
-                time = end if time is None else time
+                stamp = timestamp(frame)
+                time = end if stamp is None else stamp - self._origin
                 lasting = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
                 end = max(end, time + (lasting or self._interval))
                 self._frames += 1
@@ -205,7 +209,7 @@ class _Progress:
         self._check_end(end)
 
     def _check_end(self, end: float) -> None:
-        expected = declared_end(self._container, self._stream)
+        expected = declared_end(self._container, self._stream, self._origin)
         if expected is None or self._frames == 0:
             return
         seconds, exact = expected
@@ -219,11 +223,16 @@ class _Progress:
             raise self._damage(f"it ends after {end:.2f} of {seconds:.2f} s")
 
     def _damage(self, reason: str) -> DamagedVideoError:
+        if self._frames == 0:
+            return DamagedVideoError(
+                f"{self._path} is damaged, or of a kind that this FFmpeg cannot decode (such as animated WebP): "
+                f"{reason}; no frame could be decoded; get an undamaged copy, or convert it",
+                0,
+            )
         announced = f" of {self._stream.frames}" if self._stream.frames else ""
-        use = "" if self._frames == 0 else "; to use only those, give --allow-truncated (allow_truncated=True)"
         return DamagedVideoError(
-            f"{self._path} is cut off or damaged: {reason}; {self._frames}{announced} frames could be decoded"
-            f"{use or '; get an undamaged copy'}",
+            f"{self._path} is cut off or damaged: {reason}; {self._frames}{announced} frames could be decoded; "
+            "to use only those, give --allow-truncated (allow_truncated=True)",
             self._frames,
         )
 
@@ -269,12 +278,17 @@ class FolderSource:
 
 def load_picture(path: str | os.PathLike[str]) -> Pixels:
     """The (H, W, 3) uint8 RGB pixels of a picture file, upright. Raises `VideoError` if it cannot be read whole."""
+    return RGBConverter()(first_frame(path), exif_orientation(_head(path)))
+
+
+def first_frame(path: str | os.PathLike[str]) -> VideoFrame:
+    """The first frame of a file, as it is stored. Raises `VideoError` if there is none."""
     with open_container(path) as container:
         stream = video_stream(container, path)
-        found = next(_Progress(path, container, stream, FOLDER_FPS, from_start=True).frames(), None)
+        found = next(_Progress(path, container, stream, 0.0, FOLDER_FPS, from_start=True).frames(), None)
         if found is None:
-            raise VideoError(f"{path} has no frames; expected a picture")
-        return RGBConverter()(found[1], exif_orientation(_head(path)))
+            raise VideoError(f"{path} has no frames; expected a video or a picture with at least one")
+        return found[1]
 
 
 def _natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:

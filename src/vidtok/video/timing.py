@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _FALLBACK_RATE = Fraction(25)
+_MAX_REORDERING = 16
 # Transport and program streams may start anywhere and say nothing reliable about their length.
 OPEN_ENDED_FORMATS = ("mpegts", "mpeg")
 
@@ -55,56 +57,26 @@ class Window:
     frames: int
 
 
-def stream_origin(stream: VideoStream) -> float:
-    """The timestamp in seconds that counts as the start of the stream."""
-    return float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
-
-
-def seek(container: InputContainer, stream: VideoStream, start: float) -> None:
-    """Moves to the last key frame at or before `start` seconds, as far as the format can."""
+def seek(container: InputContainer, stream: VideoStream, timestamp: float) -> None:
+    """Moves to the last key frame at or before `timestamp` seconds; a format that cannot do so stays at its start."""
     import av
 
-    try:
-        container.seek(int((start + stream_origin(stream)) / float(stream.time_base or 1)), stream=stream)
-    except av.error.FFmpegError:
-        container.seek(0)
+    with suppress(av.error.FFmpegError):
+        container.seek(int(timestamp / float(stream.time_base or 1)), stream=stream)
 
 
-def scan(container: InputContainer, stream: VideoStream, window: Window | None = None) -> Timing:
-    """Reads the packets of the stream, or of a `window` of it, and decodes none.
+def scan(container: InputContainer, stream: VideoStream, origin: float, window: Window | None = None) -> Timing:
+    """Reads the packets of the stream, or of a `window` of it, and decodes none. Times count from `origin`, in seconds.
 
     Rates that a container states are not believed unless its timestamps agree: Matroska's average is wrong for variable
     rates, GIF's is the first frame's. Damage ends the scan; decoding is what reports it.
     """
-    import av
-
     tick = float(stream.time_base or Fraction(1, 1000))
-    origin = stream_origin(stream)
-    complete = window is None
-    if window is not None and window.start > 0:
-        seek(container, stream, window.start)
-    times: list[float] = []
-    durations: list[float] = []
-    count = wanted = 0
-    try:
-        for packet in container.demux(stream):
-            if not packet.size or packet.is_discard or _is_hidden(stream, packet):
-                continue
-            pts = packet.pts if packet.pts is not None else packet.dts
-            count += 1
-            if pts is not None:
-                times.append(pts * tick - origin)
-                durations.append((packet.duration or 0) * tick)
-                wanted += window is not None and times[-1] >= window.start
-                if window is not None and times[-1] > window.until and wanted >= window.frames:
-                    break
-        else:
-            complete = window is None or window.start <= 0
-    except av.error.FFmpegError:
-        pass
+    times, durations, untimed, complete = _collect(container, stream, tick, origin, window)
+    count = len(times) + untimed
     shown = np.asarray(times)
     order = np.argsort(shown, kind="stable")
-    if len(times) < count or count < 2 or float(np.ptp(shown)) <= 0:
+    if untimed or count < 2 or float(np.ptp(shown)) <= 0:
         rate = next(iter(_declared_rates(stream)), _FALLBACK_RATE)
         lasting = durations[0] if count == 1 and durations and durations[0] > 0 else count / float(rate)
         first = times[0] if times else 0.0
@@ -118,6 +90,41 @@ def scan(container: InputContainer, stream: VideoStream, window: Window | None =
     ranks[order] = np.arange(count)
     disorder = int((ranks - np.arange(count)).max())
     return Timing(rate, constant, count, float(shown[order[0]]), end, disorder, tick, complete)
+
+
+def _collect(
+    container: InputContainer, stream: VideoStream, tick: float, origin: float, window: Window | None
+) -> tuple[list[float], list[float], int, bool]:
+    """Times and durations in seconds of the frames, in the order of storage; how many had none; whether that is all."""
+    import av
+
+    times: list[float] = []
+    durations: list[float] = []
+    untimed = inside = 0
+    stop: int | None = None
+    if window is not None and window.start > 0:
+        seek(container, stream, origin + window.start)
+    try:
+        for packet in container.demux(stream):
+            if not packet.size or packet.is_discard or _is_hidden(stream, packet):
+                continue
+            pts = packet.pts if packet.pts is not None else packet.dts
+            if pts is None:
+                untimed += 1
+                continue
+            times.append(pts * tick - origin)
+            durations.append((packet.duration or 0) * tick)
+            if window is not None and stop is None:
+                inside += times[-1] >= window.start
+                if times[-1] > window.until and inside >= window.frames:
+                    stop = len(times) - 1
+            elif stop is not None and len(times) - stop > _MAX_REORDERING:
+                # Frames shown before the one to stop at are stored up to this many places after it.
+                kept = [i for i, time in enumerate(times) if time <= times[stop]]
+                return [times[i] for i in kept], [durations[i] for i in kept], untimed, False
+    except av.error.FFmpegError:
+        pass
+    return times, durations, untimed, window is None or window.start <= 0
 
 
 def _is_hidden(stream: VideoStream, packet: Packet[VideoStream]) -> bool:
@@ -148,8 +155,8 @@ def _rate(times: npt.NDArray[np.float64], declared: list[Fraction], tick: float)
     return Fraction(1 / interval).limit_denominator(1000), deviation(1 / interval) <= max(rounding, interval / 8)
 
 
-def declared_end(container: InputContainer, stream: VideoStream) -> tuple[float, bool] | None:
-    """Where the stream should end according to the file, in seconds from its start, and whether that is exact.
+def declared_end(container: InputContainer, stream: VideoStream, origin: float) -> tuple[float, bool] | None:
+    """Where the stream should end according to the file, in seconds from `origin`, and whether that is exact.
 
     None if the file does not say, as streams recorded live do not.
     """
@@ -161,7 +168,7 @@ def declared_end(container: InputContainer, stream: VideoStream) -> tuple[float,
     tag = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     if tag:
         hours, minutes, seconds = (float(group) for group in tag.groups())
-        return hours * 3600 + minutes * 60 + seconds - stream_origin(stream), True
+        return hours * 3600 + minutes * 60 + seconds - origin, True
     if container.duration and len(container.streams) == 1:
         return container.duration / 1e6, False
     return None
