@@ -71,8 +71,10 @@ def open_container(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
     if place.is_dir():
         raise VideoError(f"{path} is a folder; expected a file")
     try:
-        # "file:" keeps a name such as `a:b.mp4` from being taken for a protocol.
-        container = av.open(f"file:{place.absolute()}", container_options={"protocol_whitelist": "file"})
+        # "file:" keeps a name such as `a:b.mp4` from being taken for a protocol, the second option one such as
+        # `%d.png` from being taken for a pattern.
+        options = {"protocol_whitelist": "file", "pattern_type": "none"}
+        container = av.open(f"file:{place.absolute()}", container_options=options)
     except PermissionError as error:
         raise VideoError(f"{path} may not be read: permission denied; make it readable for this user") from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -98,8 +100,8 @@ def video_stream(container: InputContainer, path: str | os.PathLike[str]) -> Vid
     """
     streams = [s for s in container.streams.video if not int(s.disposition) & _ATTACHED_PICTURE]
     if not streams:
-        others = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-        raise VideoError(f"{path} has no video stream, only {others}; expected a video or a picture")
+        others = ", ".join(sorted({s.type for s in container.streams if s not in container.streams.video}))
+        raise VideoError(f"{path} has no video in it, only {others or 'a header'}; expected a video or a picture")
     stream = streams[0]
     if stream.codec_context is None:
         raise VideoError(

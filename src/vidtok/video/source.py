@@ -73,6 +73,10 @@ class FileSource:
             stream = video_stream(container, path)
             self._still = is_still_format(container)
             self.timing = scan(container, stream, self._origin, window)
+            if self.timing.frame_count == 0:
+                # Some formats, such as bare H.264 with no container, end up nowhere when asked to seek.
+                with open_container(path) as again:
+                    self.timing = scan(again, video_stream(again, path), self._origin)
             audio = bool(container.streams.audio)
             codec = stream.codec_context.name
             ratio = stream.sample_aspect_ratio or Fraction(1)
@@ -107,6 +111,7 @@ class FileSource:
         def decoded(time: float, frame: VideoFrame) -> Decoded:
             return Decoded(time, lambda: convert(frame, self._orientation(frame)))
 
+        damage: DamagedVideoError | None = None
         waiting: list[tuple[float, int, VideoFrame]] = []
         depth = min(self.timing.disorder, _MAX_DISORDER)
         try:
@@ -115,14 +120,13 @@ class FileSource:
                 if len(waiting) > depth:
                     time, _, frame = heapq.heappop(waiting)
                     yield decoded(time, frame)
-        except DamagedVideoError:
-            while waiting:
-                time, _, frame = heapq.heappop(waiting)
-                yield decoded(time, frame)
-            raise
+        except DamagedVideoError as error:
+            damage = error
         while waiting:
             time, _, frame = heapq.heappop(waiting)
             yield decoded(time, frame)
+        if damage is not None:
+            raise damage
 
     def _decode(self, start: float) -> Iterator[tuple[float, VideoFrame]]:
         """Decoded frames with their times, from the key frame before `start` if the file can be entered there."""
