@@ -69,6 +69,11 @@ def _travel(draws: Draws, times: Tensor, speed: Tensor, shake: Tensor) -> Tensor
     return ahead * speed[:, None, None] + _wobble(draws, times, 2) * shake[:, None, None]
 
 
+def _speed(draws: Draws, config: SyntheticConfig) -> Tensor:
+    """(B,) pixels a frame, evenly spread over the logarithm up to the fastest."""
+    return draws.log_uniform(low=config.max_speed / 100, high=config.max_speed)
+
+
 def _wobble(draws: Draws, times: Tensor, channels: int) -> Tensor:
     """(B, T, channels): an irregular oscillation of about unit size, as of a hand-held camera."""
     rate = draws.log_uniform(_SHAKES, 1, 1, low=0.015, high=0.35)
@@ -83,16 +88,16 @@ def camera(draws: Draws, config: SyntheticConfig, times: Tensor) -> Path:
     held = (kind >= config.static_share) & (kind < 2 * config.static_share)
     moving = (kind >= 2 * config.static_share).float()
     loose = held.float()
-    speed = draws.log_uniform(low=0.1, high=config.max_speed) * moving + draws.uniform(high=0.15) * loose
+    speed = _speed(draws, config) * moving + draws.uniform(high=0.15) * loose
     shake = draws.log_uniform(low=0.1, high=1.2) * loose
-    shake = shake + draws.happens(0.5) * draws.log_uniform(low=0.2, high=4.0) * moving
+    shake = shake + draws.happens(0.5) * draws.log_uniform(low=0.2, high=12.0) * moving
     position = _travel(draws, times, speed, shake)
     position = position + draws.uniform(1, 2, low=-0.5, high=0.5) * 4096
 
     alive = (moving + loose)[:, None]
-    turning = draws.happens(0.3, 1) * draws.normal(1) * 0.012 * moving[:, None]
+    turning = draws.happens(0.3, 1) * draws.normal(1) * 0.018 * moving[:, None]
     angle = draws.normal(1) * 0.12 + turning * times + _wobble(draws, times, 1)[..., 0] * 0.002 * alive
-    zooming = draws.happens(0.35, 1) * draws.normal(1) * 0.012 * moving[:, None]
+    zooming = draws.happens(0.35, 1) * draws.normal(1) * 0.018 * moving[:, None]
     zoom = draws.uniform(1, low=-0.3, high=0.5) + (zooming * times).clamp(-0.6, 0.6)
     return Path(position, angle, zoom)
 
@@ -100,7 +105,7 @@ def camera(draws: Draws, config: SyntheticConfig, times: Tensor) -> Path:
 def object_path(draws: Draws, config: SyntheticConfig, times: Tensor) -> Path:
     """A thing in the world: where it is, how it turns and how large it looks; a third of them stand still."""
     active = draws.happens(0.67)
-    speed = draws.log_uniform(low=0.05, high=config.max_speed) * active
+    speed = _speed(draws, config) * active
     sway = draws.happens(0.5) * draws.log_uniform(low=0.2, high=6.0) * active
     extent = torch.tensor([config.width, config.height], device=draws.device)
     position = _travel(draws, times, speed, sway) + draws.uniform(1, 2, low=-0.5, high=0.5) * extent

@@ -25,7 +25,7 @@ class SyntheticConfig:
         max_speed: fastest pan or object, in pixels a frame; speeds are spread evenly over its logarithm.
         warp_share: share of layers that bend (water, cloth, faces).
         clutter: 0 for bare scenes, 1 for crowded ones; scenes vary around it.
-        saturation: multiplies the palettes' saturation; 0 makes grey clips.
+        saturation: multiplies the palettes' saturation; 0 makes them nearly grey.
         text_share: share of textures that carry text-like strokes.
         light_share: share of clips whose light changes (drift, flicker, flash, fade, moving shadow).
         max_defocus: largest defocus radius.
@@ -45,11 +45,11 @@ class SyntheticConfig:
     max_objects: int = 3
     static_share: float = 0.25
     cut_share: float = 0.05
-    max_speed: float = 12.0
+    max_speed: float = 16.0
     warp_share: float = 0.2
-    clutter: float = 0.5
+    clutter: float = 0.4
     saturation: float = 1.0
-    text_share: float = 0.2
+    text_share: float = 0.12
     light_share: float = 0.3
     max_defocus: float = 6.0
     motion_blur: float = 0.8

@@ -40,7 +40,7 @@ def blur(planes: Tensor, sigma: Tensor, disc: Tensor, streak: Tensor, sharpening
 
 def lens(draws: Draws, config: SyntheticConfig, texels_per_pixel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Sigma, disc and sharpening (B,) for `blur`, in texels, of canvases seen at `texels_per_pixel` (B,)."""
-    softness = draws.uniform(low=0.3, high=0.7) + draws.happens(0.15) * draws.uniform(high=0.8)
+    softness = draws.uniform(low=0.4, high=1.0) + draws.happens(0.2) * draws.uniform(high=1.0)
     # Bilinear sampling itself blurs by about half a texel; what is seen reduced must be blurred not to alias.
     aliasing = 0.5 * (texels_per_pixel - 1).clamp_min(0)
     sigma = torch.maximum(softness * texels_per_pixel.clamp_max(1.6) - 0.35, aliasing)

@@ -99,7 +99,7 @@ def gratings(draws: Draws, height: int, width: int) -> Tensor:
 
 def palette(draws: Draws, saturation: float) -> Tensor:
     """(B, PALETTE_SIZE, 3) colours of one scene: a range of brightness, one or two hues, mostly little saturation."""
-    key = draws.uniform(1, low=0.1, high=0.75)
+    key = draws.uniform(1, low=0.15, high=0.75)
     contrast = draws.uniform(1, low=0.1, high=0.6)
     light = (key + contrast * (draws.uniform(PALETTE_SIZE) * 2 - 1)).abs().clamp(0.02, 1.0)
     # Warm (skin, wood, earth, lamps) and its opposite (sky, shade) are the commonest hues, then foliage; others are
@@ -109,13 +109,12 @@ def palette(draws: Draws, saturation: float) -> Tensor:
     green = draws.happens(0.25 * draws.happens(0.5, 1) + 0.1, PALETTE_SIZE)
     hue = torch.where(green > 0, 0.25 + 0.05 * draws.normal(PALETTE_SIZE), hue)
     hue = torch.where(draws.happens(0.08, PALETTE_SIZE) > 0, draws.uniform(PALETTE_SIZE), hue)
-    strength = (
-        0.02 + draws.uniform(PALETTE_SIZE) * draws.uniform(1).square() * 0.4 + draws.uniform(PALETTE_SIZE).pow(8) * 0.6
-    )
+    strength = draws.uniform(1).pow(3) * 0.26 * (0.5 + draws.uniform(PALETTE_SIZE))
+    strength = strength + draws.uniform(PALETTE_SIZE).pow(10) * 0.5
     phase = torch.tensor([0.0, 1 / 3, 2 / 3], device=draws.device)
     chroma = torch.cos(2 * math.pi * (hue[..., None] - phase))
     # A common cast, as of the light or the camera's white balance.
-    cast = 1 + (draws.normal(1, 1) * 0.06) * torch.tensor([1.0, 0.0, -1.0], device=draws.device)
+    cast = 1 + (draws.normal(1, 1) * 0.05) * torch.tensor([1.0, 0.0, -1.0], device=draws.device)
     return (
         light[..., None]
         * (1 + (strength * saturation).clamp(0, 0.95)[..., None] * chroma)
@@ -147,7 +146,9 @@ def _shapes(u: list[Tensor], size: tuple[int, int], present: Tensor) -> tuple[Te
     """
     rows, columns = size
     device = present.device
-    radius = (0.16 * min(size)) * (u[0] * math.log(0.55 / 0.16)).exp()
+    # The largest may outgrow their cell: its border is then a straight edge, as of a wall.
+    largest = 0.55 if min(size) <= SIDE_UNIT else 0.9
+    radius = (0.16 * min(size)) * (u[0] * math.log(largest / 0.16)).exp()
     # An eighth of the leaves are thin: poles, wires, stems, cracks.
     aspect = (u[1] * 1.1).exp() * (1 + 8 * (u[2] * 8 - 7).clamp_min(0))
     # Two fifths lie upright or level, as what people build does.
@@ -189,19 +190,19 @@ def _leaf_pass(
     wiggle = _to_cells(coarse[:, None], size)[:, 0]
     if min(size) < SIDE_UNIT:
         # Small things stand together and leave plain places between.
-        share = (share * (1 + 1.5 * wiggle[..., size[0] * size[1] // 2])).clamp_max(0.85)
+        share = (share * (0.4 + 1.2 * wiggle[..., size[0] * size[1] // 2])).clamp_max(0.8)
     shade, alpha = _shapes(u, size, (u[-1] < share).float())
 
     choice = (u[-2] * PALETTE_SIZE).long()
     colour = torch.gather(colours, 1, choice[..., None].expand(-1, -1, 3)) * (0.75 + 0.5 * u[-3])[..., None]
     # Most surfaces are nearly plain, a few are rough.
-    strength = 0.004 * (u[-4] * math.log(80)).exp()
+    strength = 0.002 * (u[-4] * math.log(120)).exp()
     value = shade.addcmul_(_to_cells(texture[:, None], size)[:, 0], strength[..., None])
     ragged = (u[-5] * 1.5 - 0.5).clamp_min(0).square() * 0.12 * min(size)
     alpha = alpha.addcmul_(wiggle, ragged[..., None]).clamp_(0, 1)
     # Large leaves are things and mostly opaque; small ones are mostly detail on things, of every contrast.
-    faintest = 0.03 if min(size) < 30 else 0.15
-    opacity = (u[-6] * 1.25).clamp_max(1) if min(size) >= SIDE_UNIT else faintest ** (u[-6] * 1.1 - 0.1).clamp_min(0)
+    faintest = 0.02 if min(size) < 30 else 0.05
+    opacity = (u[-6] * 1.25).clamp_max(1) if min(size) >= SIDE_UNIT else faintest ** (u[-6] * 1.08 - 0.08).clamp_min(0)
     alpha = alpha * opacity[..., None]
     ground = _to_cells(canvas, size)
     painted = colour.transpose(1, 2)[..., None] * value[:, None]
@@ -228,7 +229,7 @@ def dead_leaves(draws: Draws, config: SyntheticConfig, height: int, width: int, 
 
     tone = torch.sigmoid(coarse * look.uniform(1, 1, low=0.1, high=2.0) + look.normal(1, 1))
     base = torch.lerp(colours[:, 0, :, None, None], colours[:, 1, :, None, None], tone[:, None])
-    roughness = look.log_uniform(1, 1, low=0.004, high=0.25)
+    roughness = look.log_uniform(1, 1, low=0.002, high=0.2)
     canvas = base * (1 + roughness * textures[:, 0])[:, None]
     leaves = draws.fork("leaves")
     for number, cell in enumerate(passes):
@@ -252,9 +253,9 @@ def _clutter(draws: Draws, median: float) -> Tensor:
 def _finish(canvas: Tensor, draws: Draws, config: SyntheticConfig, coarse: Tensor) -> Tensor:
     """Chroma variation within surfaces, highlights and text."""
     look = draws.fork("finish")
-    tint = look.normal(3, 1, 1) * 0.03
+    tint = look.normal(3, 1, 1) * 0.015
     canvas = canvas * (1 + tint * coarse[:, None])
-    lamps = torch.nonzero(look.happens(0.12).cpu())[:, 0]
+    lamps = torch.nonzero(look.happens(0.05).cpu())[:, 0]
     if len(lamps):
         canvas[lamps] = _highlights(canvas[lamps], draws.fork("lamps").select(lamps))
     written = torch.nonzero(look.happens(config.text_share).cpu())[:, 0]
@@ -375,7 +376,7 @@ def shaded(canvas: Canvas, alpha: Tensor, draws: Draws) -> Tensor:
     soft = F.interpolate(small, size=alpha.shape[-2:], mode="bilinear", align_corners=False)
     rim = 1 - draws.uniform(1, 1, 1, high=0.7) * (1 - soft)
     reach = draws.uniform(1, 1, 1, high=0.45) * draws.happens(0.6, 1, 1, 1)
-    opacity = draws.uniform(1, 1, 1, low=0.45, high=1.0).clamp_max(1) if len(draws) else alpha.new_ones(0, 1, 1, 1)
+    opacity = draws.uniform(1, 1, 1, low=0.45, high=1.0)
     see_through = draws.happens(0.08, 1, 1, 1)
     alpha = alpha * torch.where(see_through > 0, opacity, torch.ones_like(opacity))
     shadow = torch.roll(soft, (6, 4), (-2, -1)) * reach
