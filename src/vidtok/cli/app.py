@@ -1,0 +1,43 @@
+"""The subcommands, put together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import vidtok
+from vidtok.cli import example, models, reconstruct
+from vidtok.cli.guard import guarded
+
+app = typer.Typer(
+    name="vidtok",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Video tokenizer: video to compact latents or discrete tokens and back."""
+    if version:
+        typer.echo(f"vidtok {vidtok.__version__}")
+        raise typer.Exit
+
+
+app.command("reconstruct")(reconstruct.reconstruct)
+app.add_typer(models.app, name="models")
+app.command("example")(example.example)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with `argv` (None: the process's own arguments) and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: app(args=arguments, prog_name="vidtok"))

@@ -1,0 +1,74 @@
+"""What a command does about errors, interruptions and readers that have gone; used by the scripts too.
+
+Exit codes: 0 done, 1 a defect of ours or no reader left, 2 an error that the user can mend, 130 interrupted,
+143 terminated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from vidtok.errors import VidTokError
+
+_FAILED, _USER_ERROR, _INTERRUPTED, _TERMINATED = 1, 2, 130, 143
+
+
+def guarded(command: Callable[[], object]) -> int:
+    """Run `command` and return the exit code.
+
+    A `VidTokError` is printed as one message on stderr. Ctrl-C and SIGTERM end the command as an exception does, so
+    that outputs begun are removed. A reader of stdout that has gone, as in `vidtok models | head -1`, ends it quietly.
+    Other exceptions are raised: they are defects, and their traceback is wanted.
+    """
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    code = 0
+    try:
+        with _terminable():
+            command()
+    except SystemExit as exit:
+        code = exit.code if isinstance(exit.code, int) else 0
+        if isinstance(exit.code, str):
+            sys.stderr.write(f"{exit.code}\n")
+            code = _FAILED
+    except VidTokError as error:
+        sys.stderr.write(f"error: {error}\n")
+        code = _USER_ERROR
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    except BrokenPipeError:
+        code = _FAILED
+    return code if _flushed() else _FAILED
+
+
+def _flushed() -> bool:
+    """Whether all that was printed has found its reader; if not, the interpreter's own flush at its end is silenced."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises `SystemExit`, which ends the process with nothing half-written left."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,108 @@
+"""`vidtok models`: the family, and each model's configuration."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(rich_markup_mode=None, help="List the models that can be loaded by name.")
+
+_COLUMNS = (
+    "name", "compression", "channels or codebook", "version", "PSNR", "SSIM", "LPIPS", "FVD", "weights",
+)  # fmt: skip
+
+
+@app.callback(invoke_without_command=True)
+def list_models(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the weights' places in full.")] = False,
+) -> None:
+    """List the models that can be loaded by name.
+
+    Compression is T x H x W. PSNR, SSIM, LPIPS and FVD are as published. Weights that are not at hand are downloaded
+    when first used. In a pipe the table is plain, with tabs between its columns.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    entries = _entries()
+    if as_json:
+        typer.echo(json.dumps(entries, indent=2))
+        return
+    rows = [_row(entry) for entry in entries]
+    if sys.stdout.isatty():
+        _print_table(rows)
+    else:
+        typer.echo("\n".join("\t".join(row) for row in (_COLUMNS, *rows)))
+
+
+@app.command("show")
+def show(name: Annotated[str, typer.Argument(help="A model's name, or a YAML file.")]) -> None:
+    """Print the whole YAML of a model: what it shares with others and what is its own."""
+    from vidtok.zoo.published import show as whole_yaml
+
+    typer.echo(whole_yaml(name), nl=False)
+
+
+def _entries() -> list[dict[str, Any]]:
+    """What there is to say about each model, as JSON holds it."""
+    from vidtok.models.config import FSQConfig
+    from vidtok.zoo.published import read_config
+    from vidtok.zoo.registry import models, weights_at_hand
+
+    entries = []
+    for name, entry in models().items():
+        config = read_config(name).model
+        bottleneck = config.bottleneck
+        weights = weights_at_hand(entry)
+        entries.append(
+            {
+                "name": name,
+                "bottleneck": bottleneck.kind,
+                "causal": config.is_causal,
+                "version": entry.version,
+                "compression": [config.temporal_factor, config.spatial_factor, config.spatial_factor],
+                "channels": config.z_channels,
+                "codebook_size": bottleneck.codebook_size if isinstance(bottleneck, FSQConfig) else None,
+                "psnr": entry.psnr,
+                "ssim": entry.ssim,
+                "lpips": entry.lpips,
+                "fvd": entry.fvd,
+                "weights": None if weights is None else str(weights),
+                "hub_repo": entry.hub_repo,
+                "hub_file": entry.hub_file,
+            }
+        )
+    return entries
+
+
+def _row(entry: dict[str, Any]) -> list[str]:
+    codebook = entry["codebook_size"]
+    scores = [(entry["psnr"], ".2f"), (entry["ssim"], ".3f"), (entry["lpips"], ".3f"), (entry["fvd"], ".1f")]
+    return [
+        entry["name"],
+        "x".join(map(str, entry["compression"])),
+        f"{entry['channels']} channels" if codebook is None else f"{codebook:,} codes",
+        entry["version"],
+        *("-" if value is None else format(value, form) for value, form in scores),
+        "no" if entry["weights"] is None else f"yes: {entry['weights']}",
+    ]
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in _COLUMNS:
+        number = column in ("PSNR", "SSIM", "LPIPS", "FVD")
+        table.add_column(
+            column, justify="right" if number else "left", no_wrap=column not in ("weights", "channels or codebook"),
+            overflow="fold",
+        )  # fmt: skip
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False, markup=False).print(table)

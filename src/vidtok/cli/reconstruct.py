@@ -1,0 +1,93 @@
+"""`vidtok reconstruct`: a video through a model and back, to a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidtok.cli.options import CheckpointOption, DeviceOption, DType, DTypeOption, ModelOption, load_model
+
+_PUBLISHED_SIZE = 256
+
+
+def reconstruct(
+    input: Annotated[Path, typer.Argument(help="A video, a picture, or a folder of pictures.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where to write: .mp4, .mov, .mkv; .png for one frame.")
+    ],
+    model: ModelOption,
+    checkpoint: CheckpointOption = None,
+    height: Annotated[
+        int | None, typer.Option(min=1, help="Rows after resize and crop.", show_default="as --width, or 256")
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(min=1, help="Columns after resize and crop.", show_default="as --height, or 256")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="original|N", help="`original`: no resize and no crop; N: both sides N.")
+    ] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second to sample.", show_default="every frame")] = None,
+    start: Annotated[float, typer.Option(min=0, help="Seconds into the video to start at.")] = 0.0,
+    max_frames: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many frames.", show_default="all")
+    ] = None,
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="Put the source to the left of the reconstruction.")
+    ] = False,
+    device: DeviceOption = None,
+    dtype: DTypeOption = DType.float32,
+    chunk_frames: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Frames to compute at a time; for a non-causal model, the length of its clips.",
+            show_default="16, fewer if large",
+        ),
+    ] = None,
+    allow_truncated: Annotated[
+        bool, typer.Option("--allow-truncated", help="Use what can be decoded of a damaged video.")
+    ] = False,
+) -> None:
+    """Encode and decode a video, write the result and say how good it is.
+
+    Frames are resized by the shorter side and cropped in the centre to 256 x 256, as for the published figures, unless
+    a size is given; `--size original` takes them as they are. PSNR and SSIM compare the frames that went into the model
+    with those that came out, before the written file is compressed. Sound is kept if the whole video is reconstructed.
+    An existing OUTPUT is replaced, once the new one is whole.
+    """
+    height, width = frame_size(height, width, size)
+
+    from vidtok.cli.report import progress_bar, summary
+    from vidtok.reconstruction import ReconstructionJob
+
+    job = ReconstructionJob(
+        input,
+        output,
+        height=height,
+        width=width,
+        fps=fps,
+        start=start,
+        max_frames=max_frames,
+        chunk_frames=chunk_frames,
+        side_by_side=side_by_side,
+        allow_truncated=allow_truncated,
+    )
+    tokenizer = load_model(model, checkpoint, device, dtype)
+    with progress_bar("reconstructing", job.frame_estimate) as progress:
+        result = job.run(tokenizer, progress)
+    typer.echo(summary(result, tokenizer))
+
+
+def frame_size(height: int | None, width: int | None, size: str | None) -> tuple[int | None, int | None]:
+    """Height and width to give to the reader: (None, None) for no resize."""
+    if size is None:
+        return (_PUBLISHED_SIZE, _PUBLISHED_SIZE) if height is None and width is None else (height, width)
+    if height is not None or width is not None:
+        raise typer.BadParameter("--size cannot be given together with --height or --width", param_hint="--size")
+    if size == "original":
+        return None, None
+    if not (size.isascii() and size.isdigit() and int(size) > 0):
+        raise typer.BadParameter(f"{size!r} is neither `original` nor a number of pixels", param_hint="--size")
+    return int(size), int(size)

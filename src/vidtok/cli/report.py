@@ -1,0 +1,58 @@
+"""What a reconstruction prints: a bar while it runs, and a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vidtok.reconstruction import Progress, Reconstruction
+    from vidtok.tokenizer import Tokenizer
+
+
+@contextmanager
+def progress_bar(what: str, total: int | None) -> Iterator[Progress]:
+    """A bar over `total` frames on stderr, if that is a terminal; gives what is to be called with the frames done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("frames"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def summary(result: Reconstruction, model: Tokenizer) -> str:
+    """The figures of `result` as lines of text."""
+    channels, frames, height, width = result.latent_shape
+    grid = f"{frames} x {height} x {width}"
+    if result.tokens is None:
+        values = f"{result.latent_shape[0] * frames * height * width:,}"
+        size = ("latent", f"{channels} channels x {grid} (T x H x W), {values} values, counted as 16 bits each")
+    else:
+        size = ("tokens", f"{result.tokens:,} ({grid}, T x H x W), each one of {result.codebook_size:,}")
+    rate = "" if result.output.suffix.lower() == ".png" else f", {float(result.fps):.6g} a second"
+    rows = [
+        ("output", str(result.output)),
+        ("model", f"{model.name}, {str(model.dtype).removeprefix('torch.')} on {model.device}"),
+        ("frames", f"{result.frames:,}{rate}, {result.width} x {result.height} pixels"),
+        ("PSNR", f"{result.psnr:.2f} dB"),
+        ("SSIM", "not defined below 11 pixels a side" if result.ssim is None else f"{result.ssim:.4f}"),
+        size,
+        ("rate", f"{result.bits_per_pixel:.4f} bits per pixel, {result.compression:.1f} times smaller than 24-bit RGB"),
+        ("time", f"{result.seconds:.2f} s, {result.frames_per_second:.2f} frames a second"),
+    ]
+    if result.truncated:
+        rows.insert(3, ("damage", "the input broke off here; the rest of it is not in the output"))
+    return "\n".join(f"{name:<8}{value}" for name, value in rows)
