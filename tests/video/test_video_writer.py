@@ -237,9 +237,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, suffix, monkeypatch):
     monkeypatch.setattr(os, "replace", full)
     writer = VideoWriter(tmp_path / f"video.{suffix}", 30)
     writer.write(np.zeros((1, 32, 32, 3), np.uint8))
-    with pytest.raises(
-        VideoError, match=rf"video\.{suffix} cannot be written: No space left on device; check the folder"
-    ):
+    with pytest.raises(VideoError, match=rf"video\.{suffix} cannot be written: No space left on device; check"):
         writer.close()
     assert os.listdir(tmp_path) == []
 

@@ -27,7 +27,6 @@ _MATRIX_OF_TAG = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 _BT601, _BT709 = 5, 1
 _LIMITED, _FULL = 1, 2
 _BILINEAR, _FULL_CHROMA, _ACCURATE_ROUNDING = 0x2, 0x2000, 0x40000
-_ATTACHED_PICTURE = 0x400
 # Asked to report damage, these refuse sound files too, their own encoder's among them.
 _PEDANTIC_DECODERS = ("tiff",)
 # Text that FFmpeg would draw as a picture of a terminal.
@@ -98,7 +97,9 @@ def video_stream(container: InputContainer, path: str | os.PathLike[str]) -> Vid
 
     Raises `VideoError` if there is none, or if no decoder for it is at hand.
     """
-    streams = [s for s in container.streams.video if not int(s.disposition) & _ATTACHED_PICTURE]
+    from av.stream import Disposition
+
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         others = ", ".join(sorted({s.type for s in container.streams if s not in container.streams.video}))
         raise VideoError(f"{path} has no video in it, only {others or 'a header'}; expected a video or a picture")

@@ -68,7 +68,8 @@ class VideoWriter:
         suffix = self.path.suffix.lower()
         if suffix not in OUTPUT_SUFFIXES:
             raise VideoError(
-                f"{path} ends in {repr(suffix) if suffix else 'no suffix'}; expected one of {', '.join(OUTPUT_SUFFIXES)}"
+                f"{path} ends in {repr(suffix) if suffix else 'no suffix'}; "
+                f"expected one of {', '.join(OUTPUT_SUFFIXES)}"
             )
         if not 0 <= crf <= 51:
             raise VideoError(f"crf is {crf}; expected 0 (best) to 51 (smallest)")
