@@ -17,9 +17,9 @@ _FRAMES_OF_LARGE = 17
 
 _UNTRAINED = """\
 No trained weights are on this machine, so the model that was used is untrained: its weights are random. The left half
-of the video is the clip, the right half is what random weights make of it: a blur without content, and its PSNR and
-SSIM say nothing about the models of this package. For a real reconstruction, name a model, whose weights are then
-downloaded, or give its checkpoint:
+of the video is the clip, the right half is what random weights make of it: coloured noise. Its PSNR and SSIM say
+nothing about the models of this package. For a real reconstruction, name a model, whose weights are then downloaded,
+or give its checkpoint:
   vidtok reconstruct {clip} -o {output} --side-by-side --model vidtok_kl_causal_488_16chn_v1_1 [--checkpoint PATH]"""
 
 
@@ -32,7 +32,7 @@ def example(
     """Make a short clip and reconstruct it, to see that everything works.
 
     Uses the first model whose weights are on this machine. If there are none, a small model with random weights is
-    written and used, which shows that all runs, but no more than a blur.
+    written and used, which shows that everything runs, but makes only coloured noise.
     """
     from vidtok.cli.report import progress_bar, summary
     from vidtok.errors import VideoError
