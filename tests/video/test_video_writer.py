@@ -86,6 +86,7 @@ def test_a_picture_is_exact(tmp_path):
         ("mkv", "libopus", True),
         ("mkv", "pcm_s16le", False),
         ("ts", "mp2", False),
+        ("ts", "aac", True),
     ],
 )
 def test_sound_stays_in_step(tmp_path, container, codec, kept, suffix):

@@ -23,6 +23,7 @@ _CODECS = {
     "mov": ("aac", "mp3", "mp3float", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le", "pcm_s16be", "pcm_s24be"),
     "matroska": (*_MP4_CODECS, "vorbis", "pcm_s16le", "pcm_s24le", "pcm_f32le"),
 }
+_AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
 class AudioCopy:
@@ -42,8 +43,8 @@ class AudioCopy:
         if self._copied:
             self._target = output.add_stream_from_template(self._stream)
         else:
-            rate = min(self._stream.codec_context.sample_rate, 48000)
-            self._target = output.add_stream("aac", rate=rate)
+            rate = self._stream.codec_context.sample_rate
+            self._target = output.add_stream("aac", rate=rate if rate in _AAC_RATES else 48000)
             self._target.layout = "mono" if self._stream.codec_context.channels == 1 else "stereo"
         self._packets: Iterator[Any] = self._copies(source) if self._copied else self._recoded(source)
         self._next: Any = None
@@ -72,14 +73,14 @@ class AudioCopy:
         self._files.close()
 
     def _copies(self, source: InputContainer) -> Iterator[tuple[float, Any]]:
+        last: int | None = None
         for packet in _readable(source, self._stream):
-            base = packet.time_base
-            shift = round(self._origin / base)
-            begin = float((packet.pts - shift) * base)
-            if begin < self._earliest:
+            pts = packet.pts - round(self._origin / packet.time_base)
+            begin = float(pts * packet.time_base)
+            # No format takes timestamps that stand still or go back, as those of a damaged file may.
+            if begin < self._earliest or (last is not None and pts <= last):
                 continue
-            packet.pts -= shift
-            packet.dts = packet.pts
+            last = packet.pts = packet.dts = pts
             packet.stream = self._target
             yield begin, packet
 

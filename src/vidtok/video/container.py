@@ -65,7 +65,7 @@ def open_container(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
     import av
 
     place = Path(path)
-    if not place.exists():
+    if not os.path.exists(place):
         raise VideoError(f"{path}: no such file; check the path")
     if place.is_dir():
         raise VideoError(f"{path} is a folder; expected a file")

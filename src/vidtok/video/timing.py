@@ -164,7 +164,7 @@ def declared_end(container: InputContainer, stream: VideoStream, origin: float) 
     if name in OPEN_ENDED_FORMATS:
         return None
     if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base), name.startswith("mov") or name == "avi"
+        return float(stream.duration * stream.time_base), name == "avi"
     tag = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     if tag:
         hours, minutes, seconds = (float(group) for group in tag.groups())
