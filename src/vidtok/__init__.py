@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from vidtok.models.config import AutoencoderConfig, FSQConfig, KLConfig
     from vidtok.streaming import DecodeStream, EncodeStream
     from vidtok.tokenizer import Tokenizer, load
-    from vidtok.zoo.registry import models
 
 __version__ = "0.1.0"
 
@@ -22,7 +21,6 @@ _HOMES = {
     "vidtok.models.config": ("AutoencoderConfig", "FSQConfig", "KLConfig"),
     "vidtok.streaming": ("DecodeStream", "EncodeStream"),
     "vidtok.tokenizer": ("Tokenizer", "load"),
-    "vidtok.zoo.registry": ("models",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -39,7 +37,6 @@ __all__ = [
     "VideoError",
     "__version__",
     "load",
-    "models",
 ]
 
 

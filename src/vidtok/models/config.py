@@ -147,12 +147,12 @@ class AutoencoderConfig:
     @property
     def temporal_factor(self) -> int:
         """Frames of video to a frame of latent, f."""
-        return 2 ** len(self.tempo_ds or ())
+        return 1 << len(self.tempo_ds or ())
 
     @property
     def spatial_factor(self) -> int:
         """Pixels to a latent position, in height and in width."""
-        return 2 ** len(self.spatial_ds or ())
+        return 1 << len(self.spatial_ds or ())
 
     @property
     def moments_channels(self) -> int:
@@ -213,7 +213,8 @@ def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
         if isinstance(value, str | bytes) or not hasattr(value, "__iter__") or not all(type(i) is int for i in value):
             raise ConfigError(f"{f.name} is {value!r}; expected a list of whole numbers")
         return tuple(value)
-    expected = {"int": int, "float": (int, float), "bool": bool}.get(kind)
+    kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,)}
+    expected = kinds.get(kind)
     if expected and (not isinstance(value, expected) or (kind != "bool" and isinstance(value, bool))):
         raise ConfigError(f"{f.name} is {value!r}; expected {'a number' if kind == 'float' else f'{kind}'}")
     return value

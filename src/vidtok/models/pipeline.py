@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -63,7 +64,7 @@ def _regroup(stage: Stage, pieces: Iterator[Tensor], state: StreamState) -> Iter
     held: Tensor | None = None
     for piece in pieces:
         held = piece if held is None or not held.shape[1] else torch.cat([held, piece], 1) if piece.shape[1] else held
-        per_frame = held[:, :1, :, :, :1].numel() * stage.channels * held.element_size()
+        per_frame = held.shape[0] * prod(held.shape[2:4]) * stage.channels * held.element_size()
         wanted = max(1, PIECE_BYTES[held.device.type] // (per_frame * stage.group)) * stage.group
         while held.shape[1] >= lead + wanted:
             yield held[:, : lead + wanted]

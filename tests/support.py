@@ -1,0 +1,42 @@
+"""What many tests share: deterministic stand-in weights and small models of every configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from golden.weights import clip, stand_in
+from vidtok import AutoencoderConfig, Tokenizer
+from vidtok.zoo.published import read_config
+from vidtok.zoo.registry import models
+
+TESTS = Path(__file__).parent
+ALL_MODELS = list(models())
+CAUSAL_MODELS = [name for name in ALL_MODELS if "_causal_" in name]
+
+
+def small_config(name: str, **changes: Any) -> AutoencoderConfig:
+    """The configuration of `name` with few channels."""
+    return dataclasses.replace(read_config(name).model, **{"ch": 8, **changes})
+
+
+def fill(model: torch.nn.Module, seed: int = 0) -> None:
+    """Give every parameter of `model` its stand-in value."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(torch.from_numpy(stand_in(name, tuple(parameter.shape), seed)))
+
+
+def small_model(name: str, *, dtype: torch.dtype = torch.float32, **changes: Any) -> Tokenizer:
+    """A small model of the configuration `name` with stand-in weights, ready to encode."""
+    model = Tokenizer(small_config(name, **changes), name=name).eval()
+    fill(model)
+    return model.to(dtype)
+
+
+def make_clip(*shape: int, name: str = "clip", seed: int = 0) -> torch.Tensor:
+    """A test clip of `shape` (B, C, T, H, W) in -1..1."""
+    return torch.from_numpy(clip(name, shape, seed))
