@@ -48,7 +48,7 @@ def check_video(video: Tensor, config: AutoencoderConfig) -> None:
         raise ValueError(f"the video has shape {tuple(video.shape)}; expected {expected}, no dimension empty")
     if not video.is_floating_point():
         raise ValueError(
-            f"the video has dtype {video.dtype}; expected {expected}: vidtok.to_float converts uint8 frames"
+            f"the video has dtype {video.dtype}; expected {expected}: vidtok.video.to_float converts uint8 frames"
         )
 
 
