@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ MODELS = {name: tiny_model(name) for name in (KL_1_0, KL_1_1, FSQ_1_1, KL_NONCAU
 
 
 @pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Pixels]]:
+def written(monkeypatch: pytest.MonkeyPatch) -> list[Pixels]:
     """The frames that are written, as they were before the video codec."""
     frames: list[Pixels] = []
 
@@ -43,7 +42,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Pixels]]:
             super().write(pixels)
 
     monkeypatch.setattr(vidtok.reconstruction, "VideoWriter", Spy)
-    yield frames
+    return frames
 
 
 def decoded(model: Tokenizer, frames: Pixels) -> torch.Tensor:

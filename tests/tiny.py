@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +21,9 @@ FSQ_1_0 = "vidtok_fsq_causal_488_4096"
 FSQ_1_1 = "vidtok_fsq_causal_888_32768_v1_1"
 KL_NONCAUSAL = "vidtok_kl_noncausal_488_4chn"
 FSQ_NONCAUSAL = "vidtok_fsq_noncausal_488_262144"
+
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+"""For processes that tests start: tiny models gain nothing from more threads, and lose much where others compute."""
 
 _YAML = """\
 base: {name}

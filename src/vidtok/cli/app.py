@@ -22,14 +22,19 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
-) -> None:
-    """Video tokenizer: video to compact latents or discrete tokens and back."""
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         typer.echo(f"vidtok {vidtok.__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Video tokenizer: video to compact latents or discrete tokens and back."""
 
 
 app.command("reconstruct")(reconstruct.reconstruct)
