@@ -151,14 +151,18 @@ def test_no_frame_is_computed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counts == whole
 
 
-def test_small_pieces_inside_a_call_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("piece_bytes", [1, 5_000, 20_000, 100_000])
+def test_small_pieces_inside_a_call_change_nothing(monkeypatch: pytest.MonkeyPatch, piece_bytes: int) -> None:
     for name in ("vidtok_kl_causal_488_4chn", V1_1):
         model = exact_model(name)
         video = make_clip(2, 3, 25, 16, 24)
         z, whole, _ = model(video, sample=False)
-        monkeypatch.setattr("vidtok.models.pipeline.PIECE_BYTES", {"cpu": 1})
+        monkeypatch.setattr("vidtok.models.pipeline.PIECE_BYTES", {"cpu": piece_bytes})
         by_piece, reconstruction, _ = model(video, sample=False)
+        streamed = stream_encode(model, cut(video, [2, 9, 1, 8])), stream_decode(model, cut(z, [1, 2]))
         monkeypatch.undo()
+        torch.testing.assert_close(streamed[0], z, atol=EXACT, rtol=0)
+        torch.testing.assert_close(streamed[1], whole, atol=EXACT, rtol=0)
         torch.testing.assert_close(by_piece, z, atol=EXACT, rtol=0)
         torch.testing.assert_close(reconstruction, whole, atol=EXACT, rtol=0)
 

@@ -66,7 +66,8 @@ def _regroup(stage: Stage, pieces: Iterator[Tensor], state: StreamState) -> Iter
         held = piece if held is None or not held.shape[1] else torch.cat([held, piece], 1) if piece.shape[1] else held
         per_frame = held.shape[0] * prod(held.shape[2:4]) * stage.channels * held.element_size()
         wanted = max(1, PIECE_BYTES[held.device.type] // (per_frame * stage.group)) * stage.group
-        while held.shape[1] >= lead + wanted:
+        # what is left at the end is never nothing, unless nothing came
+        while held.shape[1] > lead + wanted:
             yield held[:, : lead + wanted]
             held, lead = held[:, lead + wanted :], 0
     if held is not None:

@@ -214,7 +214,7 @@ class LinearTemporalUpsample(TemporalUpsample):
         if state.end:
             parts.append(rest[:, -1:])
         state.keep(self.slot, rest[:, -1:].clone())
-        return torch.cat(parts, 1)
+        return torch.cat(parts, 1) if parts else x
 
 
 def mix(x: Tensor, y: Tensor, mix_factor: Tensor) -> Tensor:
