@@ -154,6 +154,18 @@ def test_sound_is_kept_with_the_whole_video_only(tmp_path: Path) -> None:
         assert audio_streams(tmp_path / "out.mp4") == expected, options
 
 
+def test_a_tokenizer_does_it_as_well(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "in.mp4", 6, 16, 16)
+    done: list[int] = []
+    options: dict[str, Any] = {"height": 16, "width": 24, "fps": 12, "start": 0.05, "max_frames": 2, "chunk_frames": 1}
+    options |= {"side_by_side": True, "allow_truncated": True}
+    result = MODELS[KL_1_1].reconstruct(video, tmp_path / "a.mp4", progress=done.append, **options)
+    other = reconstruct(MODELS[KL_1_1], video, tmp_path / "b.mp4", **options)
+    assert done == [1, 2]
+    assert (result.frames, result.width, result.psnr) == (other.frames, other.width, other.psnr)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
 def test_progress_tells_the_frames_done(tmp_path: Path) -> None:
     video = write_video(tmp_path / "in.mp4", 9, 8, 8)
     done: list[int] = []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,9 @@ from vidtok.zoo.hub import resolve_hub_repo
 from vidtok.zoo.published import read_config
 from vidtok.zoo.registry import entry, fetch_weights, models
 from vidtok.zoo.suggest import near
+
+if TYPE_CHECKING:
+    from vidtok.reconstruction import Reconstruction
 
 
 class Tokenizer(VideoAutoencoder):
@@ -79,6 +83,43 @@ class Tokenizer(VideoAutoencoder):
         clip's (frames, height, width), to crop to. Raises `ValueError` for a non-causal model.
         """
         return DecodeStream(self, decode_from_indices=decode_from_indices, size=size)
+
+    def reconstruct(
+        self,
+        input: str | PathLike[str],
+        output: str | PathLike[str],
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        fps: float | None = None,
+        start: float = 0.0,
+        max_frames: int | None = None,
+        chunk_frames: int | None = None,
+        side_by_side: bool = False,
+        allow_truncated: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> Reconstruction:
+        """Write to the file `output` what this model makes of the video, picture or folder of pictures `input`.
+
+        In constant memory for videos of any length. Arguments, result and errors are those of
+        `vidtok.reconstruction.reconstruct`.
+        """
+        from vidtok.reconstruction import reconstruct
+
+        return reconstruct(
+            self,
+            input,
+            output,
+            height=height,
+            width=width,
+            fps=fps,
+            start=start,
+            max_frames=max_frames,
+            chunk_frames=chunk_frames,
+            side_by_side=side_by_side,
+            allow_truncated=allow_truncated,
+            progress=progress,
+        )
 
     def save_pretrained(self, save_directory: str | PathLike[str], *, push_to_hub: bool = False, **hub: Any) -> Path:
         """Write `config.json` and `model.safetensors` to a folder, whole or not at all, and return the folder.
