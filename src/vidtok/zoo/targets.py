@@ -56,6 +56,7 @@ TARGETS: dict[str, Target] = {
     "torch.optim.AdamW": Target("optimizer", kind="adamw"),
     "vidtok.data.datamodule.DataModuleFromConfig": Target("data module", kind="from_config"),
     "vidtok.data.vidtok.VidTokDataset": Target("dataset", kind="videos"),
+    "vidtok.data.synthetic.SyntheticClips": Target("dataset", kind="synthetic"),
     "vidtok.modules.logger.ImageVideoLogger": Target("callback", kind="image_logger"),
     **{f"{p}.strategies.DDPStrategy": Target("strategy", kind="ddp") for p in _LIGHTNING},
     **{f"{p}.strategies.FSDPStrategy": Target("strategy", kind="fsdp") for p in _LIGHTNING},

@@ -1,0 +1,36 @@
+"""Training data: clips of real videos, or procedural ones, in an order that a resumed run takes up again.
+
+`docs/training-data.md` tells what a `data` section may say. Lightning is imported by `build_data` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from vidtok.errors import ConfigError
+from vidtok.training.data.config import DataConfig, SyntheticClipsConfig, VideosConfig
+from vidtok.training.data.errors import DataError
+
+if TYPE_CHECKING:
+    from vidtok.training.data.datamodule import DataModule
+
+__all__ = ["DataConfig", "DataError", "SyntheticClipsConfig", "VideosConfig", "build_data"]
+
+
+def build_data(section: Mapping[str, Any], *, seed: int) -> DataModule:
+    """The Lightning data module that the `data` section of a configuration describes.
+
+    Args:
+        section: plain values, as `read_config(...).raw["data"]` holds them.
+        seed: decides the order of videos and where clips start; at least 0.
+
+    Raises:
+        ConfigError: the section or the seed cannot be used.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ConfigError(f"the seed is {seed!r}; expected a whole number of at least 0")
+    config = DataConfig.from_section(section)
+    from vidtok.training.data.datamodule import DataModule
+
+    return DataModule(config, seed=seed)

@@ -1,0 +1,115 @@
+"""The data of a run, for Lightning's trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+
+from vidtok.training.data.config import DataConfig, Part, SyntheticClipsConfig, VideosConfig
+from vidtok.training.data.loader import ClipLoader, Loading, Source, TrainingLoader
+from vidtok.training.data.order import EvaluationOrder, Progress, Ranks, TrainingOrder, this_process
+from vidtok.training.data.sources import SyntheticSource
+from vidtok.training.data.unreadable import Unreadable
+
+# Sequences that no one is likely to train on, so that validation sees other clips than training.
+_SEEDS = {"validation": 0x76616C69, "test": 0x74657374}
+
+
+class DataModule(LightningDataModule):
+    """Loaders for training, validation and test, and the place that training has come to.
+
+    Batches are dicts: `video` (B, 3, T, H, W) float32 in -1..1, `name` (B strings), `fps` and `start` ((B,) float64:
+    frames per second of the clip, and seconds into the video; NaN for synthetic clips).
+
+    Call `mark_batch_done` after each training batch, before a checkpoint of that step is written. A pass over
+    `train_dataloader()` starts after the last marked batch, whatever workers had loaded beyond it, and the state, which
+    Lightning keeps in its checkpoints, brings that place back. Which clips a batch is made of, and where they start,
+    depends on the seed, the epoch, the rank, the number of ranks and the batch size alone.
+
+    Raises:
+        ConfigError: `seed` is not a whole number of at least 0.
+    """
+
+    def __init__(self, config: DataConfig, *, seed: int) -> None:
+        super().__init__()
+        self.config = config
+        self.seed = seed
+        self.progress = Progress()
+        self._sources: dict[Part, tuple[Source, int, Unreadable]] = {}
+        self._training: TrainingLoader | None = None
+
+    def mark_batch_done(self) -> None:
+        """The trainer has finished one more training batch."""
+        self.progress.mark_batch_done()
+
+    def train_dataloader(self) -> TrainingLoader:
+        """Batches in the order of the seed, shuffled anew each epoch, from the place that training has come to.
+
+        Raises `ConfigError` or `DataError` if there are no videos to train on.
+        """
+        source, count, unreadable = self._source("train", self.config.train)
+        shuffle = isinstance(self.config.train, VideosConfig)
+        order = TrainingOrder(count, self._ranks(), self.seed, shuffle=shuffle)
+        self.progress.attach(order)
+        self._training = TrainingLoader(source, order, self.progress, unreadable, self._loading(source))
+        return self._training
+
+    def val_dataloader(self) -> ClipLoader | list[Any]:
+        """Every video, or `clips_per_epoch` synthetic clips, once and in turn; [] if the section has no such part."""
+        return self._evaluation("validation", self.config.validation)
+
+    def test_dataloader(self) -> ClipLoader | list[Any]:
+        """As `val_dataloader`."""
+        return self._evaluation("test", self.config.test)
+
+    def teardown(self, stage: str) -> None:
+        """Ends the workers."""
+        if self._training is not None:
+            self._training.close()
+
+    def state_dict(self) -> dict[str, int]:
+        """The place that training has come to: plain numbers."""
+        return self.progress.state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Goes on from `state_dict`. Raises `ConfigError` if it is no such state."""
+        self.progress.load_state_dict(state_dict)
+
+    def _evaluation(self, part: Part, config: VideosConfig | SyntheticClipsConfig | None) -> ClipLoader | list[Any]:
+        if config is None:
+            return []
+        source, count, unreadable = self._source(part, config)
+        return ClipLoader(source, EvaluationOrder(count, self._ranks()), unreadable, self._loading(source))
+
+    def _source(self, part: Part, config: VideosConfig | SyntheticClipsConfig) -> tuple[Source, int, Unreadable]:
+        if part not in self._sources:
+            self._sources[part] = self._open(part, config)
+        return self._sources[part]
+
+    def _open(self, part: Part, config: VideosConfig | SyntheticClipsConfig) -> tuple[Source, int, Unreadable]:
+        assert isinstance(config, SyntheticClipsConfig)
+        seed = _SEEDS.get(part, self.seed) if config.seed is None else config.seed
+        source = SyntheticSource(config.clips, seed, self._device(config))
+        return source, config.count, Unreadable(config.count, 0.0, config.place)
+
+    def _device(self, config: SyntheticClipsConfig) -> torch.device:
+        training = self._training_device()
+        if config.device == "auto":
+            return training if training.type == "cuda" else torch.device("cpu")
+        return training if config.device == training.type else torch.device(config.device)
+
+    def _training_device(self) -> torch.device:
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+    def _loading(self, source: Source) -> Loading:
+        if isinstance(source, SyntheticSource) and source.device.type != "cpu":
+            return Loading()
+        return Loading(self.config.num_workers, pin_memory=self._training_device().type == "cuda")
+
+    def _ranks(self) -> Ranks:
+        if self.trainer is None:
+            return Ranks(self.config.batch_size, *this_process())
+        return Ranks(self.config.batch_size, self.trainer.global_rank, self.trainer.world_size)

@@ -1,0 +1,168 @@
+"""Batches in their order, made by worker processes, from any point of an epoch on."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vidtok.training.data.order import EvaluationOrder, Order, Place, Progress, TrainingOrder
+from vidtok.training.data.unreadable import Failure, Unreadable
+
+Batch = dict[str, Any]
+"""`video` (B, 3, T, H, W) float32 in -1..1; `name`, a list of B strings; `fps` and `start` (seconds into the video),
+(B,) float64."""
+
+
+class Loaded(NamedTuple):
+    """What a worker hands over."""
+
+    batch: Batch | None
+    """None if too many videos in a row were unreadable."""
+    tried: list[int]
+    """The videos that were opened."""
+    failures: list[Failure]
+
+
+class Source(Protocol):
+    """Makes clips; copies of it do so in workers."""
+
+    def load(self, places: list[Place]) -> Loaded:
+        """The batch of these clips. Depends on nothing but `places` and how the source was made."""
+
+
+class Loading(NamedTuple):
+    """How batches are made: by how many worker processes (0: in this one), and whether in pinned memory."""
+
+    workers: int = 0
+    pin_memory: bool = False
+
+
+class ClipLoader:
+    """Passes over the batches of an `EvaluationOrder`; raises `DataError` when too many videos are unreadable."""
+
+    def __init__(self, source: Source, order: EvaluationOrder, unreadable: Unreadable, loading: Loading) -> None:
+        self._source = source
+        self._order = order
+        self._unreadable = unreadable
+        self._loading = loading
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for loaded in _load(self._source, self._order, range(len(self)), self._loading):
+            yield self._unreadable.check(loaded)
+
+
+class TrainingLoader:
+    """Batches of a `TrainingOrder`: each pass goes on from the batch after the last that was marked as done.
+
+    A pass is as long as an epoch, wherever it starts. Workers run on from pass to pass, so that no time is lost between
+    passes however short they are. Raises `DataError` when too many videos are unreadable.
+    """
+
+    def __init__(
+        self, source: Source, order: TrainingOrder, progress: Progress, unreadable: Unreadable, loading: Loading
+    ) -> None:
+        self._source = source
+        self._order = order
+        self._progress = progress
+        self._unreadable = unreadable
+        self._loading = loading
+        self._stream: _Stream | None = None
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[Batch]:
+        stream = self._stream
+        if stream is None or stream.number != self._progress.batches:
+            stream = self._stream = _Stream(self._source, self._order, self._progress.batches, self._loading)
+        for _ in range(len(self)):
+            yield self._unreadable.check(next(stream))
+
+    def close(self) -> None:
+        """Ends the workers, once no pass is under way."""
+        self._stream = None
+
+    # With these, Lightning takes the loader for one that resumes in the middle of an epoch, which it does.
+    def state_dict(self) -> dict[str, int]:
+        """See `Progress.state_dict`."""
+        return self._progress.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `Progress.load_state_dict`."""
+        self._progress.load_state_dict(state)
+
+
+class _Stream:
+    """Batches from one number on, without end; `number` is that of the next one."""
+
+    def __init__(self, source: Source, order: TrainingOrder, number: int, loading: Loading) -> None:
+        self.number = number
+        self._batches = _load(source, order, itertools.count(number), loading)
+
+    def __next__(self) -> Loaded:
+        loaded = next(self._batches)
+        self.number += 1
+        return loaded
+
+
+def _load(source: Source, order: Order, numbers: Iterable[int], loading: Loading) -> Iterator[Loaded]:
+    return iter(
+        DataLoader(
+            _Batches(source),
+            batch_size=None,  # a source makes whole batches
+            sampler=_Places(order, numbers),
+            num_workers=loading.workers,
+            pin_memory=loading.pin_memory,
+            collate_fn=_as_it_is,
+            worker_init_fn=_start_worker,
+            # By default a seed for the workers is drawn from PyTorch's own generator, and a resumed run, which starts
+            # its workers once more, would go on with other random numbers than one that was never interrupted.
+            generator=torch.Generator(),
+        )
+    )
+
+
+class _Batches(Dataset[Loaded]):
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __getitem__(self, places: list[Place]) -> Loaded:
+        return self._source.load(places)
+
+
+class _Places:
+    def __init__(self, order: Order, numbers: Iterable[int]) -> None:
+        self._order = order
+        self._numbers = numbers
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        return (self._order.batch(number) for number in self._numbers)
+
+
+def _as_it_is(loaded: Any) -> Any:
+    return loaded
+
+
+def _start_worker(worker: int) -> None:
+    """One thread a worker, and Ctrl-C left to the process that trains, which ends its workers itself."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def as_batch(video: Tensor, names: list[str], fps: list[float], start: list[float]) -> Batch:
+    """The batch of these clips; `video` is (B, 3, T, H, W)."""
+    return {
+        "video": video,
+        "name": names,
+        "fps": torch.tensor(fps, dtype=torch.float64),
+        "start": torch.tensor(start, dtype=torch.float64),
+    }

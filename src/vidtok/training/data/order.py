@@ -1,0 +1,195 @@
+"""Which clips make up which batch, and how far training has come: pure arithmetic, with no data in sight.
+
+The order follows from the seed, the epoch, the rank, the number of ranks and the batch size alone. All ranks together
+take successive stretches of one sequence, so that two ranks with batches of B see in each step what one with 2 B would.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vidtok.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """One clip of a batch: enough to make it, by whichever worker."""
+
+    epoch: int
+    position: int
+    """Place in the epoch's sequence, all ranks' clips counted."""
+    item: int
+    """Which video, or which synthetic clip."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """How a step's clips are shared among the processes that train together."""
+
+    batch_size: int
+    """Clips a step and rank."""
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def clips(self) -> int:
+        """Clips a step, over all ranks."""
+        return self.batch_size * self.world_size
+
+
+def this_process() -> tuple[int, int]:
+    """(rank, world size): as `torch.distributed` says if it is initialised, else as RANK and WORLD_SIZE do."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+class Order(Protocol):
+    """Batches of one rank, by number."""
+
+    def __len__(self) -> int:
+        """Batches an epoch; the same on every rank."""
+
+    def batch(self, number: int) -> list[Place]:
+        """The clips of batch `number`."""
+
+
+class TrainingOrder:
+    """Endless batches, counted on through the epochs; an epoch is a pass over `count` clips.
+
+    What is left over of an epoch for less than a step of all ranks is not used in it. If there are fewer clips than a
+    step takes, an epoch is one step, in which clips come more than once.
+
+    Args:
+        count: videos, or clips that a sequence without end counts as an epoch.
+        ranks: how steps are shared.
+        seed: decides the order of videos.
+        shuffle: whether the items are the numbers 0..count-1, in an order of its own each epoch; if not, they are
+            0, 1, 2, ... without end.
+    """
+
+    def __init__(self, count: int, ranks: Ranks, seed: int, *, shuffle: bool) -> None:
+        self.count = count
+        self.ranks = ranks
+        self.seed = seed
+        self._shuffle = shuffle
+        self._shuffled: tuple[int, npt.NDArray[np.int64]] | None = None
+
+    def __len__(self) -> int:
+        return max(1, self.count // self.ranks.clips)
+
+    def batch(self, number: int) -> list[Place]:
+        epoch, step = divmod(number, len(self))
+        first = step * self.ranks.clips + self.ranks.rank * self.ranks.batch_size
+        positions = range(first, first + self.ranks.batch_size)
+        if not self._shuffle:
+            before = epoch * len(self) * self.ranks.clips
+            return [Place(epoch, position, before + position) for position in positions]
+        order = self._permutation(epoch)
+        return [Place(epoch, position, int(order[position % self.count])) for position in positions]
+
+    def _permutation(self, epoch: int) -> npt.NDArray[np.int64]:
+        if self._shuffled is None or self._shuffled[0] != epoch:
+            self._shuffled = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        return self._shuffled[1]
+
+
+class EvaluationOrder:
+    """Each of `count` items once, in turn, over all ranks; the last batches may be smaller.
+
+    Every rank has the same number of batches, at least one clip in each, as collective operations need: where fewer
+    than one a rank are left, the ranks that would have none take item 0 once more.
+    """
+
+    def __init__(self, count: int, ranks: Ranks) -> None:
+        self.count = count
+        self.ranks = ranks
+
+    def __len__(self) -> int:
+        return -(-self.count // self.ranks.clips)
+
+    def batch(self, number: int) -> list[Place]:
+        first = number * self.ranks.clips
+        left = min(self.ranks.clips, self.count - first)
+        if left == self.ranks.clips:
+            first += self.ranks.rank * self.ranks.batch_size
+            positions = range(first, first + self.ranks.batch_size)
+        else:
+            positions = range(first + self.ranks.rank, first + left, self.ranks.world_size)
+        return [Place(0, position, position) for position in positions] or [Place(0, first + self.ranks.rank, 0)]
+
+
+class Progress:
+    """How many batches the trainer has finished, which is not how many were loaded.
+
+    Its state is plain numbers. A state can be loaded before the order is known; it then takes effect in `attach`.
+    """
+
+    def __init__(self) -> None:
+        self.batches = 0
+        """Batches done since the start of training, over all epochs."""
+        self._order: TrainingOrder | None = None
+        self._loaded: dict[str, int] = {}
+
+    def attach(self, order: TrainingOrder) -> None:
+        """Counts in batches of `order` from now on, from where a state, or the order before, had come to."""
+        state = self.state_dict()
+        self._order = order
+        if state:
+            self.load_state_dict(state)
+
+    def mark_batch_done(self) -> None:
+        """One more batch was trained on."""
+        self.batches += 1
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch and batches done in it, and what the order of clips depends on."""
+        if self._order is None:
+            return dict(self._loaded)
+        epoch, batches = divmod(self.batches, len(self._order))
+        return {"epoch": epoch, "batches": batches, **self._settings(self._order)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state_dict` was taken, as near to it as an order that has changed since allows.
+
+        Raises `ConfigError` if `state` is no such state.
+        """
+        wanted = ("epoch", "batches", "batch_size", "world_size", "clips", "seed")
+        if not state or any(not isinstance(state.get(key), int) for key in wanted):
+            raise ConfigError(
+                f"the place in the training data is {dict(state)!r}; expected whole numbers for {', '.join(wanted)}; "
+                "the checkpoint was not written by this training: start from its weights (model.params.ckpt_path)"
+            )
+        self._loaded = {key: int(state[key]) for key in wanted}
+        if self._order is None:
+            return
+        now = self._settings(self._order)
+        batches = self._loaded["batches"]
+        changed = [f"{key} {self._loaded[key]} -> {now[key]}" for key in now if self._loaded[key] != now[key]]
+        if changed:
+            log.warning(
+                "training data goes on in another order than before, since these changed: %s", ", ".join(changed)
+            )
+            done = batches * self._loaded["batch_size"] * self._loaded["world_size"]
+            batches = min(done // self._order.ranks.clips, len(self._order) - 1)
+        self.batches = self._loaded["epoch"] * len(self._order) + batches
+
+    @staticmethod
+    def _settings(order: TrainingOrder) -> dict[str, int]:
+        ranks = order.ranks
+        return {
+            "batch_size": ranks.batch_size,
+            "world_size": ranks.world_size,
+            "clips": order.count,
+            "seed": order.seed,
+        }

@@ -1,0 +1,68 @@
+"""Keeping count of videos that cannot be read, so that they neither stop a run one by one nor spoil it unseen."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, NamedTuple
+
+from vidtok.training.data.errors import DataError
+
+if TYPE_CHECKING:
+    from vidtok.training.data.loader import Batch, Loaded
+
+log = logging.getLogger(__name__)
+
+_ENOUGH_TO_JUDGE = 200
+_SHOWN = 5
+
+
+class Failure(NamedTuple):
+    """A video that could not be read."""
+
+    item: int
+    name: str
+    reason: str
+
+
+class Unreadable:
+    """Names each unreadable video once, by a warning, and refuses to go on above a share.
+
+    The share is of all videos while fewer than 200 have been opened, and from then on of those opened. Each rank counts
+    what its own workers saw.
+
+    Args:
+        count: how many videos there are.
+        max_share: the largest share of unreadable ones that is put up with.
+        place: where the section stands, for error messages.
+    """
+
+    def __init__(self, count: int, max_share: float, place: str) -> None:
+        self.count = count
+        self.max_share = max_share
+        self.failures: dict[int, Failure] = {}
+        """The unreadable videos so far."""
+        self._place = place
+        self._tried: set[int] = set()
+
+    def check(self, loaded: Loaded) -> Batch:
+        """The batch of `loaded`, its failures taken into account. Raises `DataError` if they are too many."""
+        self._tried.update(loaded.tried)
+        for failure in loaded.failures:
+            if failure.item not in self.failures:
+                self.failures[failure.item] = failure
+                log.warning("%s is left out, another video is taken: %s", failure.name, failure.reason)
+        base = min(self.count, max(len(self._tried), _ENOUGH_TO_JUDGE))
+        if loaded.batch is None or len(self.failures) > self.max_share * base:
+            raise DataError(self._message())
+        return loaded.batch
+
+    def _message(self) -> str:
+        listed = list(self.failures.values())
+        lines = [f"  {failure.name}: {failure.reason}" for failure in listed[:_SHOWN]]
+        if len(listed) > _SHOWN:
+            lines.append(f"  and {len(listed) - _SHOWN} more, named in the log")
+        return (
+            f"{len(listed)} of {len(self._tried)} videos opened so far, of {self.count} in all, cannot be read; at most "
+            f"a share of {self.max_share:g} may be ({self._place}.max_unreadable). Mend them, take them off the list, or "
+            "allow a larger share:\n" + "\n".join(lines)
+        )
