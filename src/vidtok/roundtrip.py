@@ -84,9 +84,7 @@ def continued_clip_pairs(model: Tokenizer, clips: Iterable[Pixels], *, sample: b
     This is `--pad_gen_frames` of the published script: where a clip's first frame would be preceded by copies of itself
     (f is the temporal factor), it is preceded by what the viewer saw last, so that clips join more smoothly.
 
-    In version 1.0 the generated frames take the copies' place, and nothing else changes. In version 1.1 a stream begins
-    with one frame that stands for f equal ones; that is the first generated frame, the others and the clip follow, and
-    the latent frame of the beginning is dropped. `clips` are (T, H, W, 3) uint8 with T = 1 + a multiple of f;
+    `clips` are (T, H, W, 3) uint8 with T = 1 + a multiple of f;
     `sample` is as for `stream_pairs`. Raises `ValueError` for a non-causal model or another T.
     """
     if not model.is_causal:
@@ -111,13 +109,10 @@ def continued_clip_pairs(model: Tokenizer, clips: Iterable[Pixels], *, sample: b
 
 
 def _moments_after(model: Tokenizer, before: Tensor, video: Tensor) -> Tensor:
-    """The moments of `video` where it comes after the f - 1 frames `before`."""
+    """The moments of `video` where the f - 1 frames `before` stand in front of it, not copies of its first frame."""
     frames = pad_frame_size(torch.cat([before, video], 2), model.config.spatial_factor)
-    if model.config.temporal_padding == "zeros":
-        moments: Tensor = model.encoder(frames, StreamState(started=True, end=True))
-        return moments
-    led: Tensor = model.encoder(torch.cat([frames[:, :, :1], frames], 2))
-    return led[:, :, 1:]
+    moments: Tensor = model.encoder(frames, StreamState(started=True, end=True))
+    return moments
 
 
 def _pair(source: Pixels, video: Tensor, latent_frames: int) -> Pair:

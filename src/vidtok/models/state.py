@@ -17,7 +17,8 @@ class StreamState:
 
     Attributes:
         past: by slot, the last frames that the layer has seen, (B, T, H, W, C).
-        started: whether a chunk has passed through; what stands before the first frame depends on it.
+        started: whether a chunk has passed through. Where it is set on a fresh state, the encoder takes groups of f
+            frames from the start, with no first frame that stands for a group.
         end: whether the chunk that is being computed is the stream's last, after which nothing need be kept and
             a layer that looks ahead gives out what it held back.
     """

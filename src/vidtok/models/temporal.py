@@ -160,7 +160,9 @@ class TemporalDownsample(TimeLayer):
         if self.padding == "both_sides":
             x = F.pad(x, (0, 0, 0, 0, 0, 0, 0, 1))
         else:
-            x = self._with_past(x, state, self.padding, keep=1, start=2 if self.padding == "first_frame" else 1)
+            # A first frame that stands for f equal ones makes a window of its own.
+            alone = self.padding == "first_frame" and not state.started
+            x = self._with_past(x, state, self.padding, keep=1, start=2 if alone else 1)
         last = x.shape[1] - 2
         mean = (x[:, 0:last:2] + x[:, 1 : last + 1 : 2] + x[:, 2::2]) / 3
         return mix(mean, self.conv(x), self.mix_factor)

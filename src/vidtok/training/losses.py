@@ -138,7 +138,7 @@ class Objective(nn.Module):
             x.requires_grad_(reconstruction.requires_grad)
             distances = self.perceptual_loss(x, y) if self.perceptual_loss else x.new_zeros(len(x))
             # Each frame's distance counts at each of its values.
-            total = torch.sum((x - y).abs()) + self.config.perceptual_weight * x[0].numel() * distances.sum()
+            total = torch.sum(self._pixel_loss(x - y)) + self.config.perceptual_weight * x[0].numel() * distances.sum()
             if x.requires_grad:
                 gradients += torch.autograd.grad(total, x)
             totals.append(total.detach())
@@ -152,6 +152,9 @@ class Objective(nn.Module):
         gradient = torch.cat(gradients) / (logvar.exp() * len(frames))
         gradient = gradient.view(len(target), -1, *frames.shape[1:]).movedim(1, 2)
         return nll, (gradient, (values - rec / logvar.exp()) / len(frames)), log
+
+    def _pixel_loss(self, difference: Tensor) -> Tensor:
+        return difference.abs() if self.config.pixel_loss == "l1" else difference**2
 
     def _adversarial(self, reconstruction: Tensor) -> tuple[Tensor, Tensor | None]:
         """The generator's adversarial loss, and its gradient for `reconstruction` if that asks for one."""

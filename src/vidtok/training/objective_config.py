@@ -12,6 +12,7 @@ from vidtok.errors import ConfigError
 from vidtok.training.discriminator import DiscriminatorType
 
 DiscriminatorLoss = Literal["hinge", "vanilla"]
+PixelLoss = Literal["l1", "l2"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,8 @@ class ObjectiveConfig:
     """Files or folders with LPIPS's trained weights; without them, the usual places are searched."""
     perceptual_batch: int = 16
     """Frames that pass through LPIPS at a time: bounds its memory, and changes no result."""
+    pixel_loss: PixelLoss = "l1"
+    """Absolute differences, as published, or squared ones, which PSNR follows."""
     learn_logvar: bool = True
     logvar_init: float = 0.0
     disc_type: DiscriminatorType = "2d"
@@ -55,7 +58,11 @@ class ObjectiveConfig:
         _require(_is_number(decay, 0) and decay < 1, "lecam_decay", decay, "a number from 0 to less than 1")
         for name in ("learn_logvar", "gen_loss_cross_entropy"):
             _require(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
-        for name, choices in (("disc_type", get_args(DiscriminatorType)), ("disc_loss", get_args(DiscriminatorLoss))):
+        for name, choices in (
+            ("disc_type", get_args(DiscriminatorType)),
+            ("disc_loss", get_args(DiscriminatorLoss)),
+            ("pixel_loss", get_args(PixelLoss)),
+        ):
             _require(getattr(self, name) in choices, name, getattr(self, name), "one of " + ", ".join(choices))
         self._check_paths()
         weights = self.regularization_weights

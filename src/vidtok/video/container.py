@@ -56,6 +56,36 @@ class VideoInfo:
     """Width to height of one pixel, after rotation. Frames are read as stored, with no stretching."""
 
 
+@dataclass(frozen=True)
+class MediaSlice:
+    """A media file that lies, uncompressed, inside another one, such as a member of a .tar; goes wherever a path goes."""
+
+    file: str
+    """The file that it lies in."""
+    offset: int
+    """Its first byte."""
+    size: int
+    """How many bytes it has."""
+    name: str
+    """What it is called in there."""
+
+    def __fspath__(self) -> str:
+        return f"{self.file}/{self.name}"
+
+    def __str__(self) -> str:
+        return os.fspath(self)
+
+
+def read_head(path: str | os.PathLike[str], size: int) -> bytes:
+    """The first `size` bytes of a media file, fewer if it is shorter."""
+    inside = isinstance(path, MediaSlice)
+    with open(path.file if inside else path, "rb") as file:
+        if inside:
+            file.seek(path.offset)
+            size = min(size, path.size)
+        return file.read(size)
+
+
 @contextmanager
 def open_container(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
     """The media file at `path`; closed at the end. Only that file is read: playlists cannot reach others or a network.
@@ -64,7 +94,7 @@ def open_container(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
     """
     import av
 
-    place = Path(path)
+    place = Path(path.file if isinstance(path, MediaSlice) else path)
     if not os.path.exists(place):
         raise VideoError(f"{path}: no such file; check the path")
     if place.is_dir():
@@ -73,7 +103,11 @@ def open_container(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
         # "file:" keeps a name such as `a:b.mp4` from being taken for a protocol, the second option one such as
         # `%d.png` from being taken for a pattern.
         options = {"protocol_whitelist": "file", "pattern_type": "none"}
-        container = av.open(f"file:{place.absolute()}", container_options=options)
+        url = f"file:{place.absolute()}"
+        if isinstance(path, MediaSlice):
+            options["protocol_whitelist"] = "file,subfile"
+            url = f"subfile,,start,{path.offset},end,{path.offset + path.size},,:{url}"
+        container = av.open(url, container_options=options)
     except PermissionError as error:
         raise VideoError(f"{path} may not be read: permission denied; make it readable for this user") from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -92,8 +126,12 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def video_stream(container: InputContainer, path: str | os.PathLike[str]) -> VideoStream:
+def video_stream(
+    container: InputContainer, path: str | os.PathLike[str], threads: int | None = None
+) -> VideoStream:
     """The first video stream that is not a cover picture, set up to decode on several threads and to report damage.
+
+    With `threads`, it is decoded on so many.
 
     Raises `VideoError` if there is none, or if no decoder for it is at hand.
     """
@@ -110,6 +148,8 @@ def video_stream(container: InputContainer, path: str | os.PathLike[str]) -> Vid
             "convert it, for example to H.264, or install the `av` package from PyPI, which brings more decoders"
         )
     stream.thread_type = "AUTO"
+    if threads is not None:
+        stream.codec_context.thread_count = threads
     if stream.codec_context.name not in _PEDANTIC_DECODERS:
         # Without this, damage is painted over and passes for video.
         stream.codec_context.options = {"err_detect": "explode"}

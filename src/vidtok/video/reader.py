@@ -45,6 +45,7 @@ class VideoReader:
         max_frames: stop after so many frames.
         start: seconds into the video.
         allow_truncated: let a damaged video end where the damage begins, and set `truncated`, instead of raising.
+        threads: how many threads decode; left out, as many as FFmpeg sees fit.
 
     Raises:
         VideoError: a value out of range; no such file; not a video; no video in it; no frames; no decoder.
@@ -73,6 +74,7 @@ class VideoReader:
         max_frames: int | None = None,
         start: float = 0.0,
         allow_truncated: bool = False,
+        threads: int | None = None,
     ) -> None:
         wanted = None if sample_fps is None else as_rate(sample_fps)
         if max_frames is not None and max_frames < 1:
@@ -89,7 +91,7 @@ class VideoReader:
             # Rounding the step to a whole number makes it at most 1.5 times as long as asked for.
             span = float(max_frames / wanted) * 1.5 if wanted else 0.0
             window = Window(start, start + span + _MARGIN, max_frames)
-        self._source: Source = open_source(path, window)
+        self._source: Source = open_source(path, window, threads)
         self.info = self._source.info
         timing = self._source.timing
         if self.info.is_picture:

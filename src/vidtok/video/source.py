@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from vidtok.errors import VideoError
-from vidtok.video.container import RGBConverter, VideoInfo, is_still_format, open_container, timestamp, video_stream
+from vidtok.video.container import (
+    RGBConverter,
+    VideoInfo,
+    is_still_format,
+    open_container,
+    read_head,
+    timestamp,
+    video_stream,
+)
 from vidtok.video.errors import DamagedVideoError
 from vidtok.video.frames import Pixels
 from vidtok.video.orientation import Orientation, exif_orientation, frame_orientation
@@ -54,20 +62,23 @@ class Source(Protocol):
         """
 
 
-def open_source(path: str | os.PathLike[str], window: Window | None = None) -> Source:
+def open_source(path: str | os.PathLike[str], window: Window | None = None, threads: int | None = None) -> Source:
     """The file or folder at `path`; of a file, only the timing of `window` is read if one is given.
 
-    Raises `VideoError` if it cannot be read.
+    `threads` decode it, as many as FFmpeg sees fit if left out. Raises `VideoError` if it cannot be read.
     """
-    return FolderSource(path) if Path(path).is_dir() else FileSource(path, window)
+    return FolderSource(path) if Path(path).is_dir() else FileSource(path, window, threads)
 
 
 class FileSource:
     """One video, animation or picture file."""
 
-    def __init__(self, path: str | os.PathLike[str], window: Window | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], window: Window | None = None, threads: int | None = None
+    ) -> None:
         self.path = path
-        first = first_frame(path)
+        self._threads = threads
+        first = first_frame(path, threads)
         self._origin = timestamp(first) or 0.0
         with open_container(path) as container:
             stream = video_stream(container, path)
@@ -81,7 +92,7 @@ class FileSource:
             codec = stream.codec_context.name
             ratio = stream.sample_aspect_ratio or Fraction(1)
             frame_count, duration = _length(container, stream, self.timing, self._origin)
-        self._still_orientation = exif_orientation(_head(path)) if self._still else None
+        self._still_orientation = exif_orientation(read_head(path, _EXIF_WITHIN)) if self._still else None
         picture = self._still or (frame_count == 1 and codec in ("gif", "apng"))
         orientation = self._orientation(first)
         height, width = first.height, first.width
@@ -132,7 +143,7 @@ class FileSource:
         """Decoded frames with their times, from the key frame before `start` if the file can be entered there."""
         if start:
             with open_container(self.path) as container:
-                stream = video_stream(container, self.path)
+                stream = video_stream(container, self.path, self._threads)
                 seek(container, stream, self._origin + start)
                 frames = self._progress(container, stream, from_start=False).frames()
                 try:
@@ -145,7 +156,7 @@ class FileSource:
                     yield from frames
                     return
         with open_container(self.path) as container:
-            stream = video_stream(container, self.path)
+            stream = video_stream(container, self.path, self._threads)
             yield from self._progress(container, stream, from_start=True).frames()
 
     def _progress(self, container: InputContainer, stream: VideoStream, *, from_start: bool) -> _Progress:
@@ -282,13 +293,13 @@ class FolderSource:
 
 def load_picture(path: str | os.PathLike[str]) -> Pixels:
     """The (H, W, 3) uint8 RGB pixels of a picture file, upright. Raises `VideoError` if it cannot be read whole."""
-    return RGBConverter()(first_frame(path), exif_orientation(_head(path)))
+    return RGBConverter()(first_frame(path), exif_orientation(read_head(path, _EXIF_WITHIN)))
 
 
-def first_frame(path: str | os.PathLike[str]) -> VideoFrame:
+def first_frame(path: str | os.PathLike[str], threads: int | None = None) -> VideoFrame:
     """The first frame of a file, as it is stored. Raises `VideoError` if there is none."""
     with open_container(path) as container:
-        stream = video_stream(container, path)
+        stream = video_stream(container, path, threads)
         found = next(_Progress(path, container, stream, 0.0, FOLDER_FPS, from_start=True).frames(), None)
         if found is None:
             raise VideoError(f"{path} has no frames; expected a video or a picture with at least one")
@@ -298,11 +309,6 @@ def first_frame(path: str | os.PathLike[str]) -> VideoFrame:
 def _natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
     parts = re.split(r"(\d+)", path.name.lower())
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
-
-
-def _head(path: str | os.PathLike[str]) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(_EXIF_WITHIN)
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:

@@ -77,11 +77,11 @@ def scan(container: InputContainer, stream: VideoStream, origin: float, window: 
     shown = np.asarray(times)
     order = np.argsort(shown, kind="stable")
     if untimed or count < 2 or float(np.ptp(shown)) <= 0:
-        rate = next(iter(_declared_rates(stream)), _FALLBACK_RATE)
+        rate = next(iter(declared_rates(stream)), _FALLBACK_RATE)
         lasting = durations[0] if count == 1 and durations and durations[0] > 0 else count / float(rate)
         first = times[0] if times else 0.0
         return Timing(rate, True, count, first, first + lasting, 0, tick, complete)
-    rate, constant = _rate(shown[order], _declared_rates(stream), tick)
+    rate, constant = _rate(shown[order], declared_rates(stream), tick)
     lasting = durations[int(order[-1])] or 1 / float(rate)
     end = float(shown[order[-1]]) + lasting
     if not constant:
@@ -132,7 +132,8 @@ def _is_hidden(stream: VideoStream, packet: Packet[VideoStream]) -> bool:
     return stream.codec_context.name == "vp8" and not (bytes(packet)[0] >> 4) & 1
 
 
-def _declared_rates(stream: VideoStream) -> list[Fraction]:
+def declared_rates(stream: VideoStream) -> list[Fraction]:
+    """The frame rates that the file states, the likeliest first."""
     stated = (stream.average_rate, stream.guessed_rate, stream.base_rate)
     return [rate for rate in stated if rate is not None and 0 < rate <= 1000]
 

@@ -33,12 +33,12 @@ _FOREIGN: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def read_checkpoint(path: str | PathLike[str], *, ema: bool = False) -> dict[str, Tensor]:
+def read_checkpoint(path: str | PathLike[str], *, ema: bool = False, objective: bool = False) -> dict[str, Tensor]:
     """The model's weights in a checkpoint: parameter name -> tensor, on the CPU, mapped from the file where possible.
 
     Reads `.safetensors`, and what `torch.save` wrote (`.ckpt`, `.pt`, `.pth`): a state dict, or one under `state_dict`
     as Lightning writes it. The objective's weights (`loss.*`) and the moving averages (`model_ema.*`) are left out;
-    with `ema` the averages take the weights' place. What `torch.compile` and data parallelism add to names is removed.
+    with `ema` the averages take the weights' place, and with `objective` the objective's stay. What `torch.compile` and data parallelism add to names is removed.
 
     Raises `CheckpointError` if the file is missing, damaged, of another kind or holds pickled code, which is never run.
     """
@@ -55,7 +55,22 @@ def read_checkpoint(path: str | PathLike[str], *, ema: bool = False) -> dict[str
     state = {name: value for name, value in state.items() if not name.startswith(_EMA)}
     if ema:
         state = _averaged(state, averages, path)
-    return {name: value for name, value in state.items() if not name.startswith(_NOT_OURS)}
+    return {name: value for name, value in state.items() if objective or not name.startswith(_NOT_OURS)}
+
+
+def read_content(path: str | PathLike[str]) -> dict[str, Any]:
+    """All that a file of `torch.save` holds, on the CPU: tensors and plain values, by name.
+
+    Raises `CheckpointError` as `read_checkpoint` does, and if the file holds no mapping.
+    """
+    path = Path(path)
+    head = _head(path)
+    if not head.startswith(_ZIP):
+        raise CheckpointError(f"{path} is not a checkpoint of training{_kind(head)}; expected a .ckpt file")
+    content = _load_torch(path, mmap=False)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}; expected a mapping")
+    return content
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
@@ -66,7 +81,29 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> No
     missing, unexpected and misshapen weights, or those that hold NaN, infinity or values beyond the model's dtype.
     """
     own = model.state_dict(keep_vars=True)
-    _check_fit(own, state, source)
+    check_fit(own, state, source)
+    _check_finite(own, state, source)
+    on_meta = {name: weight for name, weight in own.items() if weight.is_meta}
+    if on_meta:
+        given = {name: state[name].to(weight.dtype, copy=True) for name, weight in on_meta.items()}
+        model.load_state_dict(given, strict=False, assign=True)
+    _copy({name: weight for name, weight in own.items() if not weight.is_meta}, state)
+
+
+def copy_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+    """Copy `state` into the tensors `own`, by name and as strictly as `load_state` does."""
+    check_fit(own, state, source)
+    _check_finite(own, state, source)
+    _copy(own, state)
+
+
+@torch.no_grad()
+def _copy(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    for name, weight in own.items():
+        weight.copy_(state[name])
+
+
+def _check_finite(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
     bad = [name for name, weight in own.items() if not _finite_as(state[name], weight.dtype)]
     if bad:
         dtype = str(own[bad[0]].dtype).removeprefix("torch.")
@@ -74,14 +111,6 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> No
             f"{source} holds NaN, infinity or values beyond {dtype} in {_some(bad, _NAMED)}; "
             "the training that wrote it had diverged, or the file is damaged"
         )
-    on_meta = {name: weight for name, weight in own.items() if weight.is_meta}
-    if on_meta:
-        given = {name: state[name].to(weight.dtype, copy=True) for name, weight in on_meta.items()}
-        model.load_state_dict(given, strict=False, assign=True)
-    with torch.no_grad():
-        for name, weight in own.items():
-            if not weight.is_meta:
-                weight.copy_(state[name])
 
 
 def _head(path: Path) -> bytes:
@@ -116,10 +145,10 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
         raise _damaged(path, _one_line(error)) from error
 
 
-def _load_torch(path: Path) -> Any:
+def _load_torch(path: Path, *, mmap: bool = True) -> Any:
     """What `torch.save` wrote to `path`, tensors and plain containers only."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)|but got <class '(\S+)'>", str(error))
         if not code:
@@ -181,8 +210,8 @@ def _averaged(state: dict[str, Tensor], averages: Mapping[str, Tensor], path: Pa
     return {name: averages.get(_EMA + name.replace(".", ""), value) for name, value in state.items()}
 
 
-def _check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
-    """Raise one error for all that is missing, unexpected and misshapen."""
+def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+    """Raise one `CheckpointError` for all that is missing from `state`, unexpected and misshapen beside `own`."""
     missing = [name for name in own if name not in state]
     unexpected = [name for name in state if name not in own]
     misshapen = [

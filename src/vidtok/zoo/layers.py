@@ -78,6 +78,11 @@ def resolve(config: DictConfig, source: str) -> dict[str, Any]:
         raise ConfigError(f"{source}: an interpolation leads nowhere: {_one_line(error)}") from error
 
 
+def to_yaml(values: Mapping[str, Any]) -> str:
+    """Plain values as YAML that `read_layers` reads back."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(values)))
+
+
 def _read_layers(path: Path, above: tuple[Path, ...]) -> DictConfig:
     whole = path.resolve()
     if whole in above:

@@ -41,7 +41,15 @@ def read_config(path_or_name_or_mapping: ConfigSource, overrides: Sequence[str] 
     `overrides` are dotted, `model.params.encoder_config.params.ch=64`, and go over everything else. Raises
     `ConfigError`, naming file, key and value, if anything in the model's section is unknown, contradictory or unfit.
     """
-    config, name, source = _read(path_or_name_or_mapping)
+    return read_configs([path_or_name_or_mapping], overrides)
+
+
+def read_configs(sources: Sequence[ConfigSource], overrides: Sequence[str] = ()) -> RunConfig:
+    """As `read_config` of several sources, at least one, merged from left to right; the first gives the name."""
+    (config, name, source), *others = [_read(each) for each in sources]
+    for other, _, other_source in others:
+        config = layers.merge(config, other, other_source)
+        source = f"{source} + {other_source}"
     if overrides:
         config = layers.merge(config, layers.from_overrides(overrides), source)
     raw = layers.resolve(config, source)

@@ -23,10 +23,12 @@ NOT_GIVEN = "???"
 _SECTIONS = ("model", "data", "lightning")
 _MODEL_KEYS = ("base_learning_rate", "target", "params")
 _ENGINE_PARTS = ("encoder_config", "decoder_config", "regularizer_config", "loss_config", "optimizer_config")
-_ENGINE_TRAINING = ("monitor", "mode", "ckpt_path", "ignore_keys", "ema_decay", "lr_g_factor")
+_ENGINE_TRAINING = (
+    "monitor", "mode", "ckpt_path", "ignore_keys", "ema_decay", "lr_g_factor", "lr_schedule", "compile_model",
+)  # fmt: skip
 # How the original engine goes about computing: here these change nothing, since streaming is exact.
 _ENGINE_WITHOUT_EFFECT = (
-    "input_key", "compile_model", "use_tiling", "t_chunk_enc", "t_chunk_dec", "use_overlap",
+    "input_key", "use_tiling", "t_chunk_enc", "t_chunk_dec", "use_overlap",
 )  # fmt: skip
 
 # Parameters of encoder and decoder that `AutoencoderConfig` has under the same name.
