@@ -3,7 +3,8 @@
 Importing this package does not import PyAV; reading and writing do.
 """
 
-from vidtok.video.container import VideoInfo
+from vidtok.video.clip import Clip, read_clip
+from vidtok.video.container import MediaSlice, VideoInfo
 from vidtok.video.errors import DamagedVideoError
 from vidtok.video.frames import Fit, Frame, Pixels, as_rate, resize_and_crop, to_float, to_uint8
 from vidtok.video.reader import VideoReader, read_video
@@ -13,15 +14,18 @@ from vidtok.video.writer import VideoWriter
 __all__ = [
     "FOLDER_FPS",
     "PICTURE_SUFFIXES",
+    "Clip",
     "DamagedVideoError",
     "Fit",
     "Frame",
+    "MediaSlice",
     "Pixels",
     "VideoInfo",
     "VideoReader",
     "VideoWriter",
     "as_rate",
     "probe",
+    "read_clip",
     "read_video",
     "resize_and_crop",
     "to_float",

@@ -58,7 +58,7 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class MediaSlice:
-    """A media file that lies, uncompressed, inside another one, such as a member of a .tar; goes wherever a path goes."""
+    """A media file that lies, uncompressed, inside another one, such as a member of a .tar; goes where a path goes."""
 
     file: str
     """The file that it lies in."""
@@ -78,11 +78,11 @@ class MediaSlice:
 
 def read_head(path: str | os.PathLike[str], size: int) -> bytes:
     """The first `size` bytes of a media file, fewer if it is shorter."""
-    inside = isinstance(path, MediaSlice)
-    with open(path.file if inside else path, "rb") as file:
-        if inside:
+    if isinstance(path, MediaSlice):
+        with open(path.file, "rb") as file:
             file.seek(path.offset)
-            size = min(size, path.size)
+            return file.read(min(size, path.size))
+    with open(path, "rb") as file:
         return file.read(size)
 
 
@@ -126,9 +126,7 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def video_stream(
-    container: InputContainer, path: str | os.PathLike[str], threads: int | None = None
-) -> VideoStream:
+def video_stream(container: InputContainer, path: str | os.PathLike[str], threads: int | None = None) -> VideoStream:
     """The first video stream that is not a cover picture, set up to decode on several threads and to report damage.
 
     With `threads`, it is decoded on so many.

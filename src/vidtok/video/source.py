@@ -73,9 +73,7 @@ def open_source(path: str | os.PathLike[str], window: Window | None = None, thre
 class FileSource:
     """One video, animation or picture file."""
 
-    def __init__(
-        self, path: str | os.PathLike[str], window: Window | None = None, threads: int | None = None
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], window: Window | None = None, threads: int | None = None) -> None:
         self.path = path
         self._threads = threads
         first = first_frame(path, threads)

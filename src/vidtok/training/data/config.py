@@ -129,7 +129,7 @@ class DataConfig:
             raise ConfigError("data.params.batch_size is missing; set it, for example data.params.batch_size=2")
         parts = {part: _part(params, part) for part in PARTS if params.get(part) is not None}
         workers = params.get("num_workers")
-        return cls(batch_size=params["batch_size"], num_workers=0 if workers is None else workers, **parts)  # type: ignore[arg-type]
+        return cls(batch_size=params["batch_size"], num_workers=0 if workers is None else workers, **parts)
 
 
 def _part(params: Mapping[str, Any], part: Part) -> VideosConfig | SyntheticClipsConfig:

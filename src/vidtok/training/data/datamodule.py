@@ -9,9 +9,10 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from vidtok.training.data.config import DataConfig, Part, SyntheticClipsConfig, VideosConfig
+from vidtok.training.data.files import find_videos
 from vidtok.training.data.loader import ClipLoader, Loading, Source, TrainingLoader
 from vidtok.training.data.order import EvaluationOrder, Progress, Ranks, TrainingOrder, this_process
-from vidtok.training.data.sources import SyntheticSource
+from vidtok.training.data.sources import SyntheticSource, VideoSource
 from vidtok.training.data.unreadable import Unreadable
 
 # Sequences that no one is likely to train on, so that validation sees other clips than training.
@@ -90,7 +91,10 @@ class DataModule(LightningDataModule):
         return self._sources[part]
 
     def _open(self, part: Part, config: VideosConfig | SyntheticClipsConfig) -> tuple[Source, int, Unreadable]:
-        assert isinstance(config, SyntheticClipsConfig)
+        if isinstance(config, VideosConfig):
+            videos = find_videos(config.data_dir, config.meta_path, config.data_frac, config.place)
+            unreadable = Unreadable(len(videos), config.max_unreadable, config.place)
+            return VideoSource(videos, config, self.seed), len(videos), unreadable
         seed = _SEEDS.get(part, self.seed) if config.seed is None else config.seed
         source = SyntheticSource(config.clips, seed, self._device(config))
         return source, config.count, Unreadable(config.count, 0.0, config.place)

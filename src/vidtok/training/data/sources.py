@@ -3,12 +3,75 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 
+from vidtok.errors import VideoError
+from vidtok.training.data.config import VideosConfig
 from vidtok.training.data.loader import Loaded, as_batch
 from vidtok.training.data.order import Place
+from vidtok.training.data.unreadable import Failure
 from vidtok.training.synthetic import SyntheticConfig, synthetic_batch
+from vidtok.video import Clip, MediaSlice, read_clip, to_float
+
+_ATTEMPTS = 20
+
+
+class VideoSource:
+    """Clips of videos: from `start_index` on, or from anywhere, as (seed, epoch, position) decide.
+
+    In place of a video that cannot be read, another one is taken, which these decide too.
+    """
+
+    def __init__(self, videos: Sequence[str | MediaSlice], config: VideosConfig, seed: int) -> None:
+        self.videos = videos
+        self.config = config
+        self.seed = seed
+
+    def load(self, places: list[Place]) -> Loaded:
+        clips: list[Clip] = []
+        names: list[str] = []
+        tried: list[int] = []
+        failures: list[Failure] = []
+        for place in places:
+            found = self._clip(place, tried, failures)
+            if found is None:
+                return Loaded(None, tried, failures)
+            names.append(str(self.videos[tried[-1]]))
+            clips.append(found)
+        video = torch.cat([to_float(clip.pixels) for clip in clips])
+        rates, starts = [float(clip.fps) for clip in clips], [clip.start for clip in clips]
+        return Loaded(as_batch(video, names, rates, starts), tried, failures)
+
+    def _clip(self, place: Place, tried: list[int], failures: list[Failure]) -> Clip | None:
+        """The clip of `place`, from the video that is now last in `tried`; None if none could be read."""
+        draws = np.random.default_rng([self.seed, place.epoch, place.position])
+        config = self.config
+        unreadable: set[int] = set()
+        item = place.item
+        while True:
+            position = draws.random()
+            tried.append(item)
+            try:
+                return read_clip(
+                    self.videos[item],
+                    config.frames,
+                    sample_fps=config.fps,
+                    height=config.height,
+                    width=config.width,
+                    position=position,
+                    start_frame=config.start_index,
+                    threads=1,
+                )
+            except (VideoError, OSError) as error:
+                failures.append(Failure(item, str(self.videos[item]), str(error)))
+            unreadable.add(item)
+            if len(unreadable) == min(_ATTEMPTS, len(self.videos)):
+                return None
+            while item in unreadable:
+                item = int(draws.integers(len(self.videos)))
 
 
 class SyntheticSource:

@@ -62,7 +62,7 @@ class Unreadable:
         if len(listed) > _SHOWN:
             lines.append(f"  and {len(listed) - _SHOWN} more, named in the log")
         return (
-            f"{len(listed)} of {len(self._tried)} videos opened so far, of {self.count} in all, cannot be read; at most "
-            f"a share of {self.max_share:g} may be ({self._place}.max_unreadable). Mend them, take them off the list, or "
-            "allow a larger share:\n" + "\n".join(lines)
+            f"{len(listed)} of {len(self._tried)} videos opened so far, of {self.count} in all, cannot be read; at "
+            f"most a share of {self.max_share:g} may be ({self._place}.max_unreadable). Mend them, take them off the "
+            "list, or allow a larger share:\n" + "\n".join(lines)
         )

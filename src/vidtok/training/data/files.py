@@ -1,0 +1,208 @@
+"""The list of a data set's videos: from a CSV file, a text file, a folder, or .tar shards."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import logging
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from vidtok.errors import ConfigError
+from vidtok.training.data.errors import DataError
+from vidtok.training.data.shards import SHARD_SUFFIXES, shard_videos
+from vidtok.video import MediaSlice
+from vidtok.zoo.suggest import near
+
+log = logging.getLogger(__name__)
+
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv", ".ogv",
+    ".3gp", ".gif", ".y4m", ".mxf",
+)  # fmt: skip
+_COLUMN = "videos"
+_LOOKED_FOR = 20
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+class VideoFiles(Sequence["str | MediaSlice"]):
+    """Paths of videos, of files or inside shards, packed into a few arrays.
+
+    A list of a million strings would be copied, page by page, into each worker process as it is read.
+    """
+
+    def __init__(self, videos: Iterable[str | MediaSlice]) -> None:
+        names: list[bytes] = []
+        places: list[tuple[int, int, int]] = []
+        shards: dict[str, int] = {}
+        for video in videos:
+            if isinstance(video, MediaSlice):
+                names.append(os.fsencode(video.name))
+                places.append((shards.setdefault(video.file, len(shards)), video.offset, video.size))
+            else:
+                names.append(os.fsencode(video))
+                places.append((-1, 0, 0))
+        self._names = b"".join(names)
+        self._ends = np.cumsum([len(name) for name in names], dtype=np.int64)
+        self._places = np.array(places, np.int64).reshape(-1, 3)
+        self._shards = list(shards)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> str | MediaSlice: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str | MediaSlice]: ...
+
+    def __getitem__(self, index: int | slice) -> str | MediaSlice | list[str | MediaSlice]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        begin = int(self._ends[index - 1]) if index else 0
+        name = os.fsdecode(self._names[begin : int(self._ends[index])])
+        shard, offset, size = (int(number) for number in self._places[index])
+        return name if shard < 0 else MediaSlice(self._shards[shard], offset, size, name)
+
+
+def find_videos(data_dir: str | None, meta_path: str | None, data_frac: float, place: str) -> VideoFiles:
+    """The videos that a data section names; `place` is where it stands.
+
+    With `meta_path`, those that it lists: a CSV file's column `videos`, other columns ignored, or the lines of any
+    other text file but for empty ones and those that begin with `#`. Paths are relative to `data_dir`, or to the list's
+    own folder. Without, all below the folder `data_dir`, sorted by path; or `data_dir` is itself a video or shard, or a
+    pattern such as `shards/{0000..0099}.tar` or `shards/*.tar`. A shard, listed or found, stands for the videos in it.
+
+    Raises:
+        ConfigError: a file or folder is missing or of another kind.
+        DataError: there are no videos, or none of the first that are listed exist.
+    """
+    if meta_path is None:
+        assert data_dir is not None
+        paths: Iterable[str] = _below(data_dir, place)
+        where = data_dir
+    else:
+        listed = _listed(meta_path, place)
+        root = os.path.dirname(meta_path) if data_dir is None else data_dir
+        if data_dir is not None and not os.path.isdir(data_dir):
+            raise ConfigError(
+                f"{place}.data_dir: {data_dir} is no folder; expected the one below which the videos of {meta_path} are"
+            )
+        paths = [os.path.join(root, name) for name in listed]
+        where = meta_path
+        _check_some_exist(paths, meta_path, root, place)
+    videos = VideoFiles(_expanded(paths))
+    if not len(videos):
+        raise DataError(
+            f"{place}: no videos in {where}; expected files that end in {', '.join(VIDEO_SUFFIXES)}, or "
+            f"{' or '.join(SHARD_SUFFIXES)} with such files in it"
+        )
+    if data_frac < 1:
+        videos = VideoFiles(videos[: math.ceil(len(videos) * data_frac)])
+    log.info("%s: %d videos in %s", place, len(videos), where)
+    return videos
+
+
+def _expanded(paths: Iterable[str]) -> Iterator[str | MediaSlice]:
+    for path in paths:
+        if path.lower().endswith(SHARD_SUFFIXES):
+            yield from shard_videos(path, VIDEO_SUFFIXES)
+        else:
+            yield path
+
+
+def _listed(meta_path: str, place: str) -> list[str]:
+    try:
+        with open(meta_path, encoding="utf-8-sig", newline="") as file:
+            is_csv = meta_path.lower().endswith(".csv")
+            names = _column(file, meta_path, place) if is_csv else [line.strip() for line in file]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise ConfigError(
+            f"{place}.meta_path: {meta_path} cannot be read ({reason}); expected a CSV file with a column {_COLUMN}, "
+            "or a text file with the path of a video a line"
+        ) from error
+    names = [name for name in names if name and (is_csv or not name.startswith("#"))]
+    if not names:
+        raise DataError(f"{place}.meta_path: {meta_path} lists no videos; expected at least one")
+    return names
+
+
+def _column(file: Iterable[str], meta_path: str, place: str) -> list[str]:
+    rows = csv.DictReader(file)
+    columns = rows.fieldnames or []
+    if _COLUMN not in columns:
+        raise ConfigError(
+            f"{place}.meta_path: {meta_path} has no column {_COLUMN}, but {', '.join(columns) or 'nothing'}"
+            f"{near(_COLUMN, columns)}; expected a first line that names the columns, {_COLUMN} among them"
+        )
+    names = []
+    for row in rows:
+        name = (row[_COLUMN] or "").strip()
+        if not name:
+            raise ConfigError(
+                f"{place}.meta_path: {meta_path}, line {rows.line_num}: no path in the column {_COLUMN}; expected one "
+                "in every row"
+            )
+        names.append(name)
+    return names
+
+
+def _check_some_exist(paths: Sequence[str], meta_path: str, root: str, place: str) -> None:
+    """A wrong folder shows at once, without looking at each of a million files."""
+    if not any(os.path.exists(path) for path in paths[:_LOOKED_FOR]):
+        raise DataError(
+            f"{place}: none of the first {min(len(paths), _LOOKED_FOR)} videos that {meta_path} lists is there, such "
+            f"as {paths[0]}; expected paths relative to {root or '.'}: check {place}.data_dir and the list"
+        )
+
+
+def _below(data_dir: str, place: str) -> list[str]:
+    if os.path.isdir(data_dir):
+        return sorted(_walk(data_dir))
+    if os.path.exists(data_dir):
+        return [data_dir]
+    found: list[str] = []
+    for name in _unbraced(data_dir):
+        matches = sorted(glob.glob(name, recursive=True))
+        if not matches:
+            raise ConfigError(
+                f"{place}.data_dir: {name} does not exist; expected a folder of videos, a video, a .tar of videos, or "
+                "a pattern such as shards/{0000..0099}.tar or shards/*.tar"
+            )
+        found += matches
+    return found
+
+
+def _unbraced(pattern: str) -> list[str]:
+    """`a{08..10}b` as `a08b`, `a09b`, `a10b`."""
+    found = _BRACES.search(pattern)
+    if found is None:
+        return [pattern]
+    first, last = found.groups()
+    numbers = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+    return [
+        rest for number in numbers for rest in _unbraced(pattern[: found.start()] + number + pattern[found.end() :])
+    ]
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Videos and shards below `folder`, through links, each folder once."""
+    seen = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        identity = os.stat(here)
+        if (identity.st_dev, identity.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((identity.st_dev, identity.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if not name.startswith(".") and name.lower().endswith(VIDEO_SUFFIXES + SHARD_SUFFIXES):
+                yield str(Path(here, name))
