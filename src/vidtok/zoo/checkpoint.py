@@ -38,7 +38,8 @@ def read_checkpoint(path: str | PathLike[str], *, ema: bool = False, objective: 
 
     Reads `.safetensors`, and what `torch.save` wrote (`.ckpt`, `.pt`, `.pth`): a state dict, or one under `state_dict`
     as Lightning writes it. The objective's weights (`loss.*`) and the moving averages (`model_ema.*`) are left out;
-    with `ema` the averages take the weights' place, and with `objective` the objective's stay. What `torch.compile` and data parallelism add to names is removed.
+    with `ema` the averages take the weights' place, and with `objective` the objective's weights stay. What
+    `torch.compile` and data parallelism add to names is removed.
 
     Raises `CheckpointError` if the file is missing, damaged, of another kind or holds pickled code, which is never run.
     """

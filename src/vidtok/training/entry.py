@@ -1,0 +1,30 @@
+"""Where `main.py` and `vidtok train` come in. Lightning is imported once the arguments are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vidtok.training.arguments import parse_arguments
+from vidtok.training.errors import TrainingError
+
+
+def train(argv: Sequence[str] | None = None, *, prog: str = "main.py") -> None:
+    """Train as the arguments `argv` say; `VidTokError` and `KeyboardInterrupt` as for `run.run`."""
+    arguments = parse_arguments(argv, prog=prog)
+    try:
+        from vidtok.training.run import run
+    except ModuleNotFoundError as error:
+        if error.name not in ("lightning", "pytorch_lightning"):
+            raise
+        raise TrainingError(
+            "training needs Lightning, which is not installed: `pip install 'vidtok[train]'`"
+        ) from error
+    try:
+        run(arguments)
+    except Exception:
+        if arguments.debug:
+            import pdb
+            import sys
+
+            pdb.post_mortem(sys.exc_info()[2])
+        raise

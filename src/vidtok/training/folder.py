@@ -1,0 +1,89 @@
+"""A run's folder, `LOGDIR/DATE_NAME`: where it is, what is in it, and how it is found again.
+
+configs/DATE.yaml     the whole configuration of each start of the run, the newest last
+checkpoints/          see `checkpoints.py`
+tensorboard/          scalars
+images/, videos/      inputs above their reconstructions
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from vidtok.training.arguments import TrainArguments
+from vidtok.training.errors import TrainingError
+from vidtok.zoo.layers import to_yaml
+from vidtok.zoo.run import newest_checkpoint
+
+_DATE = "%Y-%m-%dT%H-%M-%S"
+_DATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d_(.+)")
+_SHARED = "VIDTOK_RUN_FOLDER"
+"""Environment variable by which the processes that Lightning starts learn the folder of the first."""
+
+
+def run_name(arguments: TrainArguments) -> str:
+    """The run's name: as given, else after the first configuration."""
+    name = arguments.name
+    if not name:
+        path = Path(arguments.base[0])
+        parents = path.parts[:-1]
+        if not arguments.legacy_naming and "configs" in parents:
+            below = parents[len(parents) - parents[::-1].index("configs") :]
+            name = "-".join([*below, path.stem])
+        else:
+            name = path.stem if path.suffix.lower() in (".yaml", ".yml") else path.name
+    return name + arguments.postfix
+
+
+def new_folder(arguments: TrainArguments) -> Path:
+    """The path of a new run's folder, which this does not make; processes of one run agree on it."""
+    if _SHARED in os.environ:
+        return Path(os.environ[_SHARED])
+    name = run_name(arguments)
+    if "/" in name or os.sep in name:
+        raise TrainingError(f"the run's name is {name!r}; expected a name for a folder, without slashes")
+    dated = name if arguments.no_date else f"{datetime.now():{_DATE}}_{name}"
+    folder = _parent(arguments) / dated
+    os.environ[_SHARED] = str(folder)
+    return folder
+
+
+def latest_folder(arguments: TrainArguments) -> Path | None:
+    """The run of this name whose last checkpoint is the newest; None if none has one."""
+    parent, name = _parent(arguments), run_name(arguments)
+    if not parent.is_dir():
+        return None
+    candidates = []
+    for folder in parent.iterdir():
+        dated = _DATED.fullmatch(folder.name)
+        if folder.name == name or (dated and dated[1] == name):
+            checkpoint = newest_checkpoint(folder)
+            if checkpoint is not None:
+                candidates.append((checkpoint.stat().st_mtime, folder))
+    return max(candidates)[1] if candidates else None
+
+
+def write_config(folder: Path, raw: Mapping[str, Any]) -> Path:
+    """Write the configuration `raw` as a new file among those of the run, whole or not at all."""
+    path = folder / "configs" / f"{datetime.now():{_DATE}}.yaml"
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(to_yaml(raw), encoding="utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be written: {error.strerror or error}; give another --logdir") from error
+    finally:
+        aside.unlink(missing_ok=True)
+    return path
+
+
+def _parent(arguments: TrainArguments) -> Path:
+    parent = Path(arguments.logdir).expanduser()
+    return parent / arguments.project if arguments.project else parent

@@ -1,0 +1,265 @@
+"""The Lightning module: a model and its objective, optimised in turn.
+
+A batch makes one optimisation of the generator (encoder, decoder, logvar) and, if the objective is adversarial, one of
+the discriminator, on the reconstruction that the generator's step was found on. Lightning's `global_step` counts both,
+as the published configurations do.
+
+    video -> model -> reconstruction -> objective 0 -> gradients -> clip -> generator's step
+                            |                                                 |
+                            +---------> objective 1 -> gradients -> clip -> discriminator's step
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+
+from vidtok.metrics.image import psnr, ssim
+from vidtok.models.autoencoder import VideoAutoencoder
+from vidtok.models.config import FSQConfig
+from vidtok.training.ema import MovingAverages
+from vidtok.training.errors import TrainingError
+from vidtok.training.losses import Log, Objective
+from vidtok.training.optimization import clip_gradients, make_optimizer
+from vidtok.training.settings import TrainingSettings
+
+_SMALLEST_FOR_SSIM = 11
+_STEPS_PER_BATCH = 2
+"""Steps that the objective counts for a batch, whether or not there is a discriminator."""
+
+
+class TrainingModule(LightningModule):
+    """Trains `model` on `objective`.
+
+    Its state dict is that of a published checkpoint: `encoder.*`, `decoder.*`, `loss.*` and, with `ema_decay`,
+    `model_ema.*`. Batches are mappings with `video` (B, 3, T, H, W), float, -1..1, and `name`, the B clips' files.
+
+    All randomness of a batch follows from `seed`, the rank and the number of batches done, so a resumed run goes on as
+    one that was never interrupted.
+    """
+
+    def __init__(
+        self,
+        model: VideoAutoencoder,
+        objective: Objective,
+        settings: TrainingSettings,
+        *,
+        learning_rate: float | None = None,
+        accumulate: int = 1,
+        clip_norm: float | None = 20.0,
+        seed: int = 23,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        # The model's parts are registered here under their published names, so the model itself must not be.
+        self.__dict__["model"] = model
+        self.encoder, self.decoder, self.regularization = model.encoder, model.decoder, model.regularization
+        self.loss = objective
+        self.settings = settings
+        self.learning_rate = settings.base_learning_rate if learning_rate is None else learning_rate
+        self.accumulate = accumulate
+        self.clip_norm = clip_norm
+        self.seed = seed
+        self.model_ema: MovingAverages | None = None
+        for part, frozen in ((self.encoder, settings.fix_encoder), (self.decoder, settings.fix_decoder)):
+            part.requires_grad_(not frozen)
+        if not objective.config.is_adversarial:
+            objective.discriminator.requires_grad_(False)
+        if settings.ema_decay is not None:
+            self.model_ema = MovingAverages(self._trained_weights(), settings.ema_decay)
+        if settings.compile_model:
+            self.encoder.compile()
+            self.decoder.compile()
+        self._accumulated = 0
+        self._codes_used: dict[str, Tensor] = {}
+
+    @property
+    def model(self) -> VideoAutoencoder:
+        """The model that is trained; it knows nothing of its training."""
+        return cast(VideoAutoencoder, self.__dict__["model"])
+
+    @property
+    def batches_done(self) -> int:
+        """Optimisations of the generator so far."""
+        return int(self.global_step) // (2 if self.loss.config.is_adversarial else 1)
+
+    @property
+    def is_mid_accumulation(self) -> bool:
+        """Whether gradients are held that no step has been made with."""
+        return self._accumulated > 0
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        rate = self.learning_rate
+        generator = [*(p for _, p in self._trained_weights()), *self.loss.generator_parameters()]
+        optimizers = [make_optimizer(generator, self.settings, rate * self.settings.lr_g_factor)]
+        if self.loss.config.is_adversarial:
+            optimizers.append(make_optimizer(self.loss.discriminator_parameters(), self.settings, rate))
+        return optimizers
+
+    def train(self, mode: bool = True) -> TrainingModule:
+        """Training mode for all but what is frozen, which is used as it is."""
+        super().train(mode)
+        if self.settings.fix_encoder:
+            self.encoder.eval()
+        if self.settings.fix_decoder:
+            self.decoder.eval()
+        return self
+
+    def forward(self, video: Tensor) -> Tensor:
+        """The reconstruction of `video` (B, 3, T, H, W), from the posterior's mode where there is one."""
+        reconstruction: Tensor = self.model(video, sample=False)[1]
+        return reconstruction
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """One batch: gradients of both parts, and every `accumulate` batches their steps."""
+        video = batch["video"]
+        self._seed_batch()
+        step = self.batches_done
+        _, reconstruction, reg_log = self.model(video, step=step)
+        adversarial = self.loss.config.is_adversarial
+        loss, log = self.loss(reg_log, video, reconstruction, 0, _STEPS_PER_BATCH * step, last_layer=self._last_layer())
+        self._require_finite(loss, "the generator's loss", batch)
+        is_last = self._accumulated + 1 >= self.accumulate
+        self._backward(loss / self.accumulate, is_last)
+        if adversarial:
+            loss, disc_log = self.loss({}, video, reconstruction.detach(), 1, _STEPS_PER_BATCH * step + 1)
+            self._require_finite(loss, "the discriminator's loss", batch)
+            self._backward(loss / self.accumulate, is_last)
+            log |= disc_log
+        self._accumulated += 1
+        if is_last:
+            log |= self._step(step, batch)
+        self.log_dict(log, batch_size=len(video))
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Losses and figures of a batch under `val/`, and under `val_ema/` those of the moving averages."""
+        self._evaluate(batch["video"], "val")
+        if self.model_ema is not None:
+            with self.model_ema.applied():
+                self._evaluate(batch["video"], "val_ema")
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """As `validation_step`, under `test/` and `test_ema/`."""
+        self._evaluate(batch["video"], "test")
+        if self.model_ema is not None:
+            with self.model_ema.applied():
+                self._evaluate(batch["video"], "test_ema")
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_codebook_use()
+
+    def on_test_epoch_end(self) -> None:
+        self._log_codebook_use()
+
+    def on_validation_model_zero_grad(self) -> None:
+        """Leaves gradients alone: those of an accumulation that validation comes in the middle of are wanted."""
+
+    def _trained_weights(self) -> list[tuple[str, nn.Parameter]]:
+        """Names and parameters of the model that are trained."""
+        parts = {"encoder": self.encoder, "decoder": self.decoder}
+        return [
+            (f"{part}.{name}", parameter)
+            for part, module in parts.items()
+            for name, parameter in module.named_parameters()
+            if parameter.requires_grad
+        ]
+
+    def _last_layer(self) -> Tensor:
+        return next(p for name, p in self.decoder.conv_out.named_parameters() if name.endswith("weight"))
+
+    def _seed_batch(self) -> None:
+        """Seed all generators by the number of batches gone into steps or held."""
+        batches = self.batches_done * self.accumulate + self._accumulated
+        # Knuth's multiplicative hashing: neighbouring batches and ranks have unrelated seeds.
+        mixed = self.seed * 0x9E3779B97F4A7C15 + batches * 0xC2B2AE3D27D4EB4F + self.global_rank * 0x165667B19E3779F9
+        torch.manual_seed(mixed & (2**63 - 1))
+
+    def _backward(self, loss: Tensor, is_last: bool) -> None:
+        """Add to the gradients; ranks are averaged once, with the last batch of an accumulation."""
+        block = None if is_last else getattr(self.trainer.strategy, "block_backward_sync", None)
+        with contextlib.nullcontext() if block is None else block():
+            self.manual_backward(loss)
+
+    def _step(self, step: int, batch: dict[str, Any]) -> Log:
+        """One step of each optimiser."""
+        log: Log = {}
+        optimizers = cast(list[LightningOptimizer], self.optimizers(use_pl_optimizer=True))
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        factor = self.settings.schedule.factor(step)
+        for optimizer, part in zip(optimizers, ("generator", "discriminator"), strict=False):
+            rate = self.learning_rate * factor * (self.settings.lr_g_factor if part == "generator" else 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            if scaler is not None:
+                scaler.unscale_(optimizer.optimizer)
+            norm = clip_gradients((p for group in optimizer.param_groups for p in group["params"]), self.clip_norm)
+            if scaler is None:
+                self._require_finite(norm, f"the norm of the {part}'s gradient", batch)
+            optimizer.step()
+            optimizer.zero_grad()
+            log[f"train/grad_norm_{part}"] = norm.detach()
+            log[f"lr/{part}"] = torch.tensor(rate)
+        if scaler is not None:
+            scaler.update()
+        if self.model_ema is not None:
+            self.model_ema.update()
+        self._accumulated = 0
+        return log
+
+    def _require_finite(self, value: Tensor, what: str, batch: dict[str, Any]) -> None:
+        """`TrainingError` on every rank if `value` is not finite on one of them."""
+        bad = ~torch.isfinite(value.detach()).all()
+        local = bool(bad)
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            anywhere = bad.int()
+            dist.all_reduce(anywhere, op=dist.ReduceOp.MAX)
+            if bool(anywhere) and not local:
+                raise TrainingError(f"{what} is not finite on another rank, at step {self.global_step}")
+        if local:
+            names = ", ".join(map(str, batch.get("name", []))) or "unnamed clips"
+            raise TrainingError(
+                f"{what} is {value.item()} at step {self.global_step}, on {names}. The run has stopped, and its last "
+                "checkpoint is kept: look at those files, or resume from it with a lower model.base_learning_rate"
+            )
+
+    @torch.no_grad()
+    def _evaluate(self, video: Tensor, split: str) -> None:
+        _, reconstruction, reg_log = self.model(video, sample=False, step=self.batches_done)
+        step = _STEPS_PER_BATCH * self.batches_done
+        log: Log = self.loss(reg_log, video, reconstruction, 0, step, split=split)[1]
+        if self.loss.config.is_adversarial:
+            log |= self.loss({}, video, reconstruction, 1, step, split=split)[1]
+        shown = reconstruction.float().clamp(-1, 1)
+        log[f"{split}/psnr"] = psnr(shown, video).mean()
+        if min(video.shape[-2:]) >= _SMALLEST_FOR_SSIM:
+            log[f"{split}/ssim"] = ssim(shown, video).mean()
+        if "indices" in reg_log:
+            self._count_codes(reg_log["indices"], split)
+        self.log_dict(log, on_step=False, on_epoch=True, batch_size=len(video), sync_dist=True)
+
+    def _count_codes(self, indices: Tensor, split: str) -> None:
+        if split not in self._codes_used:
+            config = cast(FSQConfig, self.model.config.bottleneck)
+            self._codes_used[split] = torch.zeros(config.codebook_size, device=indices.device, dtype=torch.int64)
+        counts = self._codes_used[split]
+        counts += torch.bincount(indices.flatten().long(), minlength=len(counts))
+
+    def _log_codebook_use(self) -> None:
+        """Log which share of the codebook the evaluation's tokens used, and the perplexity of their distribution."""
+        for split, counts in self._codes_used.items():
+            if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+                dist.all_reduce(counts)
+            share = counts.double() / counts.sum()
+            log = {
+                f"{split}/codebook_use": (counts > 0).float().mean(),
+                f"{split}/codebook_perplexity": torch.special.entr(share).sum().exp().float(),
+            }
+            self.log_dict(log, rank_zero_only=False)
+        self._codes_used = {}

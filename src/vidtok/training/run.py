@@ -1,0 +1,275 @@
+"""A training run from its arguments to its last checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from vidtok.errors import CheckpointError, ConfigError
+from vidtok.models.autoencoder import VideoAutoencoder
+from vidtok.training.arguments import TrainArguments
+from vidtok.training.callbacks import InterruptedRunError, PlaceInData, RunProgress, StopOnSignal
+from vidtok.training.checkpoints import KeepCheckpoints, WholeFiles, read_training_state, start_from
+from vidtok.training.data import build_data
+from vidtok.training.errors import TrainingError
+from vidtok.training.folder import latest_folder, new_folder, write_config
+from vidtok.training.losses import Objective
+from vidtok.training.media import ShowReconstructions
+from vidtok.training.module import TrainingModule
+from vidtok.training.objective_config import ObjectiveConfig
+from vidtok.training.run_settings import RunSettings
+from vidtok.training.settings import TrainingSettings, refuse_unknown
+from vidtok.zoo.published import ConfigSource, RunConfig, read_configs
+from vidtok.zoo.run import is_run, run_checkpoint, run_config
+from vidtok.zoo.targets import look_up
+
+log = logging.getLogger(__name__)
+
+_LOSS = "model.params.loss_config"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to do."""
+
+    config: RunConfig
+    folder: Path
+    resume_from: Path | None
+
+
+def run(arguments: TrainArguments) -> Path:
+    """Train as `arguments` say, and return the run's folder.
+
+    Raises:
+        VidTokError: the configuration, the data or a checkpoint cannot be used, or training had to stop.
+        KeyboardInterrupt: it was interrupted, and has written a checkpoint.
+    """
+    plan = plan_run(arguments)
+    raw = plan.config.raw
+    settings, running = TrainingSettings.from_raw(raw), RunSettings.from_raw(raw)
+    rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+    _quieten()
+    _set_tf32(arguments.enable_tf32)
+    seed_everything(running.seed + (rank if arguments.seed_rank else 0), verbose=False)
+    module = build_module(plan.config, settings, running)
+    if settings.ckpt_path is not None and plan.resume_from is None:
+        start_from(module, settings.ckpt_path, settings.ignore_keys)
+        if module.model_ema is not None:
+            module.model_ema.reset()
+    data = build_data(raw["data"], seed=running.seed)
+    if rank == 0:
+        write_config(plan.folder, raw)
+        log.info("run folder %s", plan.folder)
+    checkpoints = KeepCheckpoints(plan.folder / "checkpoints", running.checkpoints, settings.monitor, settings.mode)
+    stop = StopOnSignal(checkpoints)
+    trainer = _trainer(plan, running, checkpoints, stop, _logger(arguments, plan))
+    if arguments.train:
+        _fit(trainer, module, data, plan.resume_from, stop)
+    if not arguments.no_test and data.config.test is not None:
+        trainer.test(module, data, ckpt_path=None if arguments.train else plan.resume_from, verbose=rank == 0)
+    return plan.folder
+
+
+def plan_run(arguments: TrainArguments) -> Plan:
+    """The configuration of the run, its folder, and the checkpoint that it goes on from, if any."""
+    folder, resume_from = _resumed(arguments)
+    sources: list[ConfigSource] = [*arguments.base]
+    if folder is not None and not sources:
+        sources = [run_config(folder)]
+    if not sources:
+        raise ConfigError(
+            "no configuration is given; expected --base CONFIG.yaml, or --resume with the folder of a run"
+        )
+    if folder is None and arguments.checkpoint_auto_resume and resume_from is None:
+        folder = latest_folder(arguments)
+        if folder is not None:
+            resume_from = run_checkpoint(folder)
+            log.info("going on with the run in %s (--checkpoint_auto_resume false starts another)", folder)
+    config = read_configs(sources, arguments.overrides)
+    _take_in(config.raw, arguments)
+    return Plan(config, folder or new_folder(arguments), resume_from)
+
+
+def build_module(config: RunConfig, settings: TrainingSettings, running: RunSettings) -> TrainingModule:
+    """The module to train, with fresh weights. Raises `ConfigError`, or `LPIPSWeightsError` if LPIPS lacks weights."""
+    return TrainingModule(
+        VideoAutoencoder(config.model),
+        Objective(_objective_config(config.raw["model"]["params"])),
+        settings,
+        learning_rate=settings.base_learning_rate * (_scale(config.raw, running) if running.scale_lr else 1),
+        accumulate=running.accumulate,
+        clip_norm=running.clip_norm,
+        seed=running.seed,
+    )
+
+
+def _objective_config(params: Mapping[str, Any]) -> ObjectiveConfig:
+    section = params.get("loss_config")
+    if section is None or look_up(section, "objective", _LOSS).kind == "none":
+        raise ConfigError(
+            f"{_LOSS} asks for no objective; expected one to train with: "
+            "target: vidtok.modules.losses.GeneralLPIPSWithDiscriminator"
+        )
+    refuse_unknown(section, ("target", "params"), _LOSS)
+    try:
+        return ObjectiveConfig.from_dict(section.get("params") or {})
+    except ConfigError as error:
+        raise ConfigError(f"{_LOSS}.params: {error}") from error
+
+
+def _resumed(arguments: TrainArguments) -> tuple[Path | None, Path | None]:
+    """The folder of the run to go on in, and the checkpoint to go on from, as far as the arguments name them."""
+    if arguments.resume and arguments.resume_from_checkpoint:
+        raise ConfigError("--resume and --resume_from_checkpoint are both given; expected one of them")
+    if arguments.resume_from_checkpoint:
+        return None, _existing(Path(arguments.resume_from_checkpoint).expanduser())
+    if not arguments.resume:
+        return None, None
+    path = Path(arguments.resume).expanduser()
+    if path.is_dir():
+        if not is_run(path):
+            raise CheckpointError(f"{path} is not the folder of a run; expected one with configs/ and checkpoints/")
+        return path, run_checkpoint(path)
+    folder = _existing(path).parent.parent
+    if not is_run(folder):
+        raise CheckpointError(
+            f"{path} is not in the checkpoints/ of a run's folder; to go on from it in a new folder, give it as "
+            "--resume_from_checkpoint"
+        )
+    return folder, path
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise CheckpointError(
+            f"the checkpoint {path} does not exist; expected the folder of a run, or a .ckpt file in it"
+        )
+    return path
+
+
+def _take_in(raw: dict[str, Any], arguments: TrainArguments) -> None:
+    """Put into the configuration what the arguments say of the run, so that a resumed run knows it."""
+    section = raw.setdefault("lightning", {})
+    if not isinstance(section, dict):
+        raise ConfigError(f"lightning is {section!r}; expected a mapping")
+    trainer = section.get("trainer") or {}
+    if not isinstance(trainer, dict):
+        raise ConfigError(f"lightning.trainer is {trainer!r}; expected a mapping")
+    section["trainer"] = {**trainer, **arguments.trainer}
+    if arguments.seed is not None:
+        section["seed"] = arguments.seed
+    if arguments.scale_lr:
+        section["scale_lr"] = True
+    if "data" not in raw:
+        raise ConfigError("data is missing; expected a section that says what to train on")
+
+
+def _scale(raw: Mapping[str, Any], running: RunSettings) -> int:
+    """Clips of all devices to one optimisation."""
+    batch: int = raw["data"]["params"]["batch_size"]
+    return running.accumulate * running.processes * batch
+
+
+def _trainer(
+    plan: Plan, running: RunSettings, checkpoints: KeepCheckpoints, stop: StopOnSignal, logger: Logger
+) -> Trainer:
+    callbacks: list[Callback] = [PlaceInData()]
+    if running.media is not None:
+        callbacks.append(ShowReconstructions(plan.folder, running.media))
+    if running.trainer.get("enable_progress_bar", True):
+        callbacks.append(RunProgress())
+    if running.trainer.get("enable_checkpointing", True):
+        callbacks.append(checkpoints)
+    callbacks.append(stop)
+    defaults = {"use_distributed_sampler": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    try:
+        return Trainer(
+            **{**defaults, **running.trainer},
+            strategy=_strategy(running),
+            logger=logger,
+            callbacks=callbacks,
+            plugins=[WholeFiles()],
+        )
+    except (ValueError, TypeError, RuntimeError) as error:  # Lightning's own checks of its options
+        raise ConfigError(f"Lightning's Trainer refuses its options: {' '.join(str(error).split())}") from error
+
+
+def _strategy(running: RunSettings) -> Any:
+    from lightning.pytorch.strategies import DDPStrategy
+
+    if running.processes == 1:
+        return "auto"
+    # A backward pass is for the generator or for the discriminator: the parameters of the other take no part in it.
+    return DDPStrategy(**{**running.strategy_options, "find_unused_parameters": True})
+
+
+def _fit(
+    trainer: Trainer, module: TrainingModule, data: LightningDataModule, resume_from: Path | None, stop: StopOnSignal
+) -> None:
+    if resume_from is not None:
+        _check_resumable(module, resume_from)
+    try:
+        trainer.fit(module, data, ckpt_path=resume_from)
+    except InterruptedRunError:
+        if stop.signal == signal.SIGTERM:
+            raise SystemExit(143) from None
+        raise KeyboardInterrupt from None
+
+
+def _check_resumable(module: TrainingModule, path: Path) -> None:
+    """`CheckpointError` unless the run's checkpoint in `path` is of this model and objective."""
+    from vidtok.zoo.checkpoint import check_fit
+
+    check_fit(module.state_dict(), read_training_state(path)["state_dict"], str(path))
+
+
+def _logger(arguments: TrainArguments, plan: Plan) -> Logger:
+    try:
+        if not arguments.wandb:
+            return TensorBoardLogger(plan.folder, name="", version="tensorboard")
+        return _wandb_logger(arguments, plan)
+    except ModuleNotFoundError as error:
+        name, extra = ("Weights & Biases", "wandb") if arguments.wandb else ("TensorBoard", "train")
+        raise TrainingError(f"{name} is not installed: `pip install 'vidtok[{extra}]'`") from error
+
+
+def _wandb_logger(arguments: TrainArguments, plan: Plan) -> Logger:
+    from lightning.pytorch.loggers import WandbLogger
+
+    if arguments.wandb_key:
+        os.environ["WANDB_API_KEY"] = arguments.wandb_key
+    run_id = arguments.wandb_id
+    if run_id is None and arguments.wandb_auto_resume:
+        # The folder's name is the run's id, so that a run that goes on in its folder goes on there too.
+        run_id = re.sub(r"[^\w.-]", "-", plan.folder.name)
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    return WandbLogger(
+        name=plan.folder.name,
+        save_dir=plan.folder,
+        project=arguments.wandb_project,
+        entity=arguments.wandb_entity,
+        id=run_id,
+        resume="allow",
+    )
+
+
+def _set_tf32(allowed: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+def _quieten() -> None:
+    """Let this package's messages through, and of Lightning's only warnings."""
+    logging.getLogger("vidtok").setLevel(logging.INFO)
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,177 @@
+"""How to train: what a configuration says beside the model itself, as frozen, validated values."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from vidtok.errors import ConfigError
+from vidtok.zoo.suggest import near
+from vidtok.zoo.targets import look_up
+
+Decay = Literal["none", "linear", "cosine"]
+
+_PARAMS = "model.params"
+_OPTIMIZER = f"{_PARAMS}.optimizer_config"
+_OPTIMIZER_OPTIONS = ("betas", "eps", "weight_decay", "amsgrad", "foreach", "fused")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningRateSchedule:
+    """The learning rate as a function of the batches done, as a factor of its full value.
+
+    It rises linearly over `warmup_steps`, then stays, or falls to `final` of its full value at `decay_steps`, along a
+    line or half a cosine. Steps are optimisations of the generator.
+    """
+
+    warmup_steps: int = 0
+    decay: Decay = "none"
+    decay_steps: int | None = None
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        place = f"{_PARAMS}.lr_schedule"
+        _require(_is_whole(self.warmup_steps), f"{place}.warmup_steps", self.warmup_steps, "a whole number of steps")
+        _require(self.decay in get_args(Decay), f"{place}.decay", self.decay, " or ".join(get_args(Decay)))
+        _require(_is_number(self.final, 0, 1), f"{place}.final", self.final, "a share from 0 to 1")
+        if self.decay != "none":
+            _require(
+                _is_whole(self.decay_steps, 1) and (self.decay_steps or 0) > self.warmup_steps,
+                f"{place}.decay_steps", self.decay_steps, "the step at which the decay ends, after the warm-up",
+            )  # fmt: skip
+
+    def factor(self, step: int) -> float:
+        """The factor at `step`, counted from 0."""
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        if self.decay == "none" or self.decay_steps is None:
+            return 1.0
+        done = min(1.0, (step - self.warmup_steps) / (self.decay_steps - self.warmup_steps))
+        left = 1 - done if self.decay == "linear" else (1 + math.cos(math.pi * done)) / 2
+        return self.final + (1 - self.final) * left
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """What the model's section says about training. Values out of range raise `ConfigError`."""
+
+    base_learning_rate: float
+    optimizer: Literal["adam", "adamw"] = "adam"
+    optimizer_options: Mapping[str, Any] = field(default_factory=dict)
+    lr_g_factor: float = 1.0
+    """Factor of the generator's learning rate over the discriminator's."""
+    schedule: LearningRateSchedule = field(default_factory=LearningRateSchedule)
+    ema_decay: float | None = None
+    """Decay of the weights' moving averages; None: none are kept."""
+    monitor: str | None = "val/rec_loss"
+    mode: Literal["min", "max"] = "min"
+    """Whether the best checkpoints are those of the smallest or of the largest `monitor`."""
+    ckpt_path: str | None = None
+    ignore_keys: tuple[str, ...] = ()
+    """Prefixes of the weights that are not taken from `ckpt_path`."""
+    fix_encoder: bool = False
+    fix_decoder: bool = False
+    compile_model: bool = False
+
+    def __post_init__(self) -> None:
+        rate = self.base_learning_rate
+        _require(_is_number(rate, 0) and rate > 0, "model.base_learning_rate", rate, "a number above 0, such as 1.0e-5")
+        _require(_is_number(self.lr_g_factor, 0), f"{_PARAMS}.lr_g_factor", self.lr_g_factor, "a number of at least 0")
+        if self.ema_decay is not None:
+            _require(
+                _is_number(self.ema_decay, 0) and self.ema_decay < 1,
+                f"{_PARAMS}.ema_decay", self.ema_decay, "a number from 0 to less than 1, such as 0.999, or null",
+            )  # fmt: skip
+        _require(
+            self.monitor is None or isinstance(self.monitor, str), f"{_PARAMS}.monitor", self.monitor, "a metric's name"
+        )
+        _require(self.mode in ("min", "max"), f"{_PARAMS}.mode", self.mode, "min or max")
+        _require(
+            all(isinstance(key, str) for key in self.ignore_keys),
+            f"{_PARAMS}.ignore_keys", list(self.ignore_keys), "a list of prefixes of names, such as [decoder]",
+        )  # fmt: skip
+        _require(isinstance(self.compile_model, bool), f"{_PARAMS}.compile_model", self.compile_model, "true or false")
+        if self.fix_encoder and self.fix_decoder:
+            raise ConfigError("fix_encoder and fix_decoder are both true; expected one part at least left to train")
+
+    @classmethod
+    def from_raw(cls, raw: Mapping[str, Any]) -> TrainingSettings:
+        """The settings in the sections `raw` of a configuration that `read_config` has read."""
+        params = raw["model"]["params"]
+        network = {**(params["encoder_config"].get("params") or {}), **(params["decoder_config"].get("params") or {})}
+        optimizer, options = _optimizer(params.get("optimizer_config"))
+        if raw["model"].get("base_learning_rate") is None:
+            raise ConfigError("model.base_learning_rate is missing; training needs it, such as 1.0e-5")
+        chosen = {
+            key: params[key]
+            for key in ("lr_g_factor", "ema_decay", "monitor", "mode", "ckpt_path", "compile_model")
+            if key in params
+        }
+        ignored = params.get("ignore_keys") or []
+        _require(isinstance(ignored, list), f"{_PARAMS}.ignore_keys", ignored, "a list of prefixes of names")
+        if chosen.get("ckpt_path") == "???":
+            chosen["ckpt_path"] = None
+        return cls(
+            base_learning_rate=raw["model"]["base_learning_rate"],
+            optimizer=optimizer,
+            optimizer_options=options,
+            schedule=build(LearningRateSchedule, params.get("lr_schedule") or {}, f"{_PARAMS}.lr_schedule"),
+            ignore_keys=tuple(ignored),
+            fix_encoder=bool(network.get("fix_encoder", False)),
+            fix_decoder=bool(network.get("fix_decoder", False)),
+            **chosen,
+        )
+
+
+def build(cls: type[Any], values: object, place: str) -> Any:
+    """The dataclass `cls` of `values`; unknown keys raise `ConfigError` with their place and near matches."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{place} is {values!r}; expected a mapping")
+    known = [f.name for f in dataclasses.fields(cls)]
+    refuse_unknown(values, known, place)
+    return cls(**values)
+
+
+def refuse_unknown(values: Mapping[str, Any], known: list[str] | tuple[str, ...], place: str) -> None:
+    """`ConfigError` for a key of `values` that is not `known`."""
+    for key in values:
+        if key not in known:
+            raise ConfigError(
+                f"{place}.{key} is not known{near(key, known) or '; expected some of ' + ', '.join(known)}"
+            )
+
+
+def _optimizer(section: Mapping[str, Any] | None) -> tuple[Literal["adam", "adamw"], dict[str, Any]]:
+    if section is None:
+        return "adam", {}
+    kind = look_up(section, "optimizer", _OPTIMIZER).kind
+    refuse_unknown(section, ("target", "params"), _OPTIMIZER)
+    options = dict(section.get("params") or {})
+    refuse_unknown(options, _OPTIMIZER_OPTIONS, f"{_OPTIMIZER}.params")
+    if "betas" in options:
+        betas = options["betas"]
+        _require(
+            isinstance(betas, list | tuple) and len(betas) == 2 and all(_is_number(b, 0) and b < 1 for b in betas),
+            f"{_OPTIMIZER}.params.betas", betas, "two numbers from 0 to less than 1, such as [0.9, 0.999]",
+        )  # fmt: skip
+        options["betas"] = tuple(betas)
+    for key, least in (("eps", 0.0), ("weight_decay", 0.0)):
+        if key in options:
+            _require(_is_number(options[key], least), f"{_OPTIMIZER}.params.{key}", options[key], "a number from 0 up")
+    return ("adamw" if kind == "adamw" else "adam"), options
+
+
+def _require(holds: bool, name: str, value: object, expected: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name} is {value!r}; expected {expected}")
+
+
+def _is_number(value: object, least: float = -math.inf, most: float = math.inf) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_whole(value: object, least: int = 0) -> bool:
+    return isinstance(value, int) and _is_number(value, least)

@@ -1,0 +1,50 @@
+"""Folders that training has written: the run's configuration and its checkpoints."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from vidtok.errors import CheckpointError
+
+LAST = "last.ckpt"
+_STEP = re.compile(r"step=(\d+)\.ckpt")
+_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d_(?=.)")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether `folder` is that of a run: it has `configs/` and `checkpoints/`."""
+    return (folder / "configs").is_dir() and (folder / "checkpoints").is_dir()
+
+
+def run_config(folder: Path) -> Path:
+    """The configuration of the run's last start. `CheckpointError` if there is none."""
+    configs = sorted((folder / "configs").glob("*.y*ml"))
+    if not configs:
+        raise CheckpointError(f"{folder} has no YAML file in configs/; expected the folder of a training run")
+    return configs[-1]
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """What the run would go on from: `last.ckpt`, else the checkpoint of most steps; None if there is none."""
+    checkpoints = folder / "checkpoints"
+    if (checkpoints / LAST).is_file():
+        return checkpoints / LAST
+    steps = [(int(match[1]), path) for path in checkpoints.glob("step=*.ckpt") if (match := _STEP.fullmatch(path.name))]
+    return max(steps)[1] if steps else None
+
+
+def run_checkpoint(folder: Path) -> Path:
+    """`newest_checkpoint`, or a `CheckpointError` if there is none."""
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint is None:
+        raise CheckpointError(
+            f"{folder}/checkpoints has no last.ckpt and no step=*.ckpt: the run has not come to its first checkpoint "
+            "(lightning.modelcheckpoint.params.every_n_train_steps), or they were removed"
+        )
+    return checkpoint
+
+
+def run_model_name(folder: Path) -> str:
+    """The run's name: that of its folder without the date."""
+    return _DATE.sub("", folder.resolve().name)
