@@ -20,6 +20,7 @@ from vidtok.zoo.folder import read_folder, save_folder
 from vidtok.zoo.hub import resolve_hub_repo
 from vidtok.zoo.published import read_config
 from vidtok.zoo.registry import entry, fetch_weights, models
+from vidtok.zoo.run import is_run, run_checkpoint, run_config, run_model_name
 from vidtok.zoo.suggest import near
 
 if TYPE_CHECKING:
@@ -162,8 +163,8 @@ def load(
 
     Args:
         source: the name of a model of the family (`vidtok models` lists them; weights come from the package, the
-            Hub's cache or the Hub), a YAML file of the published schema, a folder that `save_pretrained` wrote, or a
-            Hub repository `owner/name` of such a folder.
+            Hub's cache or the Hub), a YAML file of the published schema, a folder that `save_pretrained` wrote, the
+            folder of a training run, whose newest checkpoint is taken, or a Hub repository `owner/name`.
         checkpoint: weights to use, `.safetensors`, `.ckpt` or `.pt`, instead of those that `source` leads to.
         device: where to put the model; None: the CPU.
         dtype: of its weights and of what it computes, whatever they were saved in; None: float32.
@@ -194,6 +195,10 @@ def _resolve(
     if text in models():
         weights = Path(checkpoint) if checkpoint is not None else fetch_weights(entry(text))
         return read_config(text).model, text, weights
+    if path.is_dir() and is_run(path):
+        run = read_config(run_config(path))
+        weights = Path(checkpoint) if checkpoint is not None else run_checkpoint(path)
+        return run.model, run_model_name(path), weights
     if path.is_dir():
         config, name, weights = read_folder(path)
     elif path.suffix.lower() in (".yaml", ".yml"):

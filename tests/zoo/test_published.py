@@ -196,9 +196,9 @@ def test_show_gives_the_whole_file_which_reads_as_the_name_does(tmp_path: Path) 
 
 def test_what_has_no_effect_is_said(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="vidtok"):
-        read_config(NAME, [f"{NETWORK}.resolution=256", "model.params.compile_model=true"])
+        read_config(NAME, [f"{NETWORK}.resolution=256", "model.params.use_tiling=true"])
     assert "model.params.encoder_config.params.resolution has no effect here" in caplog.text
-    assert "model.params.compile_model has no effect here" in caplog.text
+    assert "model.params.use_tiling has no effect here" in caplog.text
     caplog.clear()
     read_config(NAME)
     assert not caplog.records

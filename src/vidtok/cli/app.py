@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import vidtok
-from vidtok.cli import example, models, reconstruct
+from vidtok.cli import example, export, models, reconstruct, train
 from vidtok.cli.guard import guarded
 
 app = typer.Typer(
@@ -40,6 +40,8 @@ def _root(
 app.command("reconstruct")(reconstruct.reconstruct)
 app.add_typer(models.app, name="models")
 app.command("example")(example.example)
+app.command("train", context_settings=train.SETTINGS)(train.train)
+app.command("export")(export.export)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

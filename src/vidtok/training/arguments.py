@@ -23,6 +23,10 @@ TRAINER_OPTIONS = (
 """Options of Lightning's Trainer that are plain values, as `--option value` or under `lightning.trainer`."""
 
 
+_PUBLISHED = "main.py"
+"""The published command, whose configurations all stand behind `--base`."""
+
+
 @dataclass(kw_only=True)
 class TrainArguments:
     """What a run was asked for; the defaults are the published ones."""
@@ -54,10 +58,10 @@ class TrainArguments:
     wandb_auto_resume: bool = True
 
 
-def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = "main.py") -> TrainArguments:
+def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = _PUBLISHED) -> TrainArguments:
     """The arguments in `argv`; ends the process on `--help` and on options that are not known.
 
-    Under another `prog` than `main.py`, configurations may stand without `--base` in front.
+    Under another `prog`, configurations may stand without `--base` in front.
     """
     parser = _parser(prog)
     known, rest = parser.parse_known_args(argv)
@@ -68,7 +72,7 @@ def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = "main.py")
         key, separator, _ = word.removeprefix("--").partition("=")
         if separator and "." in key and not key.startswith("-"):
             overrides.append(word)
-        elif not word.startswith("-") and prog != "main.py":
+        elif not word.startswith("-") and prog != _PUBLISHED:
             base.append(word)
         elif separator:
             parser.error(f"{word} is neither an option nor an override such as model.base_learning_rate=1e-4")
@@ -94,6 +98,7 @@ def _plain(key: str, value: str) -> Any:
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
+        usage=f"{prog} {'-b CONFIG' if prog == _PUBLISHED else 'CONFIG'}... [options] [section.key=value ...]",
         description="Train a model. Configurations are merged from left to right; section.key=value goes over them.",
         allow_abbrev=False,
     )

@@ -71,7 +71,7 @@ def run(arguments: TrainArguments) -> Path:
         write_config(plan.folder, raw)
         log.info("run folder %s", plan.folder)
     checkpoints = KeepCheckpoints(plan.folder / "checkpoints", running.checkpoints, settings.monitor, settings.mode)
-    stop = StopOnSignal(checkpoints)
+    stop = StopOnSignal(checkpoints if running.keeps_checkpoints else None)
     trainer = _trainer(plan, running, checkpoints, stop, _logger(arguments, plan))
     if arguments.train:
         _fit(trainer, module, data, plan.resume_from, stop)
@@ -188,7 +188,7 @@ def _trainer(
         callbacks.append(ShowReconstructions(plan.folder, running.media))
     if running.trainer.get("enable_progress_bar", True):
         callbacks.append(RunProgress())
-    if running.trainer.get("enable_checkpointing", True):
+    if running.keeps_checkpoints:
         callbacks.append(checkpoints)
     callbacks.append(stop)
     defaults = {"use_distributed_sampler": False, "enable_model_summary": False, "num_sanity_val_steps": 0}

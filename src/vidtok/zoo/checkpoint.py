@@ -44,19 +44,17 @@ def read_checkpoint(path: str | PathLike[str], *, ema: bool = False, objective: 
     Raises `CheckpointError` if the file is missing, damaged, of another kind or holds pickled code, which is never run.
     """
     path = Path(path)
-    head = _head(path)
-    if head[8:9] == b"{":
-        state = _load_safetensors(path)
-    elif head.startswith(_ZIP):
-        state = _state_dict(_load_torch(path), path)
-    else:
-        raise CheckpointError(f"{path} is not a checkpoint{_kind(head)}; expected a .safetensors or .ckpt file")
-    state = {_plain_name(name): value for name, value in state.items()}
+    state = _whole_state(path)
     averages = {name: value for name, value in state.items() if name.startswith(_EMA)}
     state = {name: value for name, value in state.items() if not name.startswith(_EMA)}
     if ema:
         state = _averaged(state, averages, path)
     return {name: value for name, value in state.items() if objective or not name.startswith(_NOT_OURS)}
+
+
+def holds_averages(path: str | PathLike[str]) -> bool:
+    """Whether the checkpoint holds moving averages (`model_ema.*`). `CheckpointError` as for `read_checkpoint`."""
+    return any(name.startswith(_EMA) for name in _whole_state(Path(path)))
 
 
 def read_content(path: str | PathLike[str]) -> dict[str, Any]:
@@ -112,6 +110,18 @@ def _check_finite(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source
             f"{source} holds NaN, infinity or values beyond {dtype} in {_some(bad, _NAMED)}; "
             "the training that wrote it had diverged, or the file is damaged"
         )
+
+
+def _whole_state(path: Path) -> dict[str, Tensor]:
+    """All the weights in a checkpoint."""
+    head = _head(path)
+    if head[8:9] == b"{":
+        state = _load_safetensors(path)
+    elif head.startswith(_ZIP):
+        state = _state_dict(_load_torch(path), path)
+    else:
+        raise CheckpointError(f"{path} is not a checkpoint{_kind(head)}; expected a .safetensors or .ckpt file")
+    return {_plain_name(name): value for name, value in state.items()}
 
 
 def _head(path: Path) -> bytes:

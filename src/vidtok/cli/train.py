@@ -1,0 +1,15 @@
+"""`vidtok train`: the published training command, with the configurations as plain arguments."""
+
+from __future__ import annotations
+
+import typer
+
+SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+"""All arguments go on to the parser that `main.py` has too."""
+
+
+def train(context: typer.Context) -> None:
+    """Train a model: vidtok train CONFIG... [OPTIONS] [section.key=value ...]; --help lists all options."""
+    from vidtok.training.entry import train as start
+
+    start(context.args, prog="vidtok train")
