@@ -12,7 +12,7 @@ from tests.video.test_video_reader import FAST, FORMATS
 from tests.video.video_files import SIZE, make_video, number_of, numbered
 
 from vidtok.errors import VideoError
-from vidtok.video import DamagedVideoError, MediaSlice, VideoReader, VideoWriter, clip, read_clip, source
+from vidtok.video import DamagedVideoError, MediaSlice, VideoWriter, clip, read_clip, source
 from vidtok.video.container import open_container, video_stream
 
 

@@ -65,8 +65,10 @@ class VideoSource:
                     start_frame=config.start_index,
                     threads=1,
                 )
-            except (VideoError, OSError) as error:
-                failures.append(Failure(item, str(self.videos[item]), str(error)))
+            except VideoError as error:
+                failures.append(Failure(item, str(error)))
+            except OSError as error:  # the file system's, such as a network drive that does not answer
+                failures.append(Failure(item, f"{self.videos[item]}: {error.strerror or error}"))
             unreadable.add(item)
             if len(unreadable) == min(_ATTEMPTS, len(self.videos)):
                 return None

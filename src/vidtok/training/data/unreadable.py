@@ -20,8 +20,8 @@ class Failure(NamedTuple):
     """A video that could not be read."""
 
     item: int
-    name: str
     reason: str
+    """What is wrong, beginning with which video it is."""
 
 
 class Unreadable:
@@ -50,7 +50,7 @@ class Unreadable:
         for failure in loaded.failures:
             if failure.item not in self.failures:
                 self.failures[failure.item] = failure
-                log.warning("%s is left out, another video is taken: %s", failure.name, failure.reason)
+                log.warning("another video is taken, since one cannot be read: %s", failure.reason)
         base = min(self.count, max(len(self._tried), _ENOUGH_TO_JUDGE))
         if loaded.batch is None or len(self.failures) > self.max_share * base:
             raise DataError(self._message())
@@ -58,7 +58,7 @@ class Unreadable:
 
     def _message(self) -> str:
         listed = list(self.failures.values())
-        lines = [f"  {failure.name}: {failure.reason}" for failure in listed[:_SHOWN]]
+        lines = [f"  {failure.reason}" for failure in listed[:_SHOWN]]
         if len(listed) > _SHOWN:
             lines.append(f"  and {len(listed) - _SHOWN} more, named in the log")
         return (
