@@ -23,7 +23,10 @@ _LINE_SECONDS = 30.0
 """Time between lines where there is no terminal to draw a bar on."""
 _AVERAGED = 50
 """Batches whose time the speed is averaged over."""
-_SHOWN = ("train/rec_loss", "train/total_loss", "val/psnr", "val_ema/psnr")
+_SHOWN = ("train/rec_loss", "train/total_loss")
+_VALIDATED = tuple(
+    f"{split}/{name}" for split in ("val", "val_ema") for name in ("rec_loss", "psnr", "ssim", "codebook_use")
+)
 
 
 class PlaceInData(Callback):
@@ -122,7 +125,7 @@ class RunProgress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._last_line = time.perf_counter()
-        if self._enabled and sys.stderr.isatty():
+        if self._enabled and trainer.is_global_zero and sys.stderr.isatty():
             self._start_bar(trainer)
 
     def on_train_batch_end(
@@ -130,7 +133,7 @@ class RunProgress(ProgressBar):
     ) -> None:
         self._speed.count(len(batch["video"]) * trainer.world_size)
         module.log("clips_per_second", self._speed.clips_per_second, rank_zero_only=True)
-        if not self._enabled:
+        if not self._enabled or not trainer.is_global_zero:
             return
         if self._bar is not None:
             self._bar.update(self._task, completed=trainer.global_step, figures=self._figures(trainer))
@@ -141,10 +144,10 @@ class RunProgress(ProgressBar):
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         self._speed.pause()
-        figures = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val")}
-        if self._enabled and figures:
-            text = "  ".join(f"{key} {value:.4g}" for key, value in figures.items())
-            log.info("step %d  %s", trainer.global_step, text)
+        metrics = trainer.callback_metrics
+        figures = [f"{name} {float(metrics[name]):.4g}" for name in _VALIDATED if name in metrics]
+        if self._enabled and trainer.is_global_zero and figures:
+            log.info("step %d  %s", trainer.global_step, "  ".join(figures))
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         self._stop_bar()

@@ -128,12 +128,6 @@ class KeepCheckpoints(Checkpoint):
             return
         score = trainer.callback_metrics.get(self.monitor or "")
         if score is None:
-            if self.monitor:
-                known = ", ".join(sorted(key for key in trainer.callback_metrics if key.startswith("val")))
-                raise TrainingError(
-                    f"model.params.monitor is {self.monitor}, which validation does not give; expected one of {known}, "
-                    "or null"
-                )
             return
         self._keep_if_best(trainer, float(score))
 

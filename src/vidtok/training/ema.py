@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from vidtok.training.sharding import local
+
 _SLOWEST_START = 10
 """The n-th update moves the average by at least 9 / (10 + n), so that it soon forgets the initial weights."""
 
@@ -40,20 +42,20 @@ class MovingAverages(nn.Module):
         self._count += 1
         self.num_updates += 1
         share = 1 - min(self._limit, (1 + self._count) / (_SLOWEST_START + self._count))
-        torch._foreach_lerp_(self._averages(), [p.detach() for p in self._parameters_by_name.values()], share)
+        torch._foreach_lerp_(self._averages(), self._values(), share)
 
     @torch.no_grad()
     def reset(self) -> None:
         """Start anew from the parameters' present values."""
         self._count = 0
         self.num_updates.zero_()
-        torch._foreach_copy_(self._averages(), [p.detach() for p in self._parameters_by_name.values()])
+        torch._foreach_copy_(self._averages(), self._values())
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Inside, the parameters have the averages' values."""
         with torch.no_grad():
-            parameters = [p.detach() for p in self._parameters_by_name.values()]
+            parameters = self._values()
             before = [p.clone() for p in parameters]
             torch._foreach_copy_(parameters, self._averages())
         try:
@@ -63,7 +65,10 @@ class MovingAverages(nn.Module):
                 torch._foreach_copy_(parameters, before)
 
     def _averages(self) -> list[Tensor]:
-        return [self.get_buffer(name) for name in self._parameters_by_name]
+        return [local(self.get_buffer(name)) for name in self._parameters_by_name]
+
+    def _values(self) -> list[Tensor]:
+        return [local(parameter.detach()) for parameter in self._parameters_by_name.values()]
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from vidtok.errors import ConfigError
+from vidtok.errors import ConfigError, VideoError
 from vidtok.training.settings import build
+from vidtok.video import VideoWriter, to_uint8
 
 log = logging.getLogger(__name__)
 
@@ -107,16 +108,14 @@ class ShowReconstructions(Callback):
         sheet = torch.cat([strip[:, i] for i in chosen], dim=2)
         self._write(sheet[:, None], self.folder / "images" / split / f"{name}.png")
         for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image(f"{split}/reconstruction", [(sheet + 1) / 2], step=trainer.global_step)
-            elif isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(f"{split}/reconstruction", (sheet + 1) / 2, trainer.global_step)
+            key, step = f"{split}/reconstruction", trainer.global_step
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(key, to_uint8(sheet[:, None])[0], step, dataformats="HWC")
+            elif isinstance(logger, WandbLogger):
+                logger.log_image(key, [to_uint8(sheet[:, None])[0]], step=step)
 
     def _write(self, video: Tensor, path: Path) -> None:
         """Write `video` (3, T, H, W) in -1..1; where it cannot be written, training goes on."""
-        from vidtok.errors import VideoError
-        from vidtok.video import VideoWriter, to_uint8
-
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with VideoWriter(path, self.settings.fps) as writer:

@@ -17,8 +17,8 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from vidtok.metrics.image import psnr, ssim
 from vidtok.models.autoencoder import VideoAutoencoder
@@ -28,6 +28,7 @@ from vidtok.training.errors import TrainingError
 from vidtok.training.losses import Log, Objective
 from vidtok.training.optimization import clip_gradients, make_optimizer
 from vidtok.training.settings import TrainingSettings
+from vidtok.training.sharding import average_gradients, reshard, shard, synchronize
 
 _SMALLEST_FOR_SSIM = 11
 _STEPS_PER_BATCH = 2
@@ -71,8 +72,7 @@ class TrainingModule(LightningModule):
             part.requires_grad_(not frozen)
         if not objective.config.is_adversarial:
             objective.discriminator.requires_grad_(False)
-        if settings.ema_decay is not None:
-            self.model_ema = MovingAverages(self._trained_weights(), settings.ema_decay)
+        self._make_averages()
         if settings.compile_model:
             self.encoder.compile()
             self.decoder.compile()
@@ -85,6 +85,21 @@ class TrainingModule(LightningModule):
         return cast(VideoAutoencoder, self.__dict__["model"])
 
     @property
+    def validation_metrics(self) -> list[str]:
+        """The names under which validation logs its figures, such as `val/rec_loss`."""
+        names = ["rec_loss", "nll_loss", "total_loss", "logvar", "psnr", "ssim"]
+        if self.model.regularization.discrete:
+            names += ["codebook_use", "codebook_perplexity"]
+        elif "kl_loss" in self.loss.config.regularization_weights:
+            names.append("kl_loss")
+        if self.loss.config.perceptual_weight:
+            names.append("p_loss")
+        if self.loss.config.is_adversarial:
+            names += ["g_loss", "disc_loss", "logits_real", "logits_fake"]
+        splits = ["val"] if self.model_ema is None else ["val", "val_ema"]
+        return [f"{split}/{name}" for split in splits for name in names]
+
+    @property
     def batches_done(self) -> int:
         """Optimisations of the generator so far."""
         return int(self.global_step) // (2 if self.loss.config.is_adversarial else 1)
@@ -93,6 +108,15 @@ class TrainingModule(LightningModule):
     def is_mid_accumulation(self) -> bool:
         """Whether gradients are held that no step has been made with."""
         return self._accumulated > 0
+
+    def configure_model(self) -> None:
+        """Shards the model where the strategy asks for it."""
+        mesh = self.device_mesh
+        if mesh is None or isinstance(self.encoder, FSDPModule):
+            return
+        for part, keep in ((self.encoder, ()), (self.decoder, tuple(self.decoder.conv_out.parameters()))):
+            shard(part, mesh["data_parallel"], keep)
+        self._make_averages()
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         rate = self.learning_rate
@@ -135,21 +159,15 @@ class TrainingModule(LightningModule):
         self._accumulated += 1
         if is_last:
             log |= self._step(step, batch)
-        self.log_dict(log, batch_size=len(video))
+        self.log_dict(self._telling(log), batch_size=len(video))
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Losses and figures of a batch under `val/`, and under `val_ema/` those of the moving averages."""
-        self._evaluate(batch["video"], "val")
-        if self.model_ema is not None:
-            with self.model_ema.applied():
-                self._evaluate(batch["video"], "val_ema")
+        self._evaluate_both(batch["video"], "val")
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """As `validation_step`, under `test/` and `test_ema/`."""
-        self._evaluate(batch["video"], "test")
-        if self.model_ema is not None:
-            with self.model_ema.applied():
-                self._evaluate(batch["video"], "test_ema")
+        self._evaluate_both(batch["video"], "test")
 
     def on_validation_epoch_end(self) -> None:
         self._log_codebook_use()
@@ -170,6 +188,10 @@ class TrainingModule(LightningModule):
             if parameter.requires_grad
         ]
 
+    def _make_averages(self) -> None:
+        if self.settings.ema_decay is not None:
+            self.model_ema = MovingAverages(self._trained_weights(), self.settings.ema_decay)
+
     def _last_layer(self) -> Tensor:
         return next(p for name, p in self.decoder.conv_out.named_parameters() if name.endswith("weight"))
 
@@ -182,32 +204,31 @@ class TrainingModule(LightningModule):
 
     def _backward(self, loss: Tensor, is_last: bool) -> None:
         """Add to the gradients; ranks are averaged once, with the last batch of an accumulation."""
+        for part in (self.encoder, self.decoder):
+            synchronize(part, is_last)
         block = None if is_last else getattr(self.trainer.strategy, "block_backward_sync", None)
         with contextlib.nullcontext() if block is None else block():
             self.manual_backward(loss)
 
     def _step(self, step: int, batch: dict[str, Any]) -> Log:
         """One step of each optimiser."""
-        log: Log = {}
-        optimizers = cast(list[LightningOptimizer], self.optimizers(use_pl_optimizer=True))
-        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        found = self.optimizers()
+        optimizers = found if isinstance(found, list) else [found]
         factor = self.settings.schedule.factor(step)
+        log: Log = {}
         for optimizer, part in zip(optimizers, ("generator", "discriminator"), strict=False):
             rate = self.learning_rate * factor * (self.settings.lr_g_factor if part == "generator" else 1.0)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            if scaler is not None:
-                scaler.unscale_(optimizer.optimizer)
-            norm = clip_gradients((p for group in optimizer.param_groups for p in group["params"]), self.clip_norm)
-            if scaler is None:
-                self._require_finite(norm, f"the norm of the {part}'s gradient", batch)
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            if isinstance(self.encoder, FSDPModule):
+                average_gradients(parameters)
+            norm = clip_gradients(parameters, self.clip_norm)
+            self._require_finite(norm, f"the norm of the {part}'s gradient", batch)
             optimizer.step()
             optimizer.zero_grad()
-            log[f"train/grad_norm_{part}"] = norm.detach()
+            log[f"train/grad_norm_{part}"] = norm
             log[f"lr/{part}"] = torch.tensor(rate)
-        if scaler is not None:
-            scaler.update()
         if self.model_ema is not None:
             self.model_ema.update()
         self._accumulated = 0
@@ -229,6 +250,21 @@ class TrainingModule(LightningModule):
                 "checkpoint is kept: look at those files, or resume from it with a lower model.base_learning_rate"
             )
 
+    def _evaluate_both(self, video: Tensor, split: str) -> None:
+        """Evaluate the weights, and then their moving averages."""
+        self._evaluate(video, split)
+        if self.model_ema is not None:
+            try:
+                with self.model_ema.applied():
+                    self._reshard()
+                    self._evaluate(video, f"{split}_ema")
+            finally:
+                self._reshard()
+
+    def _reshard(self) -> None:
+        for part in (self.encoder, self.decoder):
+            reshard(part)
+
     @torch.no_grad()
     def _evaluate(self, video: Tensor, split: str) -> None:
         _, reconstruction, reg_log = self.model(video, sample=False, step=self.batches_done)
@@ -242,7 +278,16 @@ class TrainingModule(LightningModule):
             log[f"{split}/ssim"] = ssim(shown, video).mean()
         if "indices" in reg_log:
             self._count_codes(reg_log["indices"], split)
-        self.log_dict(log, on_step=False, on_epoch=True, batch_size=len(video), sync_dist=True)
+        self.log_dict(self._telling(log), on_step=False, on_epoch=True, batch_size=len(video), sync_dist=True)
+
+    def _telling(self, log: Log) -> Log:
+        """`log` without what is always zero."""
+        idle: set[str] = set()
+        if not self.loss.config.is_adversarial:
+            idle |= {"g_loss", "d_weight", "disc_factor"}
+        if not self.loss.config.perceptual_weight:
+            idle |= {"p_loss"}
+        return {name: value for name, value in log.items() if name.rpartition("/")[2] not in idle}
 
     def _count_codes(self, indices: Tensor, split: str) -> None:
         if split not in self._codes_used:

@@ -1,13 +1,15 @@
-"""Optimisers and the clipping of gradients."""
+"""Optimisers and the clipping of gradients, of whole and of sharded parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from vidtok.training.settings import TrainingSettings
+from vidtok.training.sharding import is_sharded, local
 
 
 def make_optimizer(
@@ -15,16 +17,28 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimiser that `settings` ask for."""
     kind: type[torch.optim.Adam] = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(list(parameters), lr=learning_rate, **settings.optimizer_options)
+    parameters = list(parameters)
+    # Many tensors are updated at once, for which they must be of one kind.
+    groups = [[p for p in parameters if is_sharded(p) == sharded] for sharded in (False, True)]
+    return kind([{"params": group} for group in groups if group], lr=learning_rate, **settings.optimizer_options)
 
 
 @torch.no_grad()
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float | None) -> Tensor:
-    """Scale the gradients down to a joint norm of at most `max_norm` and return the norm they had."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if not gradients:
+    """Scale the gradients down to a joint norm of at most `max_norm` and return the norm they had, over all shards."""
+    with_gradients = [p for p in parameters if p.grad is not None]
+    if not with_gradients:
         return torch.zeros(())
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)).float())
+    gradients = [local(p.grad) for p in with_gradients if p.grad is not None]
+    squares = torch.stack(torch._foreach_norm(gradients)).float() ** 2
+    total = squares.sum()
+    sharded = [is_sharded(p) for p in with_gradients]
+    if any(sharded):
+        mask = torch.tensor(sharded, device=squares.device)
+        of_shards = squares[mask].sum()
+        dist.all_reduce(of_shards)
+        total = squares[~mask].sum() + of_shards
+    norm: Tensor = total.sqrt()
     if max_norm is not None:
         torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm

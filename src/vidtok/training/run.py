@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,25 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 
 from vidtok.errors import CheckpointError, ConfigError
 from vidtok.models.autoencoder import VideoAutoencoder
 from vidtok.training.arguments import TrainArguments
-from vidtok.training.callbacks import InterruptedRunError, PlaceInData, RunProgress, StopOnSignal
-from vidtok.training.checkpoints import KeepCheckpoints, WholeFiles, read_training_state, start_from
+from vidtok.training.callbacks import InterruptedRunError, StopOnSignal
+from vidtok.training.checkpoints import read_training_state, start_from
 from vidtok.training.data import build_data
-from vidtok.training.errors import TrainingError
 from vidtok.training.folder import latest_folder, new_folder, write_config
 from vidtok.training.losses import Objective
-from vidtok.training.media import ShowReconstructions
 from vidtok.training.module import TrainingModule
 from vidtok.training.objective_config import ObjectiveConfig
 from vidtok.training.run_settings import RunSettings
 from vidtok.training.settings import TrainingSettings, refuse_unknown
+from vidtok.training.trainer import make_logger, make_trainer, quieten
 from vidtok.zoo.published import ConfigSource, RunConfig, read_configs
 from vidtok.zoo.run import is_run, run_checkpoint, run_config
+from vidtok.zoo.suggest import near
 from vidtok.zoo.targets import look_up
 
 log = logging.getLogger(__name__)
@@ -58,7 +56,7 @@ def run(arguments: TrainArguments) -> Path:
     raw = plan.config.raw
     settings, running = TrainingSettings.from_raw(raw), RunSettings.from_raw(raw)
     rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
-    _quieten()
+    quieten()
     _set_tf32(arguments.enable_tf32)
     seed_everything(running.seed + (rank if arguments.seed_rank else 0), verbose=False)
     module = build_module(plan.config, settings, running)
@@ -66,13 +64,18 @@ def run(arguments: TrainArguments) -> Path:
         start_from(module, settings.ckpt_path, settings.ignore_keys)
         if module.model_ema is not None:
             module.model_ema.reset()
+    if settings.monitor is not None and settings.monitor not in module.validation_metrics:
+        known = module.validation_metrics
+        raise ConfigError(
+            f"model.params.monitor is {settings.monitor}, which validation does not give"
+            f"{near(settings.monitor, known)}; expected null, or one of {', '.join(known)}"
+        )
     data = build_data(raw["data"], seed=running.seed)
     if rank == 0:
         write_config(plan.folder, raw)
         log.info("run folder %s", plan.folder)
-    checkpoints = KeepCheckpoints(plan.folder / "checkpoints", running.checkpoints, settings.monitor, settings.mode)
-    stop = StopOnSignal(checkpoints if running.keeps_checkpoints else None)
-    trainer = _trainer(plan, running, checkpoints, stop, _logger(arguments, plan))
+    logger = make_logger(arguments, plan.folder)
+    trainer, stop = make_trainer(plan.folder, running, settings, logger, module.loss.config.is_adversarial)
     if arguments.train:
         _fit(trainer, module, data, plan.resume_from, stop)
     if not arguments.no_test and data.config.test is not None:
@@ -180,39 +183,6 @@ def _scale(raw: Mapping[str, Any], running: RunSettings) -> int:
     return running.accumulate * running.processes * batch
 
 
-def _trainer(
-    plan: Plan, running: RunSettings, checkpoints: KeepCheckpoints, stop: StopOnSignal, logger: Logger
-) -> Trainer:
-    callbacks: list[Callback] = [PlaceInData()]
-    if running.media is not None:
-        callbacks.append(ShowReconstructions(plan.folder, running.media))
-    if running.trainer.get("enable_progress_bar", True):
-        callbacks.append(RunProgress())
-    if running.keeps_checkpoints:
-        callbacks.append(checkpoints)
-    callbacks.append(stop)
-    defaults = {"use_distributed_sampler": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    try:
-        return Trainer(
-            **{**defaults, **running.trainer},
-            strategy=_strategy(running),
-            logger=logger,
-            callbacks=callbacks,
-            plugins=[WholeFiles()],
-        )
-    except (ValueError, TypeError, RuntimeError) as error:  # Lightning's own checks of its options
-        raise ConfigError(f"Lightning's Trainer refuses its options: {' '.join(str(error).split())}") from error
-
-
-def _strategy(running: RunSettings) -> Any:
-    from lightning.pytorch.strategies import DDPStrategy
-
-    if running.processes == 1:
-        return "auto"
-    # A backward pass is for the generator or for the discriminator: the parameters of the other take no part in it.
-    return DDPStrategy(**{**running.strategy_options, "find_unused_parameters": True})
-
-
 def _fit(
     trainer: Trainer, module: TrainingModule, data: LightningDataModule, resume_from: Path | None, stop: StopOnSignal
 ) -> None:
@@ -233,43 +203,6 @@ def _check_resumable(module: TrainingModule, path: Path) -> None:
     check_fit(module.state_dict(), read_training_state(path)["state_dict"], str(path))
 
 
-def _logger(arguments: TrainArguments, plan: Plan) -> Logger:
-    try:
-        if not arguments.wandb:
-            return TensorBoardLogger(plan.folder, name="", version="tensorboard")
-        return _wandb_logger(arguments, plan)
-    except ModuleNotFoundError as error:
-        name, extra = ("Weights & Biases", "wandb") if arguments.wandb else ("TensorBoard", "train")
-        raise TrainingError(f"{name} is not installed: `pip install 'vidtok[{extra}]'`") from error
-
-
-def _wandb_logger(arguments: TrainArguments, plan: Plan) -> Logger:
-    from lightning.pytorch.loggers import WandbLogger
-
-    if arguments.wandb_key:
-        os.environ["WANDB_API_KEY"] = arguments.wandb_key
-    run_id = arguments.wandb_id
-    if run_id is None and arguments.wandb_auto_resume:
-        # The folder's name is the run's id, so that a run that goes on in its folder goes on there too.
-        run_id = re.sub(r"[^\w.-]", "-", plan.folder.name)
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    return WandbLogger(
-        name=plan.folder.name,
-        save_dir=plan.folder,
-        project=arguments.wandb_project,
-        entity=arguments.wandb_entity,
-        id=run_id,
-        resume="allow",
-    )
-
-
 def _set_tf32(allowed: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
-
-
-def _quieten() -> None:
-    """Let this package's messages through, and of Lightning's only warnings."""
-    logging.getLogger("vidtok").setLevel(logging.INFO)
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)

@@ -66,6 +66,11 @@ class RunSettings:
         )  # fmt: skip
         if trainer.pop("gradient_clip_algorithm", "norm") not in ("norm", None):
             raise ConfigError(f"{_PLACE}.trainer.gradient_clip_algorithm: gradients are clipped by their norm alone")
+        if str(trainer.get("precision", "")).startswith("16"):
+            raise ConfigError(
+                f"{_PLACE}.trainer.precision is {trainer['precision']}: half precision cannot hold this objective's "
+                "gradients; expected bf16-mixed, or 32-true where the device has no bfloat16"
+            )
         chosen = trainer.pop("strategy", None)
         kind, options = _strategy(section, chosen)
         callbacks = _mapping(section, "callbacks", _PLACE)

@@ -1,0 +1,110 @@
+"""Lightning's Trainer, set up for a run: strategy, callbacks, loggers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+
+from vidtok.errors import ConfigError
+from vidtok.training.arguments import TrainArguments
+from vidtok.training.callbacks import PlaceInData, RunProgress, StopOnSignal
+from vidtok.training.checkpoints import KeepCheckpoints, WholeFiles
+from vidtok.training.errors import TrainingError
+from vidtok.training.media import ShowReconstructions
+from vidtok.training.run_settings import RunSettings
+from vidtok.training.settings import TrainingSettings
+from vidtok.training.sharding import FullyShardedStrategy
+
+_IDLE_WARNINGS = (
+    ".*isinstance.treespec, LeafSpec.*",
+    ".*is smaller than the logging interval.*",
+    ".*returned a view tensor.*",
+    ".*does not have many workers.*",
+)
+
+
+def make_trainer(
+    folder: Path, running: RunSettings, settings: TrainingSettings, logger: Logger, adversarial: bool
+) -> tuple[Trainer, StopOnSignal]:
+    """The trainer of the run in `folder`, and its callback that knows whether the run was interrupted.
+
+    Raises `ConfigError` if Lightning refuses its options.
+    """
+    checkpoints = KeepCheckpoints(folder / "checkpoints", running.checkpoints, settings.monitor, settings.mode)
+    stop = StopOnSignal(checkpoints if running.keeps_checkpoints else None)
+    callbacks: list[Callback] = [PlaceInData()]
+    if running.media is not None:
+        callbacks.append(ShowReconstructions(folder, running.media))
+    if running.trainer.get("enable_progress_bar", True):
+        callbacks.append(RunProgress())
+    if running.keeps_checkpoints:
+        callbacks.append(checkpoints)
+    defaults = {"use_distributed_sampler": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    try:
+        trainer = Trainer(
+            **{**defaults, **running.trainer},
+            strategy=_strategy(running, adversarial),
+            logger=logger,
+            callbacks=[*callbacks, stop],
+            plugins=[WholeFiles()],
+        )
+    except (ValueError, TypeError, RuntimeError) as error:  # Lightning's own checks of its options
+        raise ConfigError(f"Lightning's Trainer refuses its options: {' '.join(str(error).split())}") from error
+    return trainer, stop
+
+
+def make_logger(arguments: TrainArguments, folder: Path) -> Logger:
+    """TensorBoard's, or that of Weights & Biases if asked for; both write below the run's `folder`."""
+    try:
+        if not arguments.wandb:
+            return TensorBoardLogger(folder, name="", version="tensorboard")
+        return _wandb_logger(arguments, folder)
+    except ModuleNotFoundError as error:
+        name, extra = ("Weights & Biases", "wandb") if arguments.wandb else ("TensorBoard", "train")
+        raise TrainingError(f"{name} is not installed: `pip install 'vidtok[{extra}]'`") from error
+
+
+def _wandb_logger(arguments: TrainArguments, folder: Path) -> Logger:
+    from lightning.pytorch.loggers import WandbLogger
+
+    if arguments.wandb_key:
+        os.environ["WANDB_API_KEY"] = arguments.wandb_key
+    run_id = arguments.wandb_id
+    if run_id is None and arguments.wandb_auto_resume:
+        # The folder's name is the run's id, so that a run that goes on in its folder goes on there too.
+        run_id = re.sub(r"[^\w.-]", "-", folder.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    return WandbLogger(
+        name=folder.name,
+        save_dir=folder,
+        project=arguments.wandb_project,
+        entity=arguments.wandb_entity,
+        id=run_id,
+        resume="allow",
+    )
+
+
+def quieten() -> None:
+    """Let this package's messages through, and of Lightning's and PyTorch's what a user can act on."""
+    for message in _IDLE_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("vidtok").setLevel(logging.INFO)
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _strategy(running: RunSettings, adversarial: bool) -> Any:
+    if running.processes == 1:
+        return "auto"
+    if running.strategy == "fsdp":
+        return FullyShardedStrategy(running.processes)
+    # A backward pass is for the generator or for the discriminator: the parameters of the other take no part in it.
+    return DDPStrategy(**{**running.strategy_options, "find_unused_parameters": adversarial})
