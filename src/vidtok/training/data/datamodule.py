@@ -29,9 +29,6 @@ class DataModule(LightningDataModule):
     `train_dataloader()` starts after the last marked batch, whatever workers had loaded beyond it, and the state, which
     Lightning keeps in its checkpoints, brings that place back. Which clips a batch is made of, and where they start,
     depends on the seed, the epoch, the rank, the number of ranks and the batch size alone.
-
-    Raises:
-        ConfigError: `seed` is not a whole number of at least 0.
     """
 
     def __init__(self, config: DataConfig, *, seed: int) -> None:
