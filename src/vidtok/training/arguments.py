@@ -105,7 +105,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("-b", "--base", nargs="*", action="append", metavar="CONFIG", help="YAML files, or names of models")
     add("-l", "--logdir", default="logs", help="where the runs' folders go (default: logs)")
-    add("-n", "--name", nargs="?", const="", default="", help="the run's name (default: that of the first CONFIG)")
+    add("-n", "--name", nargs="?", const="", default="", help="the run's name (default: after CONFIG)")
     add("-f", "--postfix", default="", help="is put behind the name")
     add("-p", "--project", default="", help="a folder below LOGDIR, new or not, for this run's folder")
     add("--no_date", **_flag(), help="leave the date out of the folder's name")

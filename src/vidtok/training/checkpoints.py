@@ -23,7 +23,9 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from vidtok.errors import CheckpointError, ConfigError
 from vidtok.training.errors import TrainingError
 from vidtok.zoo.checkpoint import copy_state, read_checkpoint, read_content
-from vidtok.zoo.run import LAST
+from vidtok.zoo.folder import read_folder
+from vidtok.zoo.registry import entry, fetch_weights, models
+from vidtok.zoo.run import LAST, is_run, run_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,12 +188,26 @@ def link(source: Path, target: Path) -> None:
         aside.unlink(missing_ok=True)
 
 
-def start_from(module: torch.nn.Module, path: str | Path, ignore_keys: tuple[str, ...]) -> None:
-    """Give the training module the weights in `path`, but those whose names begin with one of `ignore_keys`.
+def weights_of(source: str) -> Path:
+    """The file of weights that `source` leads to: a model's name, a run's folder, a saved model's folder, or a file.
+
+    Raises `CheckpointError` if there is none, or if those of a model cannot be fetched.
+    """
+    path = Path(source).expanduser()
+    if source in models():
+        return fetch_weights(entry(source))
+    if path.is_dir():
+        return run_checkpoint(path) if is_run(path) else read_folder(path)[2]
+    return path
+
+
+def start_from(module: torch.nn.Module, source: str, ignore_keys: tuple[str, ...]) -> None:
+    """Give the training module the weights of `source`, but those whose names begin with one of `ignore_keys`.
 
     The model's weights must all be there. Those of the objective are taken where the checkpoint has them. Raises
     `CheckpointError` that lists what does not fit.
     """
+    path = weights_of(source)
     state = read_checkpoint(path, objective=True)
     kept = {name: value for name, value in state.items() if not name.startswith(ignore_keys)}
     if ignore_keys and len(kept) == len(state):

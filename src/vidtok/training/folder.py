@@ -28,22 +28,24 @@ _SHARED = "VIDTOK_RUN_FOLDER"
 
 
 def run_name(arguments: TrainArguments) -> str:
-    """The run's name: as given, else after the first configuration."""
-    name = arguments.name
-    if not name:
-        path = Path(arguments.base[0])
-        parents = path.parts[:-1]
-        if not arguments.legacy_naming and "configs" in parents:
-            below = parents[len(parents) - parents[::-1].index("configs") :]
-            name = "-".join([*below, path.stem])
-        else:
-            name = path.stem if path.suffix.lower() in (".yaml", ".yml") else path.name
+    """The run's name: as given, else after its configurations."""
+    name = arguments.name or "-".join(_config_name(base, arguments.legacy_naming) for base in arguments.base)
     return name + arguments.postfix
+
+
+def _config_name(base: str, legacy: bool) -> str:
+    """The name of the configuration `base`, a file or a model's name, with its folders below `configs/`."""
+    path = Path(base)
+    stem = path.stem if path.suffix.lower() in (".yaml", ".yml") else path.name
+    parents = path.parts[:-1]
+    if legacy or "configs" not in parents:
+        return stem
+    return "-".join([*parents[len(parents) - parents[::-1].index("configs") :], stem])
 
 
 def new_folder(arguments: TrainArguments) -> Path:
     """The path of a new run's folder, which this does not make; processes of one run agree on it."""
-    if _SHARED in os.environ:
+    if os.environ.get("LOCAL_RANK", "0") != "0" and _SHARED in os.environ:
         return Path(os.environ[_SHARED])
     name = run_name(arguments)
     if "/" in name or os.sep in name:

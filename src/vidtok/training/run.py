@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def run(arguments: TrainArguments) -> Path:
 def plan_run(arguments: TrainArguments) -> Plan:
     """The configuration of the run, its folder, and the checkpoint that it goes on from, if any."""
     folder, resume_from = _resumed(arguments)
-    sources: list[ConfigSource] = [*arguments.base]
+    sources: list[ConfigSource] = [_recipe(base) or base for base in arguments.base]
     if folder is not None and not sources:
         sources = [run_config(folder)]
     if not sources:
@@ -101,6 +102,12 @@ def plan_run(arguments: TrainArguments) -> Plan:
     config = read_configs(sources, arguments.overrides)
     _take_in(config.raw, arguments)
     return Plan(config, folder or new_folder(arguments), resume_from)
+
+
+def _recipe(name: str) -> Path | None:
+    """The configuration that this package has for training under `name`, such as `stage_one`, unless it is a file."""
+    path = Path(str(files("vidtok"))) / "configs" / "training" / f"{name}.yaml"
+    return path if path.is_file() and not Path(name).exists() else None
 
 
 def build_module(config: RunConfig, settings: TrainingSettings, running: RunSettings) -> TrainingModule:

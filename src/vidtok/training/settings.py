@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from vidtok.errors import ConfigError
+from vidtok.zoo.schema import NOT_GIVEN
 from vidtok.zoo.suggest import near
 from vidtok.zoo.targets import look_up
 
@@ -112,8 +113,11 @@ class TrainingSettings:
         }
         ignored = params.get("ignore_keys") or []
         _require(isinstance(ignored, list), f"{_PARAMS}.ignore_keys", ignored, "a list of prefixes of names")
-        if chosen.get("ckpt_path") == "???":
-            chosen["ckpt_path"] = None
+        if chosen.get("ckpt_path") == NOT_GIVEN:
+            raise ConfigError(
+                f"{_PARAMS}.ckpt_path is not given; expected what to start from: a checkpoint, a run's folder or a "
+                "model's name; or null, to start from nothing"
+            )
         return cls(
             base_learning_rate=raw["model"]["base_learning_rate"],
             optimizer=optimizer,

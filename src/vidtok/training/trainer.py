@@ -28,6 +28,8 @@ _IDLE_WARNINGS = (
     ".*is smaller than the logging interval.*",
     ".*returned a view tensor.*",
     ".*does not have many workers.*",
+    ".*_get_pg_default_device.*",
+    ".*Multiple backends are registered.*",
 )
 
 
@@ -50,7 +52,7 @@ def make_trainer(
     defaults = {"use_distributed_sampler": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
     try:
         trainer = Trainer(
-            **{**defaults, **running.trainer},
+            **{**defaults, **running.trainer, **_launched()},
             strategy=_strategy(running, adversarial),
             logger=logger,
             callbacks=[*callbacks, stop],
@@ -99,6 +101,14 @@ def quieten() -> None:
     logging.getLogger("vidtok").setLevel(logging.INFO)
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _launched() -> dict[str, int]:
+    """Devices and nodes as torchrun has started processes for, if it has."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return {}
+    on_node = int(os.environ["LOCAL_WORLD_SIZE"])
+    return {"devices": on_node, "num_nodes": int(os.environ["WORLD_SIZE"]) // on_node}
 
 
 def _strategy(running: RunSettings, adversarial: bool) -> Any:
