@@ -97,6 +97,17 @@ def test_one_override_turns_any_configuration_synthetic():
     assert (config.train.count, config.train.clips.max_speed, config.train.device) == (500, 4, "auto")
 
 
+def test_null_takes_back_what_a_base_gives():
+    raw = section(data_frac=None, clips_per_epoch=None, max_speed=None, start_index=None)
+    assert DataConfig.from_section(raw) == DataConfig.from_section(section())
+    raw["params"]["train"] = {"target": SYNTHETIC, "params": {"data_frac": None, "data_dir": None, "max_speed": None}}
+    train = DataConfig.from_section(raw).train
+    assert isinstance(train, SyntheticClipsConfig)
+    assert train.clips == SyntheticConfig()
+    with pytest.raises(ConfigError, match=r"params\.data_dirs is not known"):
+        DataConfig.from_section(section(data_dirs=None))
+
+
 def test_start_index_may_stand_in_either_place():
     for raw in (section(start_index=5), with_value("params.train.params.video_params.start_index", 5)):
         train = DataConfig.from_section(raw).train

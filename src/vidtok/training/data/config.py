@@ -31,7 +31,7 @@ _VIDEOS_KEYS = (
 )  # fmt: skip
 _SYNTHETIC_SHAPE = {"frames": "sample_num_frames", "height": "input_height", "width": "input_width"}
 _SYNTHETIC_KNOBS = tuple(f.name for f in dataclasses.fields(SyntheticConfig) if f.name not in _SYNTHETIC_SHAPE)
-_SYNTHETIC_OWN = ("clips_per_epoch", "seed", "device")
+_SYNTHETIC_KEYS = ("video_params", "clips_per_epoch", "seed", "device", *_SYNTHETIC_KNOBS, "data_dir", "meta_path")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class DataConfig:
         """The `data` section of a configuration of the published schema, as plain values.
 
         Raises `ConfigError`, naming the key by its whole path, for unknown keys and targets, values out of range, and
-        what must be given and is not (`"???"` counts as not given).
+        what must be given and is not (`"???"` and null count as not given).
         """
         if not isinstance(section, Mapping):
             raise ConfigError(f"data is {section!r}; expected a mapping with target and params")
@@ -137,7 +137,13 @@ def _part(params: Mapping[str, Any], part: Part) -> VideosConfig | SyntheticClip
     place = f"data.params.{part}"
     _refuse_unknown(section, ("target", "params"), place)
     kind = look_up(section, "dataset", place).kind
-    values = {key: value for key, value in _mapping(section, "params", place).items() if value != NOT_GIVEN}
+    # A null takes back what a base gives, even one that is meant for a data set of the other kind.
+    known = {*_VIDEOS_KEYS, *_SYNTHETIC_KEYS}
+    values = {
+        key: value
+        for key, value in _mapping(section, "params", place).items()
+        if value != NOT_GIVEN and not (value is None and key in known)
+    }
     if kind == "synthetic":
         return _synthetic(values, part, f"{place}.params")
     return _videos(values, part, f"{place}.params")
@@ -202,7 +208,7 @@ def _synthetic(values: Mapping[str, Any], part: Part, place: str) -> SyntheticCl
     for key, name in _SYNTHETIC_SHAPE.items():
         if key in values:
             raise ConfigError(f"{place}.{key} is not known; a clip's {key} is {place}.video_params.{name}")
-    _refuse_unknown(values, ("video_params", *_SYNTHETIC_OWN, *_SYNTHETIC_KNOBS, "data_dir", "meta_path"), place)
+    _refuse_unknown(values, _SYNTHETIC_KEYS, place)
     for key in ("data_dir", "meta_path"):
         if values.get(key) is not None:
             raise ConfigError(
