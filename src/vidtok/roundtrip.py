@@ -84,7 +84,8 @@ def continued_clip_pairs(model: Tokenizer, clips: Iterable[Pixels], *, sample: b
     This is `--pad_gen_frames` of the published script: where a clip's first frame would be preceded by copies of itself
     (f is the temporal factor), it is preceded by what the viewer saw last, so that clips join more smoothly.
 
-    `clips` are (T, H, W, 3) uint8 with T = 1 + a multiple of f; `sample` is as for `stream_pairs`. Raises `ValueError` for a non-causal model or another T.
+    `clips` are (T, H, W, 3) uint8 with T = 1 + a multiple of f; `sample` is as for `stream_pairs`. Raises
+    `ValueError` for a non-causal model or another T.
     """
     if not model.is_causal:
         raise ValueError("a non-causal model pads no frames in front, so none can be put there; use clip_pairs")
