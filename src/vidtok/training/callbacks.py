@@ -7,11 +7,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
@@ -39,9 +39,9 @@ class PlaceInData(Callback):
 
 
 class StopOnSignal(Callback):
-    """Ctrl-C and SIGTERM end the run after the batch under way, with a checkpoint; once more, at once.
+    """Inside `listening`, Ctrl-C and SIGTERM end training after the batch under way, with a checkpoint.
 
-    After the run, `signal` is what was received, or None.
+    The end is an `InterruptedRunError`; `signal` is what was received. A second signal does what it did before.
     """
 
     def __init__(self, checkpoints: KeepCheckpoints | None) -> None:
@@ -49,20 +49,24 @@ class StopOnSignal(Callback):
         self._before: dict[signal.Signals, Any] = {}
         self.signal: signal.Signals | None = None
 
-    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Around the trainer's work; afterwards signals do what they did before."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._receive)
+            self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            self._restore()
+            self._before = {}
 
-    def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        self._restore()
-
-    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        self._restore()
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        # Only now, for Lightning has handlers of its own, which it sets up before.
+        for number in self._before:
+            signal.signal(number, self._receive)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        received = torch.tensor(self.signal is not None)
-        stop = bool(trainer.strategy.reduce_boolean_decision(bool(received), all=False))
+        stop = bool(trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False))
         if stop and not getattr(module, "is_mid_accumulation", False):
             if self._checkpoints is not None:
                 path = self._checkpoints.save_now(trainer)
@@ -76,8 +80,7 @@ class StopOnSignal(Callback):
         log.info("stopping after this batch; once more to stop at once")
 
     def _restore(self) -> None:
-        while self._before:
-            number, handler = self._before.popitem()
+        for number, handler in self._before.items():
             signal.signal(number, handler)
 
 

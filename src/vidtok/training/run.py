@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 
 from vidtok.errors import CheckpointError, ConfigError
@@ -53,11 +54,11 @@ def run(arguments: TrainArguments) -> Path:
         VidTokError: the configuration, the data or a checkpoint cannot be used, or training had to stop.
         KeyboardInterrupt: it was interrupted, and has written a checkpoint.
     """
+    rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+    quieten(rank)
     plan = plan_run(arguments)
     raw = plan.config.raw
     settings, running = TrainingSettings.from_raw(raw), RunSettings.from_raw(raw)
-    rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
-    quieten()
     _set_tf32(arguments.enable_tf32)
     seed_everything(running.seed + (rank if arguments.seed_rank else 0), verbose=False)
     module = build_module(plan.config, settings, running)
@@ -65,12 +66,7 @@ def run(arguments: TrainArguments) -> Path:
         start_from(module, settings.ckpt_path, settings.ignore_keys)
         if module.model_ema is not None:
             module.model_ema.reset()
-    if settings.monitor is not None and settings.monitor not in module.validation_metrics:
-        known = module.validation_metrics
-        raise ConfigError(
-            f"model.params.monitor is {settings.monitor}, which validation does not give"
-            f"{near(settings.monitor, known)}; expected null, or one of {', '.join(known)}"
-        )
+    _check_monitor(settings.monitor, module.validation_metrics)
     data = build_data(raw["data"], seed=running.seed)
     if rank == 0:
         write_config(plan.folder, raw)
@@ -137,6 +133,14 @@ def _objective_config(params: Mapping[str, Any]) -> ObjectiveConfig:
         raise ConfigError(f"{_LOSS}.params: {error}") from error
 
 
+def _check_monitor(monitor: str | None, known: list[str]) -> None:
+    if monitor is not None and monitor not in known:
+        raise ConfigError(
+            f"model.params.monitor is {monitor}, which validation does not give{near(monitor, known)}; "
+            f"expected null, or one of {', '.join(known)}"
+        )
+
+
 def _resumed(arguments: TrainArguments) -> tuple[Path | None, Path | None]:
     """The folder of the run to go on in, and the checkpoint to go on from, as far as the arguments name them."""
     if arguments.resume and arguments.resume_from_checkpoint:
@@ -196,11 +200,14 @@ def _fit(
     if resume_from is not None:
         _check_resumable(module, resume_from)
     try:
-        trainer.fit(module, data, ckpt_path=resume_from)
+        with stop.listening():
+            trainer.fit(module, data, ckpt_path=resume_from)
     except InterruptedRunError:
         if stop.signal == signal.SIGTERM:
             raise SystemExit(143) from None
         raise KeyboardInterrupt from None
+    except MisconfigurationException as error:
+        raise ConfigError(f"Lightning refuses to train so: {' '.join(str(error).split())}") from error
 
 
 def _check_resumable(module: TrainingModule, path: Path) -> None:

@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
@@ -49,16 +50,21 @@ def make_trainer(
         callbacks.append(RunProgress())
     if running.keeps_checkpoints:
         callbacks.append(checkpoints)
-    defaults = {"use_distributed_sampler": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    options = {**_defaults(running), **running.trainer, **_launched()}
     try:
         trainer = Trainer(
-            **{**defaults, **running.trainer, **_launched()},
+            **options,
             strategy=_strategy(running, adversarial),
             logger=logger,
             callbacks=[*callbacks, stop],
             plugins=[WholeFiles()],
         )
-    except (ValueError, TypeError, RuntimeError) as error:  # Lightning's own checks of its options
+    except (
+        ValueError,
+        TypeError,
+        RuntimeError,
+        MisconfigurationException,
+    ) as error:  # Lightning's own checks of its options
         raise ConfigError(f"Lightning's Trainer refuses its options: {' '.join(str(error).split())}") from error
     return trainer, stop
 
@@ -94,13 +100,21 @@ def _wandb_logger(arguments: TrainArguments, folder: Path) -> Logger:
     )
 
 
-def quieten() -> None:
-    """Let this package's messages through, and of Lightning's and PyTorch's what a user can act on."""
+def quieten(rank: int) -> None:
+    """Let the first process's messages through, and of Lightning's and PyTorch's what a user can act on."""
     for message in _IDLE_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("vidtok").setLevel(logging.INFO)
+    logging.getLogger("vidtok").setLevel(logging.INFO if rank == 0 else logging.WARNING)
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _defaults(running: RunSettings) -> dict[str, Any]:
+    """Options of the trainer where nothing else is said."""
+    options = {"use_distributed_sampler": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    interval = running.trainer.get("val_check_interval")
+    # A number of batches is meant over epochs, however short they are.
+    return {**options, "check_val_every_n_epoch": None} if type(interval) is int else options
 
 
 def _launched() -> dict[str, int]:
