@@ -140,9 +140,15 @@ class _Coder(nn.Module):
         """`module` on `x`, recomputed in the backward pass if the config says so; nothing on no frames."""
         if not x.shape[1]:
             return x
-        if self.config.use_checkpoint and torch.is_grad_enabled():
-            return cast(Tensor, checkpoint(module, x, state, use_reentrant=False))
-        return cast(Tensor, module(x, state))
+        if not (self.config.use_checkpoint and torch.is_grad_enabled()):
+            return cast(Tensor, module(x, state))
+        # The stream has moved on by the time of recomputing, which is to start from where it stood here.
+        before, current = state.copy(), [state]
+
+        def run(x: Tensor) -> Tensor:
+            return cast(Tensor, module(x, current.pop() if current else before.copy()))
+
+        return cast(Tensor, checkpoint(run, x, use_reentrant=False))
 
     def _run_level(self, level: nn.Module, temporal: nn.Module, x: Tensor, state: StreamState) -> Tensor:
         """The residual blocks of a level: by turns one inside the frames and one over time."""
