@@ -74,21 +74,20 @@ def test_an_avi_that_breaks_off_is_told(tmp_path, share):
         read_video(cut(path, share, tmp_path / "cut.avi"))
 
 
-def test_flipped_bits_are_told(tmp_path):
+def test_damage_in_the_middle_is_told(tmp_path):
+    """A stretch of some frames' length: H.264 has no checksums, so a single bit may make another valid stream."""
     rng = np.random.default_rng(1)
     noise = rng.integers(-9, 9, (40, 96, 160, 3))
     frames = [np.clip(smooth(i, (96, 160)) + noise[i], 0, 255).astype(np.uint8) for i in range(40)]
-    path = make_video(tmp_path / "whole.mkv", frames)
-    data = path.read_bytes()
-    for attempt in range(10):
-        damaged = bytearray(data)
-        for position in rng.integers(len(data) * 2 // 5, len(data) * 4 // 5, 3):
-            damaged[position] ^= 1 << int(rng.integers(8))
-        path = tmp_path / f"rot{attempt}.mkv"
-        path.write_bytes(damaged)
+    whole = make_video(tmp_path / "whole.mkv", frames).read_bytes()
+    damaged = tmp_path / "damaged.mkv"
+    for position in rng.integers(len(whole) * 2 // 5, len(whole) * 3 // 5, 10):
+        data = bytearray(whole)
+        data[position : position + len(data) // 10] = b"\xff" * (len(data) // 10)
+        damaged.write_bytes(data)
         with pytest.raises(DamagedVideoError, match=r"is cut off or damaged: .* could be decoded"):
-            read_video(path)
-        used = read_video(path, allow_truncated=True)
+            read_video(damaged)
+        used = read_video(damaged, allow_truncated=True)
         assert 0 < len(used) < 40
 
 
