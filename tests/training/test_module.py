@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -84,9 +83,8 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
+def _quiet() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    yield
 
 
 def test_overfits_one_clip() -> None:

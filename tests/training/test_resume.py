@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -138,9 +139,13 @@ def test_best_and_newest_are_kept(tmp_path: Path) -> None:
     assert [name for name in names if not name.startswith("best")] == [
         "last.ckpt", "step=000000006.ckpt", "step=000000008.ckpt",
     ]  # fmt: skip
-    best = last(folder)["callbacks"]["KeepCheckpoints"]["best"]
+    best = json.loads((folder / "checkpoints" / "best.json").read_text())
     assert len(best) == 2
-    assert len([name for name in names if name.startswith("best")]) == 2
+    assert sorted([*best, "best.json"]) == [name for name in names if name.startswith("best")]
+    worse = "model.base_learning_rate=1.0"
+    train(write_config(tmp_path), tmp_path, "--max_steps", "12", "--val_check_interval", "1", worse)
+    kept = json.loads((folder / "checkpoints" / "best.json").read_text())
+    assert best.items() <= kept.items()  # what was best before the resumption still counts
 
 
 def test_best_follow_the_mode() -> None:

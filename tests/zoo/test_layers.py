@@ -25,6 +25,14 @@ def test_a_file_lies_over_its_bases_and_later_bases_over_earlier_ones(tmp_path: 
     assert resolve(read_layers(top), "top") == {"a": 4, "b": {"x": 3, "y": 1, "z": 3}, "c": [9], "d": 3}
 
 
+def test_a_value_can_be_asked_for_anew(tmp_path: Path) -> None:
+    write(tmp_path / "root.yaml", "a: 1\nb: {x: null, y: 1}\n")
+    top = write(tmp_path / "top.yaml", "base: root.yaml\nb:\n  x: ???\n")
+    assert resolve(read_layers(top), "top") == {"a": 1, "b": {"x": "???", "y": 1}}
+    given = merge(read_layers(top), from_overrides(["b.x=2"]), "top")
+    assert resolve(given, "top") == {"a": 1, "b": {"x": 2, "y": 1}}
+
+
 def test_a_models_name_is_a_base(tmp_path: Path) -> None:
     text = f"base: {NAME}\nmodel: {{params: {{encoder_config: {{params: {{ch: 32}}}}}}}}\n"
     run = read_config(write(tmp_path / "small.yaml", text))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +25,7 @@ TRAINER_OPTIONS = (
 """Options of Lightning's Trainer that are plain values, as `--option value` or under `lightning.trainer`."""
 
 
+_OVERRIDE = re.compile(r"(--)?[A-Za-z_]\w*(\.\w+)+=")
 _PUBLISHED = "main.py"
 """The published command, whose configurations all stand behind `--base`."""
 
@@ -64,17 +67,15 @@ def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = _PUBLISHED
     Under another `prog`, configurations may stand without `--base` in front.
     """
     parser = _parser(prog)
-    known, rest = parser.parse_known_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    overrides = [word for word in words if _OVERRIDE.match(word)]
+    known, rest = parser.parse_known_args([word for word in words if not _OVERRIDE.match(word)])
     values = vars(known)
     base = [name for group in values.pop("base") or [] for name in group]
-    overrides: list[str] = []
     for word in rest:
-        key, separator, _ = word.removeprefix("--").partition("=")
-        if separator and "." in key and not key.startswith("-"):
-            overrides.append(word)
-        elif not word.startswith("-") and prog != _PUBLISHED:
+        if not word.startswith("-") and prog != _PUBLISHED:
             base.append(word)
-        elif separator:
+        elif "=" in word:
             parser.error(f"{word} is neither an option nor an override such as model.base_learning_rate=1e-4")
         else:
             parser.error(f"unrecognized argument: {word}")

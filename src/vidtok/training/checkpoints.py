@@ -1,12 +1,13 @@
 """Checkpoints of a run: written whole or not at all, read as data, and named so that they can be found again.
 
 RUN/checkpoints/step=000005000.ckpt     every so many steps
-RUN/checkpoints/best-step=….ckpt        the best few by the monitored metric
+RUN/checkpoints/best-step=….ckpt        the best few by the monitored metric, with their scores in best.json
 RUN/checkpoints/last.ckpt               what a resumed run goes on from
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -26,6 +27,8 @@ from vidtok.zoo.checkpoint import copy_state, read_checkpoint, read_content
 from vidtok.zoo.folder import read_folder
 from vidtok.zoo.registry import entry, fetch_weights, models
 from vidtok.zoo.run import LAST, is_run, run_checkpoint
+
+_BEST = "best.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,17 +105,6 @@ class KeepCheckpoints(Checkpoint):
         self.best: dict[str, float] = {}
         self._saved_at = 0
 
-    @property
-    def state_key(self) -> str:
-        return "KeepCheckpoints"
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": dict(self.best)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        found = {name: score for name, score in state_dict["best"].items() if (self.folder / name).is_file()}
-        self.best = dict(found)
-
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         step, every = trainer.global_step, self.settings.every_n_train_steps
         if step // every > self._saved_at // every and not getattr(module, "is_mid_accumulation", False):
@@ -121,6 +113,7 @@ class KeepCheckpoints(Checkpoint):
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         # Ranks that were started on their own may have named the folder by another second.
         self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
+        self.best = trainer.strategy.broadcast(self._read_best() if trainer.is_global_zero else {})
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._saved_at = trainer.global_step
@@ -168,9 +161,31 @@ class KeepCheckpoints(Checkpoint):
         self.best = kept
         trainer.save_checkpoint(self.folder / name)
         if trainer.is_global_zero:
+            write_whole(self.folder / _BEST, json.dumps(self.best, indent=2) + "\n")
             for other in dropped:
                 (self.folder / other).unlink(missing_ok=True)
         trainer.strategy.barrier("best checkpoint")
+
+    def _read_best(self) -> dict[str, float]:
+        """The scores of the best checkpoints that are there, from before the run was interrupted."""
+        try:
+            scores = json.loads((self.folder / _BEST).read_text(encoding="utf-8"))
+            return {str(name): float(score) for name, score in scores.items() if (self.folder / name).is_file()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file aside and rename it."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def link(source: Path, target: Path) -> None:

@@ -14,7 +14,7 @@ def train(argv: Sequence[str] | None = None, *, prog: str = "main.py") -> None:
     try:
         from vidtok.training.run import run
     except ModuleNotFoundError as error:
-        if error.name not in ("lightning", "pytorch_lightning"):
+        if (error.name or "").partition(".")[0] != "lightning":
             raise
         raise TrainingError(
             "training needs Lightning, which is not installed: `pip install 'vidtok[train]'`"

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 import re
-import uuid
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from vidtok.training.arguments import TrainArguments
+from vidtok.training.checkpoints import write_whole
 from vidtok.training.errors import TrainingError
 from vidtok.zoo.layers import to_yaml
 from vidtok.zoo.run import newest_checkpoint
@@ -74,15 +74,7 @@ def latest_folder(arguments: TrainArguments) -> Path | None:
 def write_config(folder: Path, raw: Mapping[str, Any]) -> Path:
     """Write the configuration `raw` as a new file among those of the run, whole or not at all."""
     path = folder / "configs" / f"{datetime.now():{_DATE}}.yaml"
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(to_yaml(raw), encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be written: {error.strerror or error}; give another --logdir") from error
-    finally:
-        aside.unlink(missing_ok=True)
+    write_whole(path, to_yaml(raw))
     return path
 
 

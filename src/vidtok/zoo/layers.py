@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vidtok.errors import ConfigError
@@ -36,11 +36,22 @@ def read_layers(path: Path) -> DictConfig:
 
 
 def merge(below: DictConfig, above: Mapping[str, Any] | DictConfig, source: str) -> DictConfig:
-    """`above` over `below`: mappings are merged, anything else is replaced."""
+    """`above` over `below`: mappings are merged, anything else is replaced, also by `???`, which asks for a value."""
     try:
-        return cast(DictConfig, OmegaConf.merge(below, above))
+        merged = cast(DictConfig, OmegaConf.merge(below, above))
+        # OmegaConf itself keeps what is below.
+        for key in _missing(OmegaConf.to_container(above) if isinstance(above, DictConfig) else above):
+            OmegaConf.update(merged, key, MISSING)
+        return merged
     except _UNREADABLE as error:
         raise ConfigError(f"{source}: cannot be merged: {_one_line(error)}") from error
+
+
+def _missing(values: Any, place: str = "") -> list[str]:
+    """The dotted keys of all `???` in mappings."""
+    if not isinstance(values, Mapping):
+        return [place] if values == MISSING else []
+    return [found for key, item in values.items() for found in _missing(item, f"{place}.{key}" if place else str(key))]
 
 
 def from_mapping(values: Mapping[str, Any] | DictConfig, source: str) -> DictConfig:
