@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import vidtok
-from vidtok.cli import example, export, models, reconstruct, train
+from vidtok.cli import decode, encode, example, export, info, models, reconstruct, train
 from vidtok.cli.guard import guarded
 
 app = typer.Typer(
@@ -38,6 +38,9 @@ def _root(
 
 
 app.command("reconstruct")(reconstruct.reconstruct)
+app.command("encode")(encode.encode)
+app.command("decode")(decode.decode)
+app.command("info")(info.info)
 app.add_typer(models.app, name="models")
 app.command("example")(example.example)
 app.command("train", context_settings=train.SETTINGS)(train.train)

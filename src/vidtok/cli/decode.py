@@ -1,0 +1,106 @@
+"""`vidtok decode`: a token file to a video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidtok.cli.options import CheckpointOption, DeviceOption, DType, DTypeOption, load_model
+
+if TYPE_CHECKING:
+    from vidtok.tokenizer import Tokenizer
+    from vidtok.transcoding import Decoded
+
+
+def decode(
+    input: Annotated[Path, typer.Argument(help="A token file, which `vidtok encode` has written.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where to write: .mp4, .mov, .mkv; .png for one frame.")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME|YAML|FOLDER|HUB",
+            help="The model that the file was made with, as for `vidtok encode`.",
+            show_default="by the name in the file",
+        ),
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    start: Annotated[
+        str | None,
+        typer.Option(metavar="SECONDS|FRAMEf", help="Where to begin: 2.5, 1:02.5, or a frame, 100f."),
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(metavar="SECONDS|FRAMEf", help="Before what to stop, in the same terms.")
+    ] = None,
+    audio: Annotated[
+        bool,
+        typer.Option("--audio/--no-audio", help="Put the sound that was kept beside the file into a whole video."),
+    ] = True,
+    skip_damaged: Annotated[
+        bool,
+        typer.Option(
+            "--skip-damaged", help="Bridge damaged parts with copies of what came before; use what a cut-off file has."
+        ),
+    ] = False,
+    allow_other_weights: Annotated[
+        bool,
+        typer.Option("--allow-other-weights", help="Decode with other weights than those that the file was made with."),
+    ] = False,
+    device: DeviceOption = None,
+    dtype: DTypeOption = DType.float32,
+    chunk_frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames to compute at a time.", show_default="16, fewer if large")
+    ] = None,
+) -> None:
+    """Decode a token file, or part of it, to a video.
+
+    Frame rate, size and length are those of what was encoded. A part is what decoding the whole gives, computed from
+    no more of the past than the model's layers look back on. A model with other weights than those that the file was
+    made with is refused. An existing OUTPUT is replaced, once the new one is whole.
+    """
+    from vidtok.cli.report import progress_bar
+    from vidtok.transcoding import DecodeJob
+
+    with DecodeJob(
+        input,
+        output,
+        start=start,
+        end=end,
+        chunk_frames=chunk_frames,
+        skip_damaged=skip_damaged,
+        sound=audio,
+    ) as job:
+        name = model if model is not None else _known_model(job.header.model.name, input)
+        tokenizer = load_model(name, checkpoint, device, dtype)
+        with progress_bar("decoding", job.frames) as progress:
+            result = job.run(tokenizer, progress, allow_other=allow_other_weights)
+    typer.echo(_summary(result, tokenizer))
+
+
+def _known_model(name: str, path: Path) -> str:
+    """The model called `name` in a file, if it is one of the family: nothing else that a file names is opened."""
+    from vidtok.tokens import TokenFileError
+    from vidtok.zoo.registry import models
+
+    if name not in models():
+        raise TokenFileError(
+            f"{path} was made with a model called {name}, which is not known by name; give its --model"
+        )
+    return name
+
+
+def _summary(result: Decoded, model: Tokenizer) -> str:
+    rate = "" if result.output.suffix.lower() == ".png" else f", {float(result.fps):.6g} a second"
+    rows = [
+        ("output", f"{result.output}{', with sound' if result.sound else ''}"),
+        ("model", f"{model.name}, {str(model.dtype).removeprefix('torch.')} on {model.device}"),
+        ("frames", f"{result.frames:,}{rate}, {result.width} x {result.height} pixels"),
+        *(("damage", damage) for damage in result.damages),
+        ("time", f"{result.seconds:.2f} s, {result.frames / result.seconds:.2f} frames a second"),
+    ]
+    return "\n".join(f"{name:<8}{value}" for name, value in rows)

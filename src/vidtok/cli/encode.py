@@ -1,0 +1,175 @@
+"""`vidtok encode`: a video, or a tree of videos, to token files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidtok.cli.options import CheckpointOption, DeviceOption, DType, DTypeOption, ModelOption, load_model
+from vidtok.cli.reconstruct import frame_size
+
+if TYPE_CHECKING:
+    from vidtok.tokenizer import Tokenizer
+    from vidtok.transcoding import Encoded, EncodeOptions, TreeResult
+
+_SUFFIX = ".vtok"
+
+
+class Coding(str, Enum):
+    """How values are stored."""
+
+    packed = "packed"
+    static = "static"
+    adaptive = "adaptive"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+    float32 = "float32"
+    int8 = "int8"
+
+
+def encode(
+    input: Annotated[
+        Path, typer.Argument(help="A video, a picture, a folder of pictures, or a folder with videos below it.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help=f"Where to write: a file that ends in {_SUFFIX}, or a folder for a folder of videos."
+        ),
+    ],
+    model: ModelOption,
+    checkpoint: CheckpointOption = None,
+    coding: Annotated[
+        Coding | None,
+        typer.Option(
+            help="How values are stored. Tokens: packed, or entropy-coded (static, adaptive). Latents: float16, "
+            "bfloat16, float32, int8.",
+            show_default="adaptive for tokens, 16-bit floats for latents",
+        ),
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(min=1, help="Rows after resize and crop.", show_default="as --width, or 256")
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(min=1, help="Columns after resize and crop.", show_default="as --height, or 256")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="original|N", help="`original`: no resize and no crop; N: both sides N.")
+    ] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second to sample.", show_default="every frame")] = None,
+    start: Annotated[float, typer.Option(min=0, help="Seconds into the video to start at.")] = 0.0,
+    max_frames: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many frames.", show_default="all")
+    ] = None,
+    audio: Annotated[bool, typer.Option("--audio", help="Keep the sound beside the token file, as .mka.")] = False,
+    device: DeviceOption = None,
+    dtype: DTypeOption = DType.float32,
+    chunk_frames: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Frames to compute at a time; for a non-causal model, the length of its clips.",
+            show_default="16, fewer if large",
+        ),
+    ] = None,
+    allow_truncated: Annotated[
+        bool, typer.Option("--allow-truncated", help="Use what can be decoded of a damaged video.")
+    ] = False,
+) -> None:
+    """Encode a video to a file of tokens or latents, which `vidtok decode` turns into a video again.
+
+    Frames are resized by the shorter side and cropped in the centre to 256 x 256 unless a size is given; `--size
+    original` takes them as they are.
+
+    If INPUT is a folder and OUTPUT does not end in .vtok, all videos and pictures below INPUT are encoded, and OUTPUT
+    mirrors its folders. Files that are there already, made with the same model and settings, are left as they are, so
+    that an interrupted run can be started again; what could not be encoded is named at the end.
+    """
+    height, width = frame_size(height, width, size)
+
+    from vidtok.transcoding import EncodeOptions
+
+    options = EncodeOptions(
+        height=height,
+        width=width,
+        fps=fps,
+        start=start,
+        max_frames=max_frames,
+        chunk_frames=chunk_frames,
+        coding=None if coding is None else coding.value,
+        sound=audio,
+        allow_truncated=allow_truncated,
+    )
+    if input.is_dir() and output.suffix != _SUFFIX:
+        _encode_tree(input, output, options, (model, checkpoint, device, dtype))
+        return
+
+    from vidtok.cli.report import progress_bar
+    from vidtok.transcoding import EncodeJob
+
+    job = EncodeJob(input, output, options)
+    tokenizer = load_model(model, checkpoint, device, dtype)
+    with progress_bar("encoding", job.frame_estimate) as progress:
+        result = job.run(tokenizer, progress)
+    typer.echo(_summary(result, tokenizer))
+
+
+def _encode_tree(
+    input: Path, output: Path, options: EncodeOptions, model: tuple[str, Path | None, str | None, DType]
+) -> None:
+    from contextlib import ExitStack
+
+    from vidtok.cli.report import progress_bar
+    from vidtok.errors import VidTokError
+    from vidtok.transcoding import TreeJob, TreeStep
+
+    tree = TreeJob(input, output, options)
+    tokenizer = load_model(*model)
+    with ExitStack() as bars:
+
+        def announce(step: TreeStep) -> Callable[[int], None]:
+            bars.close()
+            what = f"{step.number}/{step.of} {step.input.name}"
+            return bars.enter_context(progress_bar(what, step.job.frame_estimate))
+
+        result = tree.run(tokenizer, announce)
+    typer.echo(_tree_summary(result, output))
+    if result.failed:
+        listed = "\n".join(f"  {path}: {error}" for path, error in result.failed)
+        raise VidTokError(f"{len(result.failed)} of {len(tree.inputs)} files could not be encoded:\n{listed}")
+
+
+def _summary(result: Encoded, model: Tokenizer) -> str:
+    from vidtok.cli.info import rate, values
+
+    video = result.header.video
+    shown = "" if video.picture else f", {float(video.fps):.6g} a second"
+    rows = [
+        ("output", f"{result.output}, {result.bytes:,} bytes"),
+        ("model", f"{model.name}, {str(model.dtype).removeprefix('torch.')} on {model.device}"),
+        ("frames", f"{result.frames:,}{shown}, {video.width} x {video.height} pixels"),
+        values(result.header.latent, result.latent_frames),
+        ("rate", rate(result.bits_per_pixel, result.compression, result.bytes, result.source_bytes)),
+        ("time", f"{result.seconds:.2f} s, {result.frames / result.seconds:.2f} frames a second"),
+    ]
+    if result.int8_snr is not None:
+        rows.insert(4, ("int8", f"{result.int8_snr:.2f} dB from the latent to what rounding adds to it"))
+    if result.sound is not None:
+        rows.insert(1, ("sound", str(result.sound)))
+    if result.truncated:
+        rows.insert(3, ("damage", "the input broke off here; the rest of it is not in the output"))
+    return "\n".join(f"{name:<8}{value}" for name, value in rows)
+
+
+def _tree_summary(result: TreeResult, output: Path) -> str:
+    count, skipped = len(result.encoded), len(result.skipped)
+    lines = [f"{output}: {count} encoded, {skipped} there already, {len(result.failed)} failed"]
+    if result.encoded:
+        size = sum(encoded.bytes for encoded in result.encoded)
+        frames = sum(encoded.frames for encoded in result.encoded)
+        lines.append(f"{frames:,} frames in {size:,} bytes")
+    return "\n".join(lines)

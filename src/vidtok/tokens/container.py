@@ -1,0 +1,252 @@
+"""The bytes of a token file: preamble, chunk headers, index (docs/token-file.md, which this follows).
+
+All numbers are little-endian. Every length is compared with the size of the file before memory is taken for it.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from vidtok.tokens.errors import TokenFileError
+from vidtok.tokens.header import MAX_FRAMES, MAX_HEADER_BYTES, LatentLayout, TokenHeader
+
+MAGIC = b"\x89VTOK\r\n\x1a"
+VERSION = 1
+_PREAMBLE = struct.Struct("<8sHHII")  # magic, version, 0, length and CRC-32 of the header; then the CRC-32 of all this
+_CHUNK = struct.Struct("<4sIQIIII")  # tag, payload length, first latent frame, latent frames, frames, flags, its CRC-32
+_CRC = struct.Struct("<I")
+_INDEX = struct.Struct("<4sII")  # tag, entries, their CRC-32
+_ENTRY = struct.Struct("<QQII")  # offset, first latent frame, latent frames, frames
+_TRAILER = struct.Struct("<QI8s")  # offset of the index, CRC-32 of that offset, end mark
+
+CHUNK_TAG = b"CHNK"
+INDEX_TAG = b"INDX"
+END = b"VTOKEND\n"
+CHUNK_HEADER_BYTES = _CHUNK.size + _CRC.size
+_PREAMBLE_BYTES = _PREAMBLE.size + _CRC.size
+_SEARCH = 1 << 20
+
+FLAG_TIMES = 1
+"""The payload begins with the times of the frames."""
+FLAG_PACKED = 2
+"""The tokens are packed, since entropy coding would not have made them smaller."""
+
+
+@dataclass(frozen=True)
+class ChunkEntry:
+    """Where a chunk is and what it stands for."""
+
+    offset: int
+    """Of its header, in the file."""
+    first_latent: int
+    latents: int
+    """Latent frames."""
+    frames: int
+    """Video frames."""
+
+
+@dataclass(frozen=True)
+class ChunkHeader:
+    """What stands in front of a chunk's payload."""
+
+    entry: ChunkEntry
+    length: int
+    """Bytes of the payload."""
+    flags: int
+    crc: int
+    """CRC-32 of the payload."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The chunks of a file as far as they can be found."""
+
+    entries: tuple[ChunkEntry, ...]
+    complete: bool
+    """Whether the file has its end, so that nothing was left off."""
+    end: int
+    """Offset behind the last chunk found."""
+    from_index: bool
+    """Whether an index said so; else chunk was looked for after chunk."""
+
+
+def preamble(header: TokenHeader) -> bytes:
+    """The beginning of a file, up to its first chunk."""
+    content = header.to_json()
+    fixed = _PREAMBLE.pack(MAGIC, VERSION, 0, len(content), zlib.crc32(content))
+    return fixed + _CRC.pack(zlib.crc32(fixed)) + content
+
+
+def chunk(entry: ChunkEntry, payload: bytes, flags: int) -> bytes:
+    """A chunk, header and payload."""
+    fixed = _CHUNK.pack(
+        CHUNK_TAG, len(payload), entry.first_latent, entry.latents, entry.frames, flags, zlib.crc32(payload)
+    )
+    return fixed + _CRC.pack(zlib.crc32(fixed)) + payload
+
+
+def index(entries: Sequence[ChunkEntry], offset: int) -> bytes:
+    """What a finished file ends with; `offset` is where it stands."""
+    listed = b"".join(_ENTRY.pack(e.offset, e.first_latent, e.latents, e.frames) for e in entries)
+    where = struct.pack("<Q", offset)
+    return (
+        _INDEX.pack(INDEX_TAG, len(entries), zlib.crc32(listed))
+        + listed
+        + _TRAILER.pack(offset, zlib.crc32(where), END)
+    )
+
+
+def read_header(file: BinaryIO, name: str) -> tuple[TokenHeader, int]:
+    """The header of a file, and the offset of its first chunk. Raises `TokenFileError` if it is not a token file."""
+    size = os.fstat(file.fileno()).st_size
+    file.seek(0)
+    fixed = file.read(_PREAMBLE_BYTES)
+    if fixed[: len(MAGIC)] != MAGIC:
+        what = "is empty" if not fixed else "does not begin as a token file does"
+        raise TokenFileError(f"{name} {what}; expected what `vidtok encode` writes")
+    if len(fixed) < _PREAMBLE_BYTES:
+        raise TokenFileError(f"{name} is cut off in its header, of which nothing can be decoded; encode again")
+    _, version, _, length, crc = _PREAMBLE.unpack_from(fixed)
+    if zlib.crc32(fixed[: _PREAMBLE.size]) != _CRC.unpack_from(fixed, _PREAMBLE.size)[0]:
+        raise TokenFileError(f"{name} is damaged in its first {_PREAMBLE_BYTES} bytes; get an undamaged copy")
+    if version != VERSION:
+        raise TokenFileError(
+            f"{name} is a token file of version {version}; this version of the package reads version {VERSION} "
+            "(a newer one may read it: `pip install --upgrade vidtok`)"
+        )
+    if length > min(MAX_HEADER_BYTES, size - _PREAMBLE_BYTES):
+        raise TokenFileError(f"{name} is cut off in its header, of which nothing can be decoded; encode again")
+    content = file.read(length)
+    if zlib.crc32(content) != crc:
+        raise TokenFileError(f"{name} is damaged in its header; get an undamaged copy")
+    try:
+        header = TokenHeader.from_json(content)
+    except TokenFileError as error:
+        raise TokenFileError(f"{name}: {error}") from error
+    return header, _PREAMBLE_BYTES + length
+
+
+def find_chunks(file: BinaryIO, start: int, latent: LatentLayout) -> Layout:
+    """The chunks of a file whose first one stands at `start`: from its index, or one after another without it."""
+    size = os.fstat(file.fileno()).st_size
+    found = _read_index(file, start, size, latent)
+    return scan_chunks(file, start, latent) if found is None else found
+
+
+def _read_index(file: BinaryIO, start: int, size: int, latent: LatentLayout) -> Layout | None:
+    """What the index says; None if there is none, or not a whole one."""
+    if size < start + _INDEX.size + _TRAILER.size:
+        return None
+    file.seek(size - _TRAILER.size)
+    offset, crc, end = _TRAILER.unpack(file.read(_TRAILER.size))
+    room = size - offset - _INDEX.size - _TRAILER.size
+    if end != END or zlib.crc32(struct.pack("<Q", offset)) != crc or offset < start or room < 0:
+        return None
+    file.seek(offset)
+    tag, count, crc = _INDEX.unpack(file.read(_INDEX.size))
+    if tag != INDEX_TAG or count * _ENTRY.size != room:
+        return None
+    listed = file.read(room)
+    if zlib.crc32(listed) != crc:
+        return None
+    entries = tuple(ChunkEntry(*numbers) for numbers in _ENTRY.iter_unpack(listed))
+    behind = 0
+    for entry in entries:
+        if not (_fits(entry, latent) and start <= entry.offset < offset and entry.first_latent >= behind):
+            return None
+        start, behind = entry.offset + CHUNK_HEADER_BYTES, entry.first_latent + entry.latents
+    return Layout(entries, True, offset, True)
+
+
+def scan_chunks(file: BinaryIO, start: int, latent: LatentLayout, *, behind: int = 0) -> Layout:
+    """The chunks from offset `start` on, one after another; what is damaged is stepped over.
+
+    `behind` is the latent frame that the chunks before end at. The last chunk is left out if it is not whole.
+    """
+    size = os.fstat(file.fileno()).st_size
+    entries: list[ChunkEntry] = []
+    at = start
+    while True:
+        if _tag_at(file, at) == INDEX_TAG:
+            return Layout(tuple(entries), True, at, False)
+        header = read_chunk_header(file, at, latent)
+        if header is not None and header.entry.first_latent >= behind:
+            if at + CHUNK_HEADER_BYTES + header.length > size:
+                return Layout(tuple(entries), False, at, False)
+            entries.append(header.entry)
+            behind = header.entry.first_latent + header.entry.latents
+            at += CHUNK_HEADER_BYTES + header.length
+            continue
+        if at + CHUNK_HEADER_BYTES > size:
+            return Layout(tuple(entries), False, at, False)
+        found = next((place for place in _tags(file, at + 1, size) if _plausible(file, place, latent, behind)), None)
+        if found is None:
+            return Layout(tuple(entries), False, at, False)
+        at = found
+
+
+def _tags(file: BinaryIO, start: int, size: int) -> Iterator[int]:
+    """Offsets of what looks like the tag of a chunk or of the index, from `start` on."""
+    overlap = len(CHUNK_TAG) - 1
+    while start + overlap < size:
+        file.seek(start)
+        block = file.read(_SEARCH + overlap)
+        places = [
+            place
+            for tag in (CHUNK_TAG, INDEX_TAG)
+            for place in _occurrences(block, tag)
+        ]  # fmt: skip
+        for place in sorted(places):
+            yield start + place
+        start += _SEARCH
+
+
+def _occurrences(block: bytes, tag: bytes) -> Iterator[int]:
+    place = block.find(tag)
+    while place >= 0:
+        yield place
+        place = block.find(tag, place + 1)
+
+
+def _plausible(file: BinaryIO, offset: int, latent: LatentLayout, behind: int) -> bool:
+    """Whether an index, or a chunk that may follow the latent frame `behind`, begins at `offset`."""
+    if _tag_at(file, offset) == INDEX_TAG:
+        size = os.fstat(file.fileno()).st_size
+        _, count, _ = _INDEX.unpack(_read_at(file, offset, _INDEX.size).ljust(_INDEX.size, b"\0"))
+        return bool(offset + _INDEX.size + count * _ENTRY.size + _TRAILER.size == size)
+    header = read_chunk_header(file, offset, latent)
+    return header is not None and header.entry.first_latent >= behind
+
+
+def read_chunk_header(file: BinaryIO, offset: int, latent: LatentLayout) -> ChunkHeader | None:
+    """The header of the chunk at `offset`; None if no sound one stands there."""
+    fixed = _read_at(file, offset, CHUNK_HEADER_BYTES)
+    if len(fixed) < CHUNK_HEADER_BYTES:
+        return None
+    tag, length, first, latents, frames, flags, crc = _CHUNK.unpack_from(fixed)
+    if tag != CHUNK_TAG or zlib.crc32(fixed[: _CHUNK.size]) != _CRC.unpack_from(fixed, _CHUNK.size)[0]:
+        return None
+    entry = ChunkEntry(offset, first, latents, frames)
+    return ChunkHeader(entry, length, flags, crc) if _fits(entry, latent) else None
+
+
+def _fits(entry: ChunkEntry, latent: LatentLayout) -> bool:
+    """Whether a chunk can be one of a file of this layout."""
+    if not 1 <= entry.latents <= latent.chunk or entry.first_latent > MAX_FRAMES or entry.first_latent % latent.chunk:
+        return False
+    most = latent.frames_before(entry.first_latent + entry.latents) - latent.frames_before(entry.first_latent)
+    return max(1, most - latent.temporal_factor + 1) <= entry.frames <= most
+
+
+def _tag_at(file: BinaryIO, offset: int) -> bytes:
+    return _read_at(file, offset, len(CHUNK_TAG))
+
+
+def _read_at(file: BinaryIO, offset: int, length: int) -> bytes:
+    file.seek(offset)
+    return file.read(length)

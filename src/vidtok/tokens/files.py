@@ -1,0 +1,138 @@
+"""Token files in one call: opened for reading, or written from what `Tokenizer.encode` returned."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vidtok.models.config import FSQConfig
+from vidtok.tokens.errors import TokenFileError
+from vidtok.tokens.header import (
+    DEFAULT_CHUNK,
+    LATENT_CODINGS,
+    TOKEN_CODINGS,
+    LatentLayout,
+    Source,
+    TokenHeader,
+    VideoLayout,
+)
+from vidtok.tokens.identity import model_identity
+from vidtok.tokens.reader import TokenFile
+from vidtok.tokens.writer import TokenWriter
+
+if TYPE_CHECKING:
+    from vidtok.tokenizer import Tokenizer
+
+
+def read(path: str | os.PathLike[str]) -> TokenFile:
+    """Open the token file at `path`; see `TokenFile`."""
+    return TokenFile(path)
+
+
+def write(
+    path: str | os.PathLike[str],
+    values: Tensor,
+    model: Tokenizer,
+    *,
+    size: tuple[int, int, int],
+    fps: float | Fraction,
+    coding: str | None = None,
+    times: Sequence[float] | None = None,
+    clip_frames: int | None = None,
+) -> None:
+    """Write what `model` has made of one video to a token file.
+
+    Args:
+        path: where; the file appears there whole or not at all.
+        values: what `encode` returned: a latent (1, z, T', H', W') or, of an FSQ model, `log["indices"]`
+            (1, T', H', W').
+        model: the tokenizer that encoded it.
+        size: frames, height and width of the video.
+        fps: its frames per second.
+        coding: how values are stored; see `make_header`.
+        times: when each frame is shown, in seconds, if `fps` alone does not say.
+        clip_frames: of a non-causal model, how many frames it was given at a time; None: all of them.
+
+    Raises:
+        TokenFileError: the place cannot be written, or the values fit neither the model nor the size.
+    """
+    frames, height, width = size
+    chunk = None
+    if not model.is_causal:
+        chunk = -(-(clip_frames or frames) // model.config.temporal_factor)
+    header = make_header(model, height=height, width=width, fps=Fraction(fps), coding=coding, chunk=chunk)
+    with TokenWriter(path, header) as writer:
+        writer.write(values, times)
+        writer.finish(frames)
+
+
+def default_coding(model: Tokenizer) -> str:
+    """How values of `model` are stored unless one says otherwise: adaptive for FSQ, 16-bit floats for KL."""
+    if isinstance(model.config.bottleneck, FSQConfig):
+        return "adaptive"
+    return "bfloat16" if model.dtype == torch.bfloat16 else "float16"
+
+
+def make_header(
+    model: Tokenizer,
+    *,
+    height: int,
+    width: int,
+    fps: Fraction,
+    coding: str | None = None,
+    chunk: int | None = None,
+    start: float = 0.0,
+    picture: bool = False,
+    sample_aspect_ratio: Fraction = Fraction(1),
+    source: Source | None = None,
+    encoding: Mapping[str, Any] | None = None,
+) -> TokenHeader:
+    """The header of a file that `model` makes of a video of `height` x `width`.
+
+    `coding` is `packed`, `static` or `adaptive` for an FSQ model, `float16`, `bfloat16`, `float32` or `int8` for a KL
+    model; None: `default_coding`. `chunk` is the number of latent frames of a chunk, for a non-causal model those of a
+    clip; None: 16, or fewer if they are large. The rest is as in `VideoLayout` and `TokenHeader`.
+
+    Raises `TokenFileError` if a value cannot be used.
+    """
+    config = model.config
+    coding = default_coding(model) if coding is None else coding
+    bottleneck = config.bottleneck
+    codings = TOKEN_CODINGS if isinstance(bottleneck, FSQConfig) else LATENT_CODINGS
+    if coding not in codings:
+        kind = "tokens" if isinstance(bottleneck, FSQConfig) else "a continuous latent"
+        raise TokenFileError(
+            f"coding is {coding!r}; expected one of {', '.join(codings)}, as {model.name} makes {kind}"
+        )
+    latent = LatentLayout(
+        coding=coding,
+        channels=config.z_channels,
+        height=-(-height // config.spatial_factor),
+        width=-(-width // config.spatial_factor),
+        temporal_factor=config.temporal_factor,
+        spatial_factor=config.spatial_factor,
+        causal=config.is_causal,
+        levels=bottleneck.levels if isinstance(bottleneck, FSQConfig) else None,
+    )
+    if chunk is None:
+        chunk = max(1, min(DEFAULT_CHUNK, latent.largest_chunk))
+    return TokenHeader(
+        model=model_identity(model),
+        latent=dataclasses.replace(latent, chunk=chunk),
+        video=VideoLayout(
+            height=height,
+            width=width,
+            fps=fps,
+            start=start,
+            picture=picture,
+            sample_aspect_ratio=sample_aspect_ratio,
+        ),
+        source=source,
+        encoding={} if encoding is None else encoding,
+    )

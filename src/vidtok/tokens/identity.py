@@ -1,0 +1,110 @@
+"""Which model a file was made with: hashes of what the model is made of, and of its weights.
+
+The hashes tell models apart, whatever their names. They depend on neither the file that the weights came from nor the
+device that they are on:
+
+- `config`: SHA-256 of the configuration's JSON, keys sorted, without what only training uses.
+- `weights`: SHA-256 over the weights sorted by name: for each the name, a zero byte, the shape as decimal numbers
+  joined by commas, a zero byte, and the values as little-endian float32 in C order. The dtype that they have in
+  memory is noted beside it, since rounding to another one changes values.
+- `signs`: the same with one bit for each value, whether it is negative (eight to a byte, the first in the highest bit,
+  the last byte filled up with zeros). Rounding changes no sign, that of zero included, so this holds for a model in any
+  dtype.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidtok.models.config import AutoencoderConfig
+from vidtok.tokens.errors import TokenFileError
+from vidtok.tokens.header import ModelIdentity
+
+if TYPE_CHECKING:
+    from vidtok.tokenizer import Tokenizer
+
+_TRAINING_ONLY = ("dropout", "use_checkpoint")
+_BOTTLENECK = ("kind", "levels")
+_SHOWN = 12
+_BLOCK = 1 << 22
+
+_known: weakref.WeakKeyDictionary[Tokenizer, tuple[object, str, str]] = weakref.WeakKeyDictionary()
+
+
+def model_identity(model: Tokenizer) -> ModelIdentity:
+    """The identity of `model`. Hashing takes about a second for 600 MB of weights; it is done once for each model."""
+    weights, signs = _weight_hashes(model)
+    dtype = str(model.dtype).removeprefix("torch.")
+    return ModelIdentity(
+        name=model.name, config=config_hash(model.config), weights=weights, weights_dtype=dtype, signs=signs
+    )
+
+
+def config_hash(config: AutoencoderConfig) -> str:
+    """The hash of what `config` says of a model's function: 64 hexadecimal digits."""
+    values = {key: value for key, value in config.to_dict().items() if key not in _TRAINING_ONLY}
+    values["bottleneck"] = {key: value for key, value in values["bottleneck"].items() if key in _BOTTLENECK}
+    for key in ("spatial_ds", "spatial_us", "tempo_ds", "tempo_us"):
+        values[key] = sorted(values[key])
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_model(wanted: ModelIdentity, model: Tokenizer, path: object, *, allow_other: bool = False) -> None:
+    """Raise `TokenFileError` if the file at `path`, made with the model `wanted`, is not to be decoded with `model`.
+
+    With `allow_other`, other weights will do, such as those of a decoder that was trained further; another
+    configuration will not.
+    """
+    own = model_identity(model)
+    same_weights = own.weights == wanted.weights if own.weights_dtype == wanted.weights_dtype else True
+    if own.config == wanted.config and (allow_other or (own.signs == wanted.signs and same_weights)):
+        return
+    if own.config != wanted.config:
+        difference = f"configurations {wanted.config[:_SHOWN]} and {own.config[:_SHOWN]}"
+        mend = "give the model that it was made with (--model, --checkpoint)"
+    else:
+        hashes = (wanted.weights, own.weights) if not same_weights else (wanted.signs, own.signs)
+        difference = f"weights {hashes[0][:_SHOWN]} and {hashes[1][:_SHOWN]}"
+        mend = (
+            "give the weights that it was made with (--model, --checkpoint), or, if these are meant for its latents, "
+            "--allow-other-weights (allow_other=True)"
+        )
+    raise TokenFileError(f"{path} was made with {wanted.name}, which is not this {own.name} ({difference}); {mend}")
+
+
+def _weight_hashes(model: Tokenizer) -> tuple[str, str]:
+    state = {name.replace("_orig_mod.", ""): value for name, value in model.state_dict().items()}
+    version = _version(state)
+    known = _known.get(model)
+    if known is not None and version is not None and known[0] == version:
+        return known[1], known[2]
+    weights, signs = hashlib.sha256(), hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach()
+        label = name.encode() + b"\0" + ",".join(map(str, value.shape)).encode() + b"\0"
+        weights.update(label)
+        signs.update(label)
+        # In blocks of whole bytes of signs, so that a large weight needs no large copies.
+        for block in torch.split(value.reshape(-1), _BLOCK):
+            values = np.ascontiguousarray(block.float().cpu().numpy(), dtype="<f4")
+            weights.update(values.data)
+            signs.update(np.packbits(np.signbit(values)).data)
+    result = weights.hexdigest(), signs.hexdigest()
+    if version is not None:
+        _known[model] = (version, *result)
+    return result
+
+
+def _version(state: dict[str, Tensor]) -> Any:
+    """Something that changes when weights do; None if that cannot be told."""
+    if any(value.is_inference() for value in state.values()):
+        return None
+    return tuple((name, value.data_ptr(), value._version, value.dtype) for name, value in state.items())

@@ -1,0 +1,300 @@
+"""Reading token files, lazily: whole or cut off, finished or growing, sound or damaged."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vidtok.tokens.container import (
+    CHUNK_HEADER_BYTES,
+    FLAG_PACKED,
+    FLAG_TIMES,
+    ChunkEntry,
+    find_chunks,
+    read_chunk_header,
+    read_header,
+    scan_chunks,
+)
+from vidtok.tokens.errors import DamagedTokenFileError, TokenFileError
+from vidtok.tokens.header import TokenHeader
+from vidtok.tokens.values import ValuesError, decode_values, largest_size
+
+TIME_BYTES = 8
+_LARGEST_GAP = 1 << 16
+
+Times = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Successive latent frames of a file."""
+
+    first_latent: int
+    values: Tensor
+    """Tokens (1, T', H', W') int32, or a latent (1, z, T', H', W')."""
+    times: Times
+    """When each of the chunk's video frames is shown, in seconds of the source."""
+    damage: str | None = None
+    """Why these are not the values that were stored, but copies of the last latent frame before them; None if they
+    are."""
+
+    @property
+    def latents(self) -> int:
+        """Latent frames."""
+        return self.values.shape[-3]
+
+
+class TokenFile:
+    """A token file, opened for reading. Use it in a `with` block, or `close` it.
+
+    Opening reads the header and the index; everything else is read when it is asked for, chunk by chunk, so that memory
+    does not grow with the file. A file without its end, because it is still being written or was cut off, has those
+    chunks that are there (`complete` is False); `refresh` looks for more.
+
+    Raises `TokenFileError` if it is not a token file, or its header is damaged.
+    """
+
+    header: TokenHeader
+    """What the file holds."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if self.path.is_dir():
+            raise TokenFileError(f"{path} is a folder; expected a token file, which `vidtok encode` writes")
+        try:
+            self._file = open(self.path, "rb")  # noqa: SIM115
+        except FileNotFoundError as error:
+            raise TokenFileError(f"{path}: no such file; check the path") from error
+        except OSError as error:
+            raise TokenFileError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
+        try:
+            self.header, self._start = read_header(self._file, str(path))
+            self._layout = find_chunks(self._file, self._start, self.header.latent)
+        except OSError as error:
+            self._file.close()
+            raise TokenFileError(f"{path} cannot be read: {error.strerror or error}") from error
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> TokenFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; nothing can be read after that."""
+        self._file.close()
+
+    def refresh(self) -> bool:
+        """Look for what was written since; returns whether there is more than before."""
+        if self._layout.complete:
+            return False
+        before = self._layout
+        found = scan_chunks(self._file, before.end, self.header.latent, behind=self.latent_frames)
+        entries = before.entries + found.entries
+        self._layout = type(found)(entries, found.complete, found.end, False)
+        return found.complete or len(entries) > len(before.entries)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the file was finished and has its end."""
+        return self._layout.complete
+
+    @property
+    def entries(self) -> tuple[ChunkEntry, ...]:
+        """The chunks that were found."""
+        return self._layout.entries
+
+    @property
+    def latent_frames(self) -> int:
+        """T' of the whole file, up to the last chunk that was found."""
+        last = self._layout.entries[-1:]
+        return last[0].first_latent + last[0].latents if last else 0
+
+    @property
+    def frames(self) -> int:
+        """T: video frames, up to the last chunk that was found."""
+        last = self._layout.entries[-1:]
+        return self.header.latent.frames_before(last[0].first_latent) + last[0].frames if last else 0
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Frames, height and width of the video: what `Tokenizer.decode(…, size=…)` takes."""
+        return self.frames, self.header.video.height, self.header.video.width
+
+    @property
+    def bytes(self) -> int:
+        """How large the file is."""
+        return os.fstat(self._file.fileno()).st_size
+
+    @property
+    def timed(self) -> bool:
+        """Whether times are stored, because the frame rate alone does not say when frames are shown."""
+        headers = (read_chunk_header(self._file, entry.offset, self.header.latent) for entry in self.entries)
+        return any(header is not None and bool(header.flags & FLAG_TIMES) for header in headers)
+
+    def read(self, start: int = 0, stop: int | None = None, *, skip_damaged: bool = False) -> Tensor:
+        """The latent frames from `start` to before `stop` (None: to the end), as one tensor.
+
+        Arguments, shapes and errors are those of `chunks`. `latents_of` says which latent frames some video frames
+        belong to.
+        """
+        start, stop = self._range(start, stop)
+        parts = [chunk.values for chunk in self.chunks(start, stop, skip_damaged=skip_damaged)]
+        return torch.cat(parts, -3)
+
+    def latents_of(self, start: int, stop: int | None = None) -> tuple[int, int]:
+        """The range of the latent frames that the video frames from `start` to before `stop` belong to."""
+        stop = self.frames if stop is None else stop
+        if not 0 <= start < stop <= self.frames:
+            raise TokenFileError(f"frames {start} to {stop} were asked for; {self.path} has {self.frames}")
+        latent = self.header.latent
+        return latent.latent_of(start), latent.latent_of(stop - 1) + 1
+
+    def chunks(self, start: int = 0, stop: int | None = None, *, skip_damaged: bool = False) -> Iterator[Chunk]:
+        """The latent frames from `start` to before `stop` (None: to the end), chunk by chunk, as they are stored.
+
+        The first and the last chunk are cut to the range. Tokens come as (1, T', H', W') int32, latents as
+        (1, z, T', H', W') in the dtype that they are stored in, float32 for int8.
+
+        Raises `DamagedTokenFileError` where a chunk is damaged or missing. With `skip_damaged`, copies of the last
+        latent frame before it (of the first after it, at the start) stand in its place, and its `damage` says why.
+        """
+        start, stop = self._range(start, stop)
+        fill: Tensor | None = None
+        for first, latents, entry in self._slots():
+            if first + latents <= start or first >= stop:
+                continue
+            piece = self._piece(first, latents, entry)
+            if piece.damage is not None:
+                if not skip_damaged:
+                    raise DamagedTokenFileError(
+                        f"{self.path}: {piece.damage}; decode the rest with --skip-damaged (skip_damaged=True)"
+                    )
+                fill = self._first_sound(stop) if fill is None else fill
+                piece = Chunk(first, _repeated(fill, latents), piece.times, piece.damage)
+            fill = piece.values[..., -1:, :, :]
+            low, high = max(start, first) - first, min(stop, first + latents) - first
+            yield self._cut(piece, low, high)
+
+    def times(self, start: int = 0, stop: int | None = None, *, skip_damaged: bool = False) -> Times:
+        """When the video frames from `start` to before `stop` (None: to the end) are shown, in seconds of the source.
+
+        Float64, exactly as the reader of the source gave them where they are stored, else `start` of the video and a
+        constant rate. Raises as `chunks` does.
+        """
+        low, high = self.latents_of(start, stop)
+        parts = [chunk.times for chunk in self.chunks(low, high, skip_damaged=skip_damaged)]
+        begin = self.header.latent.frames_before(low)
+        return np.concatenate(parts)[start - begin : (self.frames if stop is None else stop) - begin]
+
+    def damages(self) -> list[str]:
+        """What is wrong with the chunks, one line for each; reads all of the file."""
+        pieces = (self._piece(*slot) for slot in self._slots())
+        found = [piece.damage for piece in pieces if piece.damage is not None]
+        if not self.complete:
+            found.append(f"the end is missing: after {self.frames} frames, the file is cut off or still being written")
+        return found
+
+    def _range(self, start: int, stop: int | None) -> tuple[int, int]:
+        stop = self.latent_frames if stop is None else stop
+        if not 0 <= start < stop <= self.latent_frames:
+            raise TokenFileError(
+                f"latent frames {start} to {stop} were asked for; {self.path} has {self.latent_frames}"
+            )
+        return start, stop
+
+    def _slots(self) -> Iterator[tuple[int, int, ChunkEntry | None]]:
+        """First latent frame, number of latent frames and chunk, in order; no chunk where one is missing."""
+        size, at = self.header.latent.chunk, 0
+        for entry in self._layout.entries:
+            if entry.first_latent - at > _LARGEST_GAP:
+                raise TokenFileError(
+                    f"{self.path} has nothing between the latent frames {at} and {entry.first_latent}; "
+                    "expected a file without so large a gap: get an undamaged copy"
+                )
+            while at < entry.first_latent:
+                missing = min(size - at % size, entry.first_latent - at)
+                yield at, missing, None
+                at += missing
+            yield at, entry.latents, entry
+            at += entry.latents
+
+    def _piece(self, first: int, latents: int, entry: ChunkEntry | None) -> Chunk:
+        """A chunk, or one without values that says why."""
+        latent = self.header.latent
+        before = latent.frames_before(first)
+        frames = entry.frames if entry is not None else latent.frames_before(first + latents) - before
+        number = f"chunk {first // latent.chunk} (frames {before} to {before + frames - 1})"
+        if entry is None:
+            return Chunk(first, torch.empty(0), self._regular_times(before, frames), f"{number} is missing")
+        try:
+            values, times = self._load(entry)
+        except ValuesError as error:
+            damage = f"{number} is damaged: {error}"
+            return Chunk(first, torch.empty(0), self._regular_times(before, frames), damage)
+        return Chunk(first, values, self._regular_times(before, frames) if times is None else times)
+
+    def _load(self, entry: ChunkEntry) -> tuple[Tensor, Times | None]:
+        """The values of a chunk, and the times that it stores. Raises `ValuesError` if it is damaged."""
+        try:
+            header = read_chunk_header(self._file, entry.offset, self.header.latent)
+            if header is None or header.entry != entry:
+                raise ValuesError("its header does not match its checksum")
+            timed = TIME_BYTES * entry.frames if header.flags & FLAG_TIMES else 0
+            if header.length > timed + largest_size(self.header.latent, entry.latents):
+                raise ValuesError(f"its length of {header.length} bytes is more than it can need")
+            self._file.seek(entry.offset + CHUNK_HEADER_BYTES)
+            payload = self._file.read(header.length)
+        except OSError as error:
+            raise ValuesError(f"it cannot be read ({error.strerror or error})") from error
+        if len(payload) < header.length:
+            raise ValuesError("it is cut off")
+        if zlib.crc32(payload) != header.crc:
+            raise ValuesError("it does not match its checksum")
+        times = np.frombuffer(payload[:timed], "<f8").astype(np.float64) if timed else None
+        if times is not None and (len(times) != entry.frames or not np.isfinite(times).all()):
+            raise ValuesError("its times are not numbers")
+        packed = bool(header.flags & FLAG_PACKED) and self.header.latent.discrete
+        return decode_values(payload[timed:], self.header.latent, entry.latents, packed=packed), times
+
+    def _regular_times(self, first: int, frames: int) -> Times:
+        video = self.header.video
+        return video.start + np.arange(first, first + frames) / float(video.fps)
+
+    def _first_sound(self, stop: int) -> Tensor:
+        """The first latent frame of the first chunk that can be read."""
+        for first, latents, entry in self._slots():
+            piece = self._piece(first, latents, entry)
+            if piece.damage is None:
+                return piece.values[..., :1, :, :]
+        raise DamagedTokenFileError(f"{self.path}: all of its chunks are damaged; get an undamaged copy")
+
+    def _cut(self, piece: Chunk, low: int, high: int) -> Chunk:
+        if low == 0 and high == piece.latents:
+            return piece
+        latent = self.header.latent
+        begin, first, last = (
+            latent.frames_before(piece.first_latent + offset) for offset in (0, low, high)
+        )  # fmt: skip
+        return Chunk(
+            piece.first_latent + low, piece.values[..., low:high, :, :], piece.times[first - begin : last - begin],
+            piece.damage,
+        )  # fmt: skip
+
+
+def _repeated(frame: Tensor, times: int) -> Tensor:
+    return frame.expand(*frame.shape[:-3], times, *frame.shape[-2:])

@@ -1,0 +1,259 @@
+"""Writing token files while they come to be, and never a half-written one at the final place."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidtok.tokens.container import FLAG_PACKED, FLAG_TIMES, ChunkEntry, chunk, index, preamble
+from vidtok.tokens.errors import TokenFileError
+from vidtok.tokens.header import TokenHeader
+from vidtok.tokens.values import encode_values, int8_error
+
+PARTIAL_SUFFIX = ".part"
+_LATE = 0.125
+"""By how much of a frame's duration a time may be off before times are stored."""
+
+
+def partial_path(path: str | os.PathLike[str]) -> Path:
+    """Where a file is written until it is finished."""
+    path = Path(path)
+    return path.with_name(path.name + PARTIAL_SUFFIX)
+
+
+class TokenWriter:
+    """Writes a token file chunk by chunk. Use it in a `with` block.
+
+    Until it is finished it stands beside its place, with `.part` behind its name, where `TokenFile` can read what is
+    there; the file appears at `path` when the block ends. If the block ends by any exception, nothing is left behind; a
+    `.part` that a killed process has left is overwritten.
+
+    Raises `TokenFileError` if the place cannot be written, another process is writing to it, or values do not fit.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], header: TokenHeader) -> None:
+        self.path = Path(path)
+        self.header = header
+        self.partial = partial_path(path)
+        self.latent_frames = 0
+        """Latent frames given so far."""
+        self._entries: list[ChunkEntry] = []
+        self._values: list[Tensor] = []
+        self._held = 0
+        self._times: list[float] = []
+        self._timed = False
+        self._energy = [0.0, 0.0]
+        check_place(self.path)
+        beginning = preamble(header)
+        with _writing(self.path):
+            self._file = _open_partial(self.partial, self.path)
+            self._remove = weakref.finalize(self, _discard, self._file, self.partial)
+            self._offset = 0
+            self._put(beginning)
+
+    @property
+    def int8_snr(self) -> float | None:
+        """With int8 coding: signal to quantization noise of the latent written so far, in dB; else None."""
+        signal, noise = self._energy
+        return 10 * math.log10(signal / noise) if signal and noise else None
+
+    def write(self, values: Tensor, times: Sequence[float] | None = None) -> None:
+        """Append `values`: tokens (1, T', H', W') or a latent (1, z, T', H', W'), T' >= 0.
+
+        `times` are those of the next video frames, in seconds of the source, as many as there are so far; they are
+        stored where they stray from the header's frame rate. Give them for all frames or for none.
+        """
+        latent = self.header.latent
+        if latent.discrete:
+            fits = values.dim() == 4 and not values.is_floating_point() and values.dtype != torch.bool
+            expected = f"whole numbers (1, T', {latent.height}, {latent.width})"
+        else:
+            fits = values.dim() == 5 and values.is_floating_point() and values.shape[1] == latent.channels
+            expected = f"float (1, {latent.channels}, T', {latent.height}, {latent.width})"
+        if not fits or values.shape[0] != 1 or tuple(values.shape[-2:]) != (latent.height, latent.width):
+            raise TokenFileError(f"values are {values.dtype} of shape {tuple(values.shape)}; expected {expected}")
+        if self._file.closed:
+            raise TokenFileError(f"{self.path} is finished; open another writer to write more")
+        if times is not None:
+            self._times.extend(times)
+            self._timed = True
+        if values.shape[-3]:
+            self._values.append(values[0].detach().cpu())
+            self._held += values.shape[-3]
+            self.latent_frames += values.shape[-3]
+        # The last chunk waits for the end, which tells how many frames it stands for.
+        while self._held > latent.chunk:
+            self._write_chunk(latent.chunk, None)
+
+    def finish(self, frames: int | None = None) -> None:
+        """Write what is left and the index, and move the file to its place.
+
+        `frames` is the number of video frames, where the last latent frame stands for fewer than f; None: it does not.
+        """
+        if self._file.closed:
+            return
+        try:
+            latent = self.header.latent
+            most = latent.frames_before(self.latent_frames)
+            frames = most if frames is None else frames
+            least = max(1, most - latent.temporal_factor + 1)
+            if not least <= frames <= most:
+                raise TokenFileError(
+                    f"{self.latent_frames} latent frames were written to {self.path} for {frames} frames; "
+                    f"expected {least} to {most}" if most else f"nothing was written to {self.path}"
+                )  # fmt: skip
+            while self._held:
+                self._write_chunk(min(self._held, latent.chunk), frames)
+            with _writing(self.path):
+                self._put(index(self._entries, self._offset))
+                _move(self._file, self.partial, self.path)
+                self._remove.detach()
+                self._file.close()
+        except BaseException:
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        """Give up: what was written so far is removed."""
+        self._remove()
+
+    def __enter__(self) -> TokenWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish()
+        else:
+            self.abort()
+
+    def _write_chunk(self, latents: int, end: int | None) -> None:
+        """Write the next `latents` latent frames; `end` is the number of all frames, once that is known."""
+        latent = self.header.latent
+        held = torch.cat(self._values, -3)
+        values = held[..., :latents, :, :]
+        self._values = [held[..., latents:, :, :]]
+        self._held -= latents
+        first = self._entries[-1].first_latent + self._entries[-1].latents if self._entries else 0
+        before, after = latent.frames_before(first), latent.frames_before(first + latents)
+        frames = (after if end is None else min(after, end)) - before
+        flags, timing = self._timing(before, frames)
+        content, packed = encode_values(values, latent)
+        if latent.coding == "int8":
+            self._energy = [a + b for a, b in zip(self._energy, int8_error(values), strict=True)]
+        flags |= FLAG_PACKED if packed else 0
+        entry = ChunkEntry(self._offset, first, latents, frames)
+        with _writing(self.path):
+            self._put(chunk(entry, timing + content, flags))
+        self._entries.append(entry)
+
+    def _timing(self, before: int, frames: int) -> tuple[int, bytes]:
+        """The flag and the bytes of the next `frames` frames' times; neither if they follow from the rate."""
+        if not self._timed:
+            return 0, b""
+        times = np.asarray(self._times[:frames], "<f8")
+        if len(times) < frames:
+            raise TokenFileError(f"{len(times)} times were given for {frames} frames of {self.path}; give one for each")
+        del self._times[:frames]
+        video = self.header.video
+        regular = video.start + np.arange(before, before + frames) / float(video.fps)
+        if float(np.abs(times - regular).max()) * float(video.fps) <= _LATE:
+            return 0, b""
+        return FLAG_TIMES, times.tobytes()
+
+    def _put(self, content: bytes) -> None:
+        self._file.write(content)
+        self._offset += len(content)
+
+
+def check_place(path: Path) -> None:
+    """Raise `TokenFileError` if no file can be written at `path`."""
+    folder = path.parent
+    if path.is_dir():
+        raise TokenFileError(f"{path} is a folder; give the path of a file in it, such as {path / 'video.vtok'}")
+    if not folder.is_dir():
+        what = "not a folder" if folder.exists() else "no such folder"
+        raise TokenFileError(f"{path} cannot be written: {folder} is {what}; make the folder first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise TokenFileError(f"{path} cannot be written: no permission to write in {folder}; choose another folder")
+
+
+@contextlib.contextmanager
+def opened_partial(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that comes to stand at `path` if the block ends well, and else is removed."""
+    partial = partial_path(path)
+    with _writing(path):
+        file = _open_partial(partial, path)
+        try:
+            yield file
+            _move(file, partial, path)
+        except BaseException:
+            _discard(file, partial)
+            raise
+        file.close()
+
+
+def _move(file: BinaryIO, partial: Path, path: Path) -> None:
+    """Move what was written to its place, while it is locked, so that no other process takes `partial` for its own."""
+    os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def _open_partial(partial: Path, path: Path) -> BinaryIO:
+    """The file at `partial`, empty, locked for this process where the system can do that."""
+    while True:
+        handle = os.open(partial, os.O_CREAT | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o666)
+        file = open(handle, "r+b", buffering=0)  # noqa: SIM115
+        try:
+            _lock(handle)
+            # The process that had the lock may have moved the file to its place meanwhile.
+            if partial.exists() and os.path.samestat(os.fstat(handle), partial.stat()):
+                file.truncate(0)
+                return file
+        except BlockingIOError as error:
+            file.close()
+            raise TokenFileError(
+                f"{path} is being written by another process, to {partial}; wait for it, or choose another output"
+            ) from error
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _lock(handle: int) -> None:
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turns what the system reports while writing into an error that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise TokenFileError(
+            f"{path} cannot be written: {error.strerror or error}; check the folder and the space left on the disk"
+        ) from error
+
+
+def _discard(file: BinaryIO, path: Path) -> None:
+    if file.closed:
+        return
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+    file.close()

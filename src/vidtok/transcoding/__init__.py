@@ -1,0 +1,26 @@
+"""File to file: videos to token files and back, one at a time or a tree of them."""
+
+from vidtok.transcoding.decoding import Decoded, DecodeJob, Decoding, decode_file
+from vidtok.transcoding.encoding import TOKEN_SUFFIX, Encoded, EncodeJob, EncodeOptions, encode_file
+from vidtok.transcoding.moment import Moment, frame_range
+from vidtok.transcoding.sound import sound_path
+from vidtok.transcoding.tree import TreeJob, TreeResult, TreeStep, encode_tree
+
+__all__ = [
+    "TOKEN_SUFFIX",
+    "DecodeJob",
+    "Decoded",
+    "Decoding",
+    "EncodeJob",
+    "EncodeOptions",
+    "Encoded",
+    "Moment",
+    "TreeJob",
+    "TreeResult",
+    "TreeStep",
+    "decode_file",
+    "encode_file",
+    "encode_tree",
+    "frame_range",
+    "sound_path",
+]

@@ -1,0 +1,62 @@
+"""What encoding and decoding files share: how much to compute at a time, and what is said when that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vidtok.errors import VidTokError
+from vidtok.models.config import AutoencoderConfig
+
+if TYPE_CHECKING:
+    from vidtok.tokenizer import Tokenizer
+
+CLIP_FRAMES = 16
+"""Frames of a clip, where a non-causal model takes a video clip by clip; what the family was trained on."""
+_CHUNK_PIXELS = CLIP_FRAMES * 512 * 512
+
+
+def frames_at_a_time(config: AutoencoderConfig, size: tuple[int, int], given: int | None) -> int:
+    """How many frames of `size` (height, width) to compute at a time: `given`, made to fit the model, or what suits it.
+
+    Raises `VidTokError` if `given` does not fit the model.
+    """
+    factor = config.temporal_factor
+    if given is not None and given < 1:
+        raise VidTokError(f"chunk_frames is {given}; expected at least 1")
+    if config.is_causal:
+        suits = min(CLIP_FRAMES, _CHUNK_PIXELS // (size[0] * size[1]))
+        return max(1, (suits if given is None else given) // factor) * factor
+    if given is not None and given % factor:
+        raise VidTokError(
+            f"chunk_frames is {given}; expected a multiple of {factor}, since a non-causal model takes "
+            f"a video in clips of whole groups of {factor} frames"
+        )
+    return given or CLIP_FRAMES
+
+
+@contextmanager
+def computing() -> Iterator[None]:
+    """No gradients, and an error that says what to do where the GPU's memory does not suffice."""
+    try:
+        with torch.no_grad():
+            yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise VidTokError(
+            "the GPU's memory is too small for this; choose smaller frames (--size), fewer at a time "
+            "(--chunk-frames), or bfloat16 (--dtype)"
+        ) from error
+
+
+def check_finite(values: Tensor, model: Tokenizer) -> None:
+    """Raise `VidTokError` if `model` has made something that is not finite."""
+    if not bool(values.isfinite().all()):
+        dtype = str(model.dtype).removeprefix("torch.")
+        raise VidTokError(
+            f"{model.name} gives values that are not finite in {dtype}; "
+            "use float32 or bfloat16 (--dtype), or check the checkpoint"
+        )

@@ -1,0 +1,41 @@
+"""The sound of a video, kept in a Matroska file of its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from vidtok.errors import VideoError
+from vidtok.video.audio import AudioCopy
+
+SOUND_SUFFIX = ".mka"
+
+
+def sound_path(path: str | os.PathLike[str]) -> Path:
+    """Where the sound that belongs to a token file is kept: beside it, with `.mka` for its suffix."""
+    return Path(path).with_suffix(SOUND_SUFFIX)
+
+
+def extract_sound(source: str | os.PathLike[str], path: Path) -> bool:
+    """Write the first audio track of `source` to `path`, from the first video frame on; whether there is one.
+
+    Packets are copied as they are where Matroska and browsers take them, else coded as AAC. Raises `VideoError` if the
+    file cannot be written.
+    """
+    import av
+
+    found = False
+    try:
+        with av.open(os.fspath(path), "w", format="matroska") as output:
+            sound = AudioCopy.start(source, output, "matroska")
+            if sound is not None:
+                found = True
+                sound.copy_until(None)
+                sound.close()
+    except (av.error.FFmpegError, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        path.unlink(missing_ok=True)
+        raise VideoError(f"the sound of {source} cannot be written to {path}: {reason}; leave out --audio") from error
+    if not found:
+        path.unlink(missing_ok=True)
+    return found
