@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
@@ -140,6 +141,10 @@ def main() -> None:
     parser.add_argument("--compare", choices=["none", "diffusers"], default="none")
     parser.add_argument("--out", type=Path, help="where to write JSON (default: benchmarks/results)")
     options = parser.parse_args()
+    if options.out is not None and options.out.is_dir():
+        parser.error(f"--out {options.out} is a folder; give the path of the JSON file")
+    if options.compare == "diffusers" and find_spec("diffusers") is None:
+        parser.error("diffusers is not installed: pip install -c constraints.txt -e '.[benchmark]'")
     shape = (options.frames, options.size, options.width or options.size)
     arguments = (options.config, shape, options.dtype, options.threads)
     torch.set_grad_enabled(False)

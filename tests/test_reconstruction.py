@@ -86,7 +86,7 @@ def test_a_non_causal_model_goes_clip_by_clip(name: str, tmp_path: Path, written
 def test_figures_of_a_continuous_and_a_discrete_latent() -> None:
     common: dict[str, Any] = {
         "output": Path("out.mp4"), "frames": 17, "height": 64, "width": 32, "fps": Fraction(24), "psnr": 30.0,
-        "ssim": 0.9, "latent_shape": (5, 5, 8, 4), "seconds": 2.0, "truncated": False,
+        "ssim": 0.9, "latent_shape": (5, 5, 8, 4), "seconds": 2.0, "truncated": False, "sound_left_out": False,
     }  # fmt: skip
     kl = Reconstruction(codebook_size=None, **common)
     fsq = Reconstruction(codebook_size=8**5, **common)
@@ -149,9 +149,12 @@ def test_a_part_of_the_video_resized_and_cropped(tmp_path: Path, written: list[P
 def test_sound_is_kept_with_the_whole_video_only(tmp_path: Path) -> None:
     video = add_sound(write_video(tmp_path / "silent.mp4", 12, 16, 16), tmp_path / "in.mp4")
     assert audio_streams(video) == 1
-    for options, expected in ({}, 1), ({"max_frames": 12}, 0), ({"fps": 12}, 0), ({"start": 0.1}, 0):
-        reconstruct(MODELS[KL_1_0], video, tmp_path / "out.mp4", **options)
+    for options, expected in ({}, 1), ({"fps": 12}, 1), ({"max_frames": 11}, 0), ({"start": 0.1}, 0):
+        result = reconstruct(MODELS[KL_1_0], video, tmp_path / "out.mp4", **options)
         assert audio_streams(tmp_path / "out.mp4") == expected, options
+        assert result.sound_left_out == (not expected)
+    silent = reconstruct(MODELS[KL_1_0], tmp_path / "silent.mp4", tmp_path / "out.mp4", max_frames=2)
+    assert not silent.sound_left_out
 
 
 def test_a_tokenizer_does_it_as_well(tmp_path: Path) -> None:
@@ -248,15 +251,27 @@ def test_values_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == ["in.mp4"]
 
 
-def test_short_memory_on_a_gpu_is_an_error_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "shortage",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:137] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"
+        ),
+        MemoryError(),
+    ],
+)
+def test_short_memory_is_an_error_with_advice(
+    shortage: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     video = write_video(tmp_path / "in.mp4", 4, 8, 8)
     model = tiny_model(KL_1_0)
 
     def fail(*arguments: object) -> torch.Tensor:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        raise shortage
 
     monkeypatch.setattr(model.encoder, "forward", fail)
-    with pytest.raises(VidTokError, match=r"the GPU's memory is too small for this; choose smaller frames \(--size\)"):
+    with pytest.raises(VidTokError, match=r"memory is too small for this; choose smaller frames \(--size\)"):
         reconstruct(model, video, tmp_path / "out.mp4")
 
 

@@ -91,6 +91,20 @@ def test_unknown_name_is_told_its_neighbours() -> None:
         vidtok.load("vidtok_kl_causal_488_4ch")
 
 
+def test_yaml_with_random_weights(yaml_file: Path, model: Tokenizer) -> None:
+    assert Tokenizer.from_config(yaml_file).config == model.config
+    assert Tokenizer.from_config(yaml_file).name == "small"
+
+
+def test_device_and_dtype_that_cannot_be(tmp_path: Path, model: Tokenizer) -> None:
+    folder = model.save_pretrained(tmp_path / "saved")
+    with pytest.raises(vidtok.VidTokError, match="device 'cuda:77' cannot be used"):
+        vidtok.load(folder, device="cuda:77")
+    for dtype in ("float16", torch.int8):
+        with pytest.raises(ConfigError, match=r"expected torch\.float32"):
+            vidtok.load(folder, dtype=dtype)
+
+
 def test_yaml_without_weights(yaml_file: Path) -> None:
     with pytest.raises(CheckpointError, match="names no weights"):
         vidtok.load(yaml_file)
@@ -141,6 +155,11 @@ def test_offline_name_says_how_to_get_the_weights(tmp_path: Path, monkeypatch: p
 def test_importing_the_package_is_cheap(module: str) -> None:
     script = f"import sys, vidtok; raise SystemExit({module!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_subpackages_are_reached_from_the_package() -> None:
+    script = "import vidtok; vidtok.video.read_video"
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_public_names_exist() -> None:

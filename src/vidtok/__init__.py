@@ -22,6 +22,7 @@ _HOMES = {
     "vidtok.streaming": ("DecodeStream", "EncodeStream"),
     "vidtok.tokenizer": ("Tokenizer", "load"),
 }
+_SUBPACKAGES = ("video",)
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -43,6 +44,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOME_OF:
         return getattr(import_module(_HOME_OF[name]), name)
+    if name in _SUBPACKAGES:
+        return import_module(f"vidtok.{name}")
     raise AttributeError(f"module 'vidtok' has no attribute {name!r}")
 
 

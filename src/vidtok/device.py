@@ -24,8 +24,8 @@ def choose_device(name: str | None = None) -> torch.device:
         count = torch.cuda.device_count()
         has = f"{count} CUDA device{'s' if count > 1 else ''}" if count else "no CUDA device"
         raise VidTokError(
-            f"device {name!r} cannot be used on this machine, which has {has} that PyTorch sees; "
-            "choose another, such as cpu"
+            f"device {name!r} cannot be used: this PyTorch was not built for it, or sees none on this machine, "
+            f"which has {has}; choose another, such as cpu"
         ) from error
     if device.type == "meta":
         raise VidTokError("device 'meta' computes nothing; expected cpu, cuda, cuda:1 and so on, or mps")

@@ -34,7 +34,7 @@ def write_clip(path: Path) -> Path:
 
 def save_untrained(folder: Path) -> Path:
     """Save a small causal model with random weights, always the same ones, to `folder` and return it."""
-    config = AutoencoderConfig(z_channels=16, bottleneck=KLConfig(), ch=32, ch_mult=(1, 2, 2, 2), num_res_blocks=1)
+    config = AutoencoderConfig(z_channels=16, bottleneck=KLConfig(), ch=16, ch_mult=(1, 2, 2, 2), num_res_blocks=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         model = Tokenizer(config, name=UNTRAINED_NAME)

@@ -61,7 +61,9 @@ class Reconstruction:
     seconds: float
     """From the first frame read to the output in its place."""
     truncated: bool
-    """Whether the input broke off (only with `allow_truncated`)."""
+    """Whether the input is damaged, and ends here where the damage begins (only with `allow_truncated`)."""
+    sound_left_out: bool
+    """Whether the input has sound that the output has not, since only a part of the video was asked for."""
 
     @property
     def tokens(self) -> int | None:
@@ -130,13 +132,14 @@ class ReconstructionJob:
                 f"{output} is a picture, which holds one frame, but {input} is a video; "
                 "give an output that ends in .mp4, or take one frame (max_frames=1, --max-frames 1)"
             )
-        whole = fps is None and start == 0 and max_frames is None
+        whole = start == 0 and max_frames is None
         self._writer = VideoWriter(
             output,
             self._reader.fps,
             audio_from=input if whole and info.has_audio else None,
             sample_aspect_ratio=info.sample_aspect_ratio,
         )
+        self._sound_left_out = info.has_audio and not whole
         self._chunk_frames = chunk_frames
         self._side_by_side = side_by_side
 
@@ -171,6 +174,7 @@ class ReconstructionJob:
             codebook_size=bottleneck.codebook_size if isinstance(bottleneck, FSQConfig) else None,
             seconds=time.perf_counter() - started,
             truncated=reader.truncated,
+            sound_left_out=self._sound_left_out,
         )
 
     def _frames_at_a_time(self, config: AutoencoderConfig) -> int:
@@ -208,8 +212,8 @@ def reconstruct(
 
     A causal model takes videos of any length as one stream, with the result of the whole at once and in constant
     memory; a non-causal one takes them in independent clips. Latents are the posterior's mode. The sound is copied
-    where the whole video is reconstructed at its own rate. `output` appears whole, when all is done, and then replaces
-    what stood there.
+    where the whole video is reconstructed, from its start to its end. `output` appears whole, when all is done, and
+    then replaces what stood there.
 
     Args:
         model: what encodes and decodes.
@@ -265,10 +269,13 @@ def _checked(model: Tokenizer, pairs: Iterator[Pair]) -> Iterator[Pair]:
                     "use float32 or bfloat16 (--dtype), or check the checkpoint"
                 )
             yield pair
-    except torch.cuda.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        # PyTorch raises a plain RuntimeError where the CPU's memory is short.
+        if not isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
+            raise
         raise VidTokError(
-            "the GPU's memory is too small for this; choose smaller frames (--size), fewer at a time "
-            "(--chunk-frames), or bfloat16 (--dtype)"
+            "memory is too small for this; choose smaller frames (--size), fewer at a time (--chunk-frames), "
+            "or bfloat16 (--dtype)"
         ) from error
 
 

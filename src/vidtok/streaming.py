@@ -88,6 +88,7 @@ class EncodeStream(_Stream):
         self._sample = sample
         self._generator = generator
         self._pending: Tensor | None = None
+        self._shape: torch.Size | None = None
         self.log: RegLog = {}
         """The bottleneck's log of the latent frames returned last, as `encode(…, return_reg_log=True)` gives it."""
 
@@ -107,10 +108,10 @@ class EncodeStream(_Stream):
         """
         self._check_open()
         check_video(frames, self.model.config)
-        if self._pending is not None:
-            before, now = self._pending.shape, frames.shape
-            if (*before[:2], *before[3:]) != (*now[:2], *now[3:]):
-                raise ValueError(f"frames of shape {tuple(now)} came after {tuple(before)}; only T may differ")
+        before, now = self._shape, frames.shape
+        if before is not None and (*before[:2], *before[3:]) != (*now[:2], *now[3:]):
+            raise ValueError(f"frames of shape {tuple(now)} came after {tuple(before)}; only T may differ")
+        self._shape = now
         frames = frames.to(self.model.device, self.model.dtype)
         held = frames if self._pending is None else torch.cat([self._pending, frames], 2)
         lead = 0 if self._state.started else 1
@@ -199,7 +200,7 @@ class DecodeStream(_Stream):
             raise ValueError("a stream cannot start with no latent frames")
         if self._size is not None:
             frames, height, width = self._size
-            video = crop(video, (max(0, frames - self._emitted), height, width))
+            video = crop(video, (min(video.shape[2], max(0, frames - self._emitted)), height, width))
         self._emitted += video.shape[2]
         return video
 

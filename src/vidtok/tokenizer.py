@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from vidtok.device import choose_device
 from vidtok.errors import CheckpointError, ConfigError
 from vidtok.models.autoencoder import VideoAutoencoder
 from vidtok.models.config import AutoencoderConfig
@@ -145,6 +146,12 @@ class Tokenizer(VideoAutoencoder):
             return _upload(self.save_pretrained(Path(folder) / "model"), repo_id=repo_id, **hub)
 
     @classmethod
+    def from_config(cls, source: str | PathLike[str]) -> Tokenizer:
+        """A model with random weights, as a name of the family or a YAML file describes it; a start for training."""
+        run = read_config(source)
+        return cls(run.model, name=run.name)
+
+    @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike[str], **kwargs: Any) -> Tokenizer:
         """The model in a folder, on the Hub, or of the family by name; arguments as for `vidtok.load`."""
         return load(pretrained_model_name_or_path, **kwargs)
@@ -172,17 +179,21 @@ def load(
         revision: branch, tag or commit of a Hub repository.
 
     Raises:
-        ConfigError: unknown name, unreadable or contradictory configuration.
+        ConfigError: unknown name, unreadable or contradictory configuration, a dtype that is none of a float.
         CheckpointError: the weights cannot be had, read, or do not fit the model.
+        VidTokError: this machine has no such device.
     """
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ConfigError(f"dtype is {dtype!r}; expected torch.float32, torch.bfloat16 or torch.float16")
+    place = None if device is None else choose_device(str(device))
     config, name, weights = _resolve(source, checkpoint, revision)
     state = read_checkpoint(weights, ema=ema)
     with torch.device("meta"):
         model = Tokenizer(config, name=name)
     model.to(dtype if dtype is not None else torch.float32)
     load_state(model, state, str(weights))
-    if device is not None:
-        model.to(device)
+    if place is not None:
+        model.to(place)
     return model.eval()
 
 

@@ -24,7 +24,7 @@ def _some_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_table_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     header, *rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    assert header[:4] == ["name", "compression", "channels or codebook", "version"]
+    assert header[:4] == ["name", "TxHxW", "latent", "version"]
     assert [row[0] for row in rows] == list(registry.models())
     assert rows[0] == [
         "vidtok_kl_causal_488_4chn", "4x8x8", "4 channels", "1.0", "29.64", "0.852", "0.114", "194.2", "no",
@@ -37,15 +37,19 @@ def test_a_table_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     ]  # fmt: skip
 
 
-def test_a_table_for_people(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+@pytest.mark.parametrize("columns", ["60", "80", "160"])
+def test_a_table_for_people(columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "\t" not in "".join(lines)
     assert len(lines) == 24
-    assert "compression" in lines[0]
-    assert "194.2" in lines[1]
+    assert lines[0].split() == ["name", "TxHxW", "latent", "version", "PSNR", "SSIM", "LPIPS", "FVD", "weights"]
+    assert lines[1].split() == [
+        "vidtok_kl_causal_488_4chn", "4x8x8", "4", "channels", "1.0", "29.64", "0.852", "0.114", "194.2", "no",
+    ]  # fmt: skip
+    assert "vidtok_fsq_causal_41616_262144_v1_1 " in lines[-1]
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,7 +119,7 @@ def test_a_damaged_video(models: dict[str, ModelFiles], tmp_path: Path, capsys: 
     assert "--allow-truncated" in captured.err
     assert captured.out == ""
     assert call(models[KL_1_0], cut, "-o", tmp_path / "out.mp4", "--size", "original", "--allow-truncated") == 0
-    assert rows(capsys.readouterr().out)["damage"].startswith("the input broke off here")
+    assert rows(capsys.readouterr().out)["damage"].startswith("the input is damaged after ")
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,15 @@ def test_unfit_video_is_refused(name: str, video: torch.Tensor, message: str) ->
         small_model(name).encode(video)
 
 
+def test_what_is_no_tensor_and_a_size_beyond_the_latent_are_refused() -> None:
+    model = small_model(VARIANTS[1])
+    with pytest.raises(ValueError, match="the video is a ndarray; expected a tensor"):
+        model.encode(make_clip(1, 3, 1, 8, 8).numpy())
+    z = model.encode(make_clip(1, 3, 5, 8, 8), sample=False)
+    with pytest.raises(ValueError, match=r"size is \(6, 8, 8\), more than the \(5, 8, 8\)"):
+        model.decode(z, size=(6, 8, 8))
+
+
 @pytest.mark.parametrize(
     ("name", "latent", "from_indices", "message"),
     [

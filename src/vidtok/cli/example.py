@@ -35,10 +35,12 @@ def example(
     written and used, which shows that everything runs, but makes only coloured noise.
     """
     from vidtok.cli.report import progress_bar, summary
+    from vidtok.device import choose_device
     from vidtok.errors import VideoError
     from vidtok.example import write_clip
     from vidtok.reconstruction import ReconstructionJob
 
+    choose_device(device)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

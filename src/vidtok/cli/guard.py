@@ -1,7 +1,7 @@
 """What a command does about errors, interruptions and readers that have gone; used by the scripts too.
 
 Exit codes: 0 done, 1 a defect of ours or no reader left, 2 an error that the user can mend, 130 interrupted,
-143 terminated.
+143 terminated, 129 the terminal has gone.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from types import FrameType
 
 from vidtok.errors import VidTokError
 
-_FAILED, _USER_ERROR, _INTERRUPTED, _TERMINATED = 1, 2, 130, 143
+_FAILED, _USER_ERROR, _INTERRUPTED, _SIGNALLED = 1, 2, 130, 128
 
 
 def guarded(command: Callable[[], object]) -> int:
     """Run `command` and return the exit code.
 
-    A `VidTokError` is printed as one message on stderr. Ctrl-C and SIGTERM end the command as an exception does, so
-    that outputs begun are removed. A reader of stdout that has gone, as in `vidtok models | head -1`, ends it quietly.
-    Other exceptions are raised: they are defects, and their traceback is wanted.
+    A `VidTokError` is printed as one message on stderr. Ctrl-C, SIGTERM and SIGHUP end the command as an exception
+    does, so that outputs begun are removed. A reader of stdout that has gone, as in `vidtok models | head -1`, ends it
+    quietly. Other exceptions are raised: they are defects, and their traceback is wanted.
     """
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     code = 0
@@ -59,16 +59,18 @@ def _flushed() -> bool:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM raises `SystemExit`, which ends the process with nothing half-written left."""
+    """SIGTERM and SIGHUP raise `SystemExit`, which ends the process with nothing half-written left."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def terminate(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(_TERMINATED)
+        raise SystemExit(_SIGNALLED + number)
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, terminate) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -12,8 +12,9 @@ import typer
 app = typer.Typer(rich_markup_mode=None, help="List the models that can be loaded by name.")
 
 _COLUMNS = (
-    "name", "compression", "channels or codebook", "version", "PSNR", "SSIM", "LPIPS", "FVD", "weights",
+    "name", "TxHxW", "latent", "version", "PSNR", "SSIM", "LPIPS", "FVD", "weights",
 )  # fmt: skip
+_FIGURES = ("PSNR", "SSIM", "LPIPS", "FVD")
 
 
 @app.callback(invoke_without_command=True)
@@ -23,8 +24,9 @@ def list_models(
 ) -> None:
     """List the models that can be loaded by name.
 
-    Compression is T x H x W. PSNR, SSIM, LPIPS and FVD are as published. Weights that are not at hand are downloaded
-    when first used. In a pipe the table is plain, with tabs between its columns.
+    TxHxW is how many frames, rows and columns become one; the latent has channels, or codes of a codebook. PSNR, SSIM,
+    LPIPS and FVD are as published. Weights that are not at hand are downloaded when first used. In a pipe the table is
+    plain, with tabs between its columns.
     """
     if context.invoked_subcommand is not None:
         return
@@ -93,16 +95,11 @@ def _row(entry: dict[str, Any]) -> list[str]:
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in _COLUMNS:
-        number = column in ("PSNR", "SSIM", "LPIPS", "FVD")
-        table.add_column(
-            column, justify="right" if number else "left", no_wrap=column not in ("weights", "channels or codebook"),
-            overflow="fold",
-        )  # fmt: skip
-    for row in rows:
-        table.add_row(*row)
-    Console(highlight=False, markup=False).print(table)
+    """The rows in columns as wide as they need: a narrow terminal wraps them; a fitted table would cut figures."""
+    widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
+    for row in (_COLUMNS, *rows):
+        cells = [
+            cell.rjust(width) if name in _FIGURES else cell.ljust(width)
+            for name, cell, width in zip(_COLUMNS, row, widths, strict=True)
+        ]
+        typer.echo("  ".join(cells).rstrip())

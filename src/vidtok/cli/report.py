@@ -54,5 +54,9 @@ def summary(result: Reconstruction, model: Tokenizer) -> str:
         ("time", f"{result.seconds:.2f} s, {result.frames_per_second:.2f} frames a second"),
     ]
     if result.truncated:
-        rows.insert(3, ("damage", "the input broke off here; the rest of it is not in the output"))
+        rows.insert(3, ("damage", f"the input is damaged after {result.frames:,} frames; what follows is left out"))
+    if result.sound_left_out:
+        rows.insert(3, ("sound", "left out, since only a part of the video was asked for"))
+    if result.output.suffix.lower() != ".png" and (result.height % 2 or result.width % 2):
+        rows.insert(3, ("file", "one pixel larger where a side is odd: H.264 wants even sides"))
     return "\n".join(f"{name:<8}{value}" for name, value in rows)

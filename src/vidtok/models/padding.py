@@ -38,12 +38,16 @@ def pad_clip(video: Tensor, config: AutoencoderConfig) -> Tensor:
 def crop(video: Tensor, size: Size) -> Tensor:
     """The first frames, rows and columns of `video` (B, C, T, H, W), as many as `size` says."""
     frames, height, width = size
+    if frames > video.shape[2] or height > video.shape[3] or width > video.shape[4]:
+        raise ValueError(f"size is {tuple(size)}, more than the {tuple(video.shape[2:])} that the latent decodes to")
     return video[:, :, :frames, :height, :width]
 
 
 def check_video(video: Tensor, config: AutoencoderConfig) -> None:
     """Raise `ValueError` if `video` is not a clip that a model of `config` can encode."""
     expected = f"(B, {config.in_channels}, T, H, W) of float in -1..1"
+    if not isinstance(video, Tensor):
+        raise ValueError(f"the video is a {type(video).__name__}; expected a tensor, {expected}")
     if video.dim() != 5 or video.shape[1] != config.in_channels or 0 in video.shape:
         raise ValueError(f"the video has shape {tuple(video.shape)}; expected {expected}, no dimension empty")
     if not video.is_floating_point():
