@@ -18,9 +18,9 @@ DEFAULT_CHUNK = 16
 """Latent frames of a chunk of a causal model."""
 
 MAX_HEADER_BYTES = 1 << 20
-MAX_CHUNK_VALUES = 1 << 24
+MAX_CHUNK_VALUES = 1 << 23
 """How many tokens, or values of a latent, a chunk holds at most; what reading one takes is bounded by this."""
-MAX_ADAPTIVE_ROWS = 1 << 14
+MAX_ADAPTIVE_ROWS = 1 << 12
 """How many rows of tokens a chunk with adaptive coding has at most, as each takes a step of its own."""
 MAX_GRID = 4096
 """Latent rows and columns at most."""

@@ -265,8 +265,10 @@ class TokenFile:
             raise ValuesError("it is cut off")
         if zlib.crc32(payload) != header.crc:
             raise ValuesError("it does not match its checksum")
+        if header.length < timed:
+            raise ValuesError("it is too short for the times of its frames")
         times = np.frombuffer(payload[:timed], "<f8").astype(np.float64) if timed else None
-        if times is not None and (len(times) != entry.frames or not np.isfinite(times).all()):
+        if times is not None and not np.isfinite(times).all():
             raise ValuesError("its times are not numbers")
         packed = bool(header.flags & FLAG_PACKED) and self.header.latent.discrete
         return decode_values(payload[timed:], self.header.latent, entry.latents, packed=packed), times

@@ -21,8 +21,6 @@ from vidtok.tokens.header import TokenHeader
 from vidtok.tokens.values import encode_values, int8_error
 
 PARTIAL_SUFFIX = ".part"
-_LATE = 0.125
-"""By how much of a frame's duration a time may be off before times are stored."""
 
 
 def partial_path(path: str | os.PathLike[str]) -> Path:
@@ -70,8 +68,8 @@ class TokenWriter:
     def write(self, values: Tensor, times: Sequence[float] | None = None) -> None:
         """Append `values`: tokens (1, T', H', W') or a latent (1, z, T', H', W'), T' >= 0.
 
-        `times` are those of the next video frames, in seconds of the source, as many as there are so far; they are
-        stored where they stray from the header's frame rate. Give them for all frames or for none.
+        `times` are those of the next video frames, in seconds of the source, as many as there are so far. Give them for
+        all frames, if they do not follow from the header's frame rate, or for none.
         """
         latent = self.header.latent
         if latent.discrete:
@@ -148,7 +146,7 @@ class TokenWriter:
         first = self._entries[-1].first_latent + self._entries[-1].latents if self._entries else 0
         before, after = latent.frames_before(first), latent.frames_before(first + latents)
         frames = (after if end is None else min(after, end)) - before
-        flags, timing = self._timing(before, frames)
+        flags, timing = self._timing(frames)
         content, packed = encode_values(values, latent)
         if latent.coding == "int8":
             self._energy = [a + b for a, b in zip(self._energy, int8_error(values), strict=True)]
@@ -158,18 +156,14 @@ class TokenWriter:
             self._put(chunk(entry, timing + content, flags))
         self._entries.append(entry)
 
-    def _timing(self, before: int, frames: int) -> tuple[int, bytes]:
-        """The flag and the bytes of the next `frames` frames' times; neither if they follow from the rate."""
+    def _timing(self, frames: int) -> tuple[int, bytes]:
+        """The flag and the bytes of the next `frames` frames' times; neither if none were given."""
         if not self._timed:
             return 0, b""
         times = np.asarray(self._times[:frames], "<f8")
         if len(times) < frames:
             raise TokenFileError(f"{len(times)} times were given for {frames} frames of {self.path}; give one for each")
         del self._times[:frames]
-        video = self.header.video
-        regular = video.start + np.arange(before, before + frames) / float(video.fps)
-        if float(np.abs(times - regular).max()) * float(video.fps) <= _LATE:
-            return 0, b""
         return FLAG_TIMES, times.tobytes()
 
     def _put(self, content: bytes) -> None:

@@ -22,6 +22,8 @@ from vidtok.tokens.writer import check_place
 from vidtok.transcoding.computing import check_finite, computing, frames_at_a_time
 from vidtok.transcoding.sound import extract_sound, sound_path
 from vidtok.video import Fit, Frame, Pixels, VideoReader, to_float
+from vidtok.video.source import open_source
+from vidtok.video.timing import Window
 
 if TYPE_CHECKING:
     from vidtok.tokenizer import Tokenizer
@@ -180,6 +182,7 @@ class EncodeJob:
         done = 0
         try:
             sounds = self.options.sound and self._reader.info.has_audio and extract_sound(self._input, aside)
+            timed = self.options.fps is None and _rate_varies(self._input, self.options)
             with self._reader as reader, computing():
                 batches = _batches(iter(reader), *_cut(model.config, at_a_time))
                 first = next(batches)
@@ -188,7 +191,7 @@ class EncodeJob:
                     for frames, values in _encoded(model, first, batches):
                         check_finite(values, model)
                         done += len(frames)
-                        writer.write(values, self._times(frames))
+                        writer.write(values, [frame.time for frame in frames] if timed else None)
                         if progress is not None:
                             progress(done)
                     writer.finish(done)
@@ -210,10 +213,6 @@ class EncodeJob:
             truncated=reader.truncated,
             seconds=time.perf_counter() - started,
         )
-
-    def _times(self, frames: list[Frame]) -> list[float] | None:
-        """Times to be stored where they stray from the rate; frames sampled at a rate have those of that rate."""
-        return [frame.time for frame in frames] if self.options.fps is None else None
 
     def _header(self, model: Tokenizer, start: float, at_a_time: int, sounds: bool) -> TokenHeader:
         import vidtok
@@ -263,6 +262,14 @@ def encode_file(
 ) -> Encoded:
     """Write to the token file `output` what `model` makes of `input`; see `EncodeJob`."""
     return EncodeJob(input, output, options).run(model, progress)
+
+
+def _rate_varies(path: Path, options: EncodeOptions) -> bool:
+    """Whether a frame rate does not say when the frames of a video are shown."""
+    window = None
+    if options.max_frames is not None:
+        window = Window(options.start, options.start + 1, options.max_frames)
+    return not open_source(path, window).timing.constant
 
 
 def _cut(config: AutoencoderConfig, at_a_time: int) -> tuple[int, int]:
