@@ -35,6 +35,10 @@ _STEPS_PER_BATCH = 2
 """Steps that the objective counts for a batch, whether or not there is a discriminator."""
 
 
+SECTIONS = ("forward", "generator's objective", "backward", "discriminator", "optimizers")
+"""Parts of a training step, as the trainer's profiler knows them."""
+
+
 class TrainingModule(LightningModule):
     """Trains `model` on `objective`.
 
@@ -141,24 +145,32 @@ class TrainingModule(LightningModule):
         return reconstruction
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """One batch: gradients of both parts, and every `accumulate` batches their steps."""
-        video = batch["video"]
+        """One batch: gradients of both parts, and every `accumulate` batches their steps.
+
+        The trainer's profiler is told of the sections named in `SECTIONS`.
+        """
+        video, timed = batch["video"], cast(Any, self.trainer).profiler.profile
         self._seed_batch()
         step = self.batches_done
-        _, reconstruction, reg_log = self.model(video, step=step)
-        adversarial = self.loss.config.is_adversarial
-        loss, log = self.loss(reg_log, video, reconstruction, 0, _STEPS_PER_BATCH * step, last_layer=self._last_layer())
-        self._require_finite(loss, "the generator's loss", batch)
         is_last = self._accumulated + 1 >= self.accumulate
-        self._backward(loss / self.accumulate, is_last)
-        if adversarial:
-            loss, disc_log = self.loss({}, video, reconstruction.detach(), 1, _STEPS_PER_BATCH * step + 1)
-            self._require_finite(loss, "the discriminator's loss", batch)
+        with timed("forward"):
+            _, reconstruction, reg_log = self.model(video, step=step)
+        with timed("generator's objective"):
+            at = _STEPS_PER_BATCH * step
+            loss, log = self.loss(reg_log, video, reconstruction, 0, at, last_layer=self._last_layer())
+            self._require_finite(loss, "the generator's loss", batch)
+        with timed("backward"):
             self._backward(loss / self.accumulate, is_last)
-            log |= disc_log
+        if self.loss.config.is_adversarial:
+            with timed("discriminator"):
+                loss, disc_log = self.loss({}, video, reconstruction.detach(), 1, at + 1)
+                self._require_finite(loss, "the discriminator's loss", batch)
+                self._backward(loss / self.accumulate, is_last)
+                log |= disc_log
         self._accumulated += 1
         if is_last:
-            log |= self._step(step, batch)
+            with timed("optimizers"):
+                log |= self._step(step, batch)
         self.log_dict(self._telling(log), batch_size=len(video))
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
