@@ -170,7 +170,7 @@ class DecodeJob:
         times = self._file.times(*self._range, skip_damaged=self._skip_damaged)
         final = aside.with_stem(aside.stem + "t")
         try:
-            retime(aside, final, (times - times[0]).tolist())
+            retime(aside, final, self.header.video.fps, (times - times[0]).tolist())
             os.replace(final, self._output)
         finally:
             final.unlink(missing_ok=True)

@@ -13,16 +13,22 @@ from vidtok.errors import VideoError
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
 
 _FINEST = 1_000_000
+_COARSEST = 1000
 
 
-def retime(source: str | os.PathLike[str], target: str | os.PathLike[str], times: Sequence[float]) -> None:
-    """Copy the video `source`, one that `VideoWriter` wrote, to `target`, with frame i shown at `times[i]` seconds.
+def retime(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], fps: Fraction, times: Sequence[float]
+) -> None:
+    """Copy the video `source`, which `VideoWriter` wrote at `fps`, to `target`, frame i shown at `times[i]` seconds.
 
     Nothing is coded again; sound is copied as it is. `times` rise, and the first is 0; they are kept to the tick where
-    they are fractions with a denominator that a file can have, else to a microsecond. The last frame is shown as long
-    as the one before it. Raises `VideoError` if `times` are not one for each frame, or `target` cannot be written.
+    they are fractions with a denominator that a file can have, else to a microsecond (Matroska: to a millisecond). The
+    last frame is shown as long as the one before it. Raises `VideoError` if `times` are not one for each frame, or
+    `target` cannot be written.
     """
     import av
 
@@ -31,39 +37,37 @@ def retime(source: str | os.PathLike[str], target: str | os.PathLike[str], times
     if any(late <= early for early, late in pairwise(ticks)):
         raise VideoError(f"the times for {target} do not rise; expected each frame to be shown after the one before")
     try:
+        with av.open(os.fspath(source)) as reader:
+            # Frames are stored in the order of decoding; `order` says which is shown when.
+            order = [_frame_of(packet, fps) for packet in reader.demux(video=0) if packet.size]
+        if sorted(order) != list(range(len(ticks))):
+            raise VideoError(f"{len(ticks)} times were given for the {len(order)} frames of {source}")
+        delay = max(place - frame for place, frame in enumerate(order))
         with av.open(os.fspath(source)) as reader, _opened(target) as writer:
-            video = reader.streams.video[0]
-            rate = video.average_rate or Fraction(25)
-            new = writer.add_stream_from_template(video)
-            new.time_base = base
-            others = {s.index: writer.add_stream_from_template(s) for s in reader.streams.audio}
-            count = 0
-            # Packets come in the order of decoding, `delay` frames ahead of that in which frames are shown.
-            delay: int | None = None
+            stream = writer.add_stream_from_template(reader.streams.video[0])
+            stream.time_base = base
+            sounds = {sound.index: writer.add_stream_from_template(sound) for sound in reader.streams.audio}
+            place = 0
             for packet in reader.demux():
-                if not packet.size or packet.pts is None:
+                if not packet.size:
                     continue
-                if packet.stream.index in others:
-                    packet.stream = others[packet.stream.index]
-                    writer.mux(packet)
-                    continue
-                frame = round(packet.pts * packet.time_base * rate)
-                if delay is None:
-                    delay = frame - round((packet.dts or 0) * packet.time_base * rate)
-                if not 0 <= frame < len(ticks):
-                    raise VideoError(f"{len(ticks)} times were given for more frames than that of {source}")
-                packet.pts = ticks[frame]
-                packet.dts = _before(ticks, count - delay)
-                packet.duration = _duration(ticks, frame)
-                packet.time_base = base
-                packet.stream = new
-                count += 1
+                if packet.stream.index in sounds:
+                    packet.stream = sounds[packet.stream.index]
+                else:
+                    frame = order[place]
+                    packet.pts, packet.dts = ticks[frame], _decoded_at(ticks, place - delay)
+                    packet.duration, packet.time_base = _duration(ticks, frame), base
+                    packet.stream = stream
+                    place += 1
                 writer.mux(packet)
     except (av.error.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise VideoError(f"{target} cannot be written: {reason}") from error
-    if count != len(ticks):
-        raise VideoError(f"{len(ticks)} times were given for the {count} frames of {source}")
+
+
+def _frame_of(packet: Packet[VideoStream], fps: Fraction) -> int:
+    """Which frame, in the order in which they are shown, a packet holds."""
+    return round((packet.pts or 0) * (packet.time_base or 0) * fps)
 
 
 def _opened(target: str | os.PathLike[str]) -> OutputContainer:
@@ -73,8 +77,8 @@ def _opened(target: str | os.PathLike[str]) -> OutputContainer:
     return av.open(os.fspath(target), "w", container_options={} if matroska else {"movflags": "+faststart"})
 
 
-def _before(ticks: Sequence[int], place: int) -> int:
-    """When the frame at `place` is decoded: as it is shown, those ahead of the first evenly before it."""
+def _decoded_at(ticks: Sequence[int], place: int) -> int:
+    """When the frame stored at `place` is decoded, where those before the first shown have places below 0."""
     return ticks[place] if place >= 0 else ticks[0] + place
 
 
@@ -86,11 +90,11 @@ def _duration(ticks: Sequence[int], frame: int) -> int:
 
 
 def _time_base(times: Sequence[float]) -> Fraction:
-    """The coarsest clock that has a tick at each of `times`, or microseconds."""
+    """A clock of at least a thousand ticks a second that has one at each of `times`, or microseconds."""
     common = 1
     for time in times:
         nearest = Fraction(time).limit_denominator(100_000)
         common = math.lcm(common, nearest.denominator)
         if abs(float(nearest) - time) > 1e-9 or common > _FINEST:
             return Fraction(1, _FINEST)
-    return Fraction(1, max(common, 1000))
+    return Fraction(1, common * math.ceil(_COARSEST / common))
