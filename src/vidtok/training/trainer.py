@@ -29,6 +29,7 @@ _IDLE_WARNINGS = (
     ".*is smaller than the logging interval.*",
     ".*returned a view tensor.*",
     ".*does not have many workers.*",
+    ".*Total length of .list. across ranks is zero.*",
     ".*_get_pg_default_device.*",
     ".*Multiple backends are registered.*",
 )
