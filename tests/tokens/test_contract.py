@@ -24,8 +24,8 @@ TIMES = [i**2 / 64 for i in range(FRAMES)]
 
 
 def sample_header(coding: str) -> TokenHeader:
-    header = make_header(coding, levels=(8, 5, 3), grid=(3, 5), chunk=3, fps=Fraction(24000, 1001))
-    source = Source(name="clip.mp4", bytes=4321, height=48, width=64, resized=(21, 39), crop=(0, 0), codec="h264",
+    header = make_header(coding, levels=(8, 5, 3), grid=(6, 10), chunk=3, fps=Fraction(24000, 1001))
+    source = Source(name="clip.mp4", bytes=4321, height=48, width=64, resized=(45, 79), crop=(0, 0), codec="h264",
                     pixel_format="yuv420p")  # fmt: skip
     return dataclasses.replace(header, source=source, encoding={"settings": {"coding": coding}})
 
@@ -33,12 +33,12 @@ def sample_header(coding: str) -> TokenHeader:
 def sample_values(coding: str) -> torch.Tensor:
     """Values that every coding but int8 holds exactly, and int8 to half a step."""
     if coding in TOKEN_CODINGS:
-        places = torch.arange(LATENTS * 3 * 5)
-        # The first latent frames do not compress, the others do.
-        tokens = torch.where(places < 45, (places * places * 7 + places * 3) % 120, places // 40)
-        return tokens.to(torch.int32).view(1, LATENTS, 3, 5)
-    places = torch.arange(4 * LATENTS * 3 * 5)
-    return ((places * 37 % 101 - 50) / 16).view(1, 4, LATENTS, 3, 5)
+        places = torch.arange(LATENTS * 60)
+        # The first chunk does not compress, the others do.
+        tokens = torch.where(places < 180, (places * places * 7 + places * 3) % 120, (places // 7) % 5)
+        return tokens.to(torch.int32).view(1, LATENTS, 6, 10)
+    places = torch.arange(4 * LATENTS * 60)
+    return ((places * 37 % 101 - 50) / 16).view(1, 4, LATENTS, 6, 10)
 
 
 def write_sample(path: Path, coding: str) -> None:

@@ -172,6 +172,18 @@ def test_one_process_writes_at_a_time_and_a_killed_one_is_in_nobody_s_way(path: 
         assert torch.equal(file.read(), values)
 
 
+def test_a_file_system_without_locks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def no_locks(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    values = write_file(path, make_header())
+    with TokenFile(path) as file:
+        assert torch.equal(file.read(), values)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

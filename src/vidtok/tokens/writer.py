@@ -231,7 +231,12 @@ def _lock(handle: int) -> None:
         import fcntl
     except ImportError:  # not on Windows
         return
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # some network file systems have no locks
+        return
 
 
 @contextlib.contextmanager
