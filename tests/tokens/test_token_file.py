@@ -289,6 +289,7 @@ def test_a_damaged_chunk_is_named_and_the_rest_can_be_had(path: Path, at: int, r
         assert torch.equal(rest[:, :4], values[:, :4])
         assert torch.equal(rest[:, 4:8], values[:, 3:4].expand(-1, 4, -1, -1))
         assert torch.equal(rest[:, 8:], values[:, 8:])
+        assert torch.equal(file.read(6, 9, skip_damaged=True), rest[:, 6:9])
         assert [bool(chunk.damage) for chunk in file.chunks(skip_damaged=True)] == [False, True, False]
         assert len(file.times(skip_damaged=True)) == file.frames == 41
         (damage,) = file.damages()

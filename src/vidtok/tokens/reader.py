@@ -184,7 +184,7 @@ class TokenFile:
                     raise DamagedTokenFileError(
                         f"{self.path}: {piece.damage}; decode the rest with --skip-damaged (skip_damaged=True)"
                     )
-                fill = self._first_sound(stop) if fill is None else fill
+                fill = self._nearest(first) if fill is None else fill
                 piece = Chunk(first, _repeated(fill, latents), piece.times, piece.damage)
             fill = piece.values[..., -1:, :, :]
             low, high = max(start, first) - first, min(stop, first + latents) - first
@@ -277,12 +277,14 @@ class TokenFile:
         video = self.header.video
         return video.start + np.arange(first, first + frames) / float(video.fps)
 
-    def _first_sound(self, stop: int) -> Tensor:
-        """The first latent frame of the first chunk that can be read."""
-        for first, latents, entry in self._slots():
-            piece = self._piece(first, latents, entry)
+    def _nearest(self, latent: int) -> Tensor:
+        """The last latent frame before `latent` that can be read, else the first one after it."""
+        slots = list(self._slots())
+        before = [slot for slot in slots if slot[0] < latent]
+        for slot in (*reversed(before), *slots[len(before) :]):
+            piece = self._piece(*slot)
             if piece.damage is None:
-                return piece.values[..., :1, :, :]
+                return piece.values[..., -1:, :, :] if slot[0] < latent else piece.values[..., :1, :, :]
         raise DamagedTokenFileError(f"{self.path}: all of its chunks are damaged; get an undamaged copy")
 
     def _cut(self, piece: Chunk, low: int, high: int) -> Chunk:
