@@ -57,7 +57,7 @@ def test_a_file_holds_what_the_model_makes_of_the_video(name: str, frames: int, 
         if frames <= (17 if MODELS[name].is_causal else 16) or not MODELS[name].is_causal:
             assert torch.equal(values, expected)
         elif "_kl_" in name:
-            torch.testing.assert_close(values, expected, atol=1e-5, rtol=0)
+            torch.testing.assert_close(values, expected, atol=1e-4, rtol=0)
         else:
             # Rounding may fall to the other side where a value lies between two levels.
             assert (values != expected).float().mean() < 0.02
