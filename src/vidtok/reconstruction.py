@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from vidtok.computing import CLIP_FRAMES, check_finite, memory_advice
 from vidtok.errors import VideoError, VidTokError
 from vidtok.metrics.image import psnr, ssim
 from vidtok.models.config import AutoencoderConfig, FSQConfig
@@ -24,8 +24,6 @@ from vidtok.video import Pixels, VideoReader, VideoWriter, to_float, to_uint8
 if TYPE_CHECKING:
     from vidtok.tokenizer import Tokenizer
 
-CLIP_FRAMES = 16
-"""Frames of a clip, where a non-causal model takes a video clip by clip; what the family was trained on."""
 LATENT_BITS = 16
 """Bits that a value of a continuous latent counts as."""
 _RGB_BITS = 24
@@ -231,7 +229,7 @@ def reconstruct(
 
     Raises:
         VideoError: the input cannot be read, or the output not be written; nothing is left behind then.
-        VidTokError: an option does not fit the model, the model gives values that are not finite, or the GPU's memory
+        VidTokError: an option does not fit the model, the model gives values that are not finite, or memory
             is too small.
     """
     job = ReconstructionJob(
@@ -260,23 +258,10 @@ def _pairs(model: Tokenizer, chunks: Iterator[Pixels]) -> Iterator[Pair]:
 
 def _checked(model: Tokenizer, pairs: Iterator[Pair]) -> Iterator[Pair]:
     """`pairs`, with an error that says what to do where memory is short or values are not finite."""
-    try:
+    with memory_advice():
         for pair in pairs:
-            if not bool(pair.reconstruction.isfinite().all()):
-                dtype = str(model.dtype).removeprefix("torch.")
-                raise VidTokError(
-                    f"{model.name} gives values that are not finite in {dtype}; "
-                    "use float32 or bfloat16 (--dtype), or check the checkpoint"
-                )
+            check_finite(pair.reconstruction, model)
             yield pair
-    except (RuntimeError, MemoryError) as error:
-        # PyTorch raises a plain RuntimeError where the CPU's memory is short.
-        if not isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
-            raise
-        raise VidTokError(
-            "memory is too small for this; choose smaller frames (--size), fewer at a time (--chunk-frames), "
-            "or bfloat16 (--dtype)"
-        ) from error
 
 
 class _Figures:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from vidtok.computing import check_finite, computing, frames_at_a_time
 from vidtok.errors import VideoError
 from vidtok.models.receptive import start_latent
 from vidtok.tokens import Chunk, TokenFile, TokenFileError, TokenHeader, check_model
-from vidtok.transcoding.computing import check_finite, computing, frames_at_a_time
 from vidtok.transcoding.moment import Moment, frame_range
 from vidtok.transcoding.sound import sound_path
 from vidtok.video import VideoWriter, to_uint8
@@ -128,7 +128,7 @@ class DecodeJob:
         """Do it; once only. `progress` is called with the number of frames done; `allow_other` is as for `check_model`.
 
         Raises `TokenFileError` if `model` is not the one that the file was made with, or a chunk is damaged;
-        `VidTokError` if the model gives values that are not finite or the GPU's memory is too small. Nothing is left
+        `VidTokError` if the model gives values that are not finite or memory is too small. Nothing is left
         behind then.
         """
         started = time.perf_counter()

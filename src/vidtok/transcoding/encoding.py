@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from vidtok.computing import check_finite, computing, frames_at_a_time
 from vidtok.errors import VideoError, VidTokError
 from vidtok.models.config import AutoencoderConfig
 from vidtok.tokens import LATENT_CODINGS, TOKEN_CODINGS, Source, TokenFileError, TokenHeader, TokenWriter, make_header
 from vidtok.tokens.writer import check_place
-from vidtok.transcoding.computing import check_finite, computing, frames_at_a_time
 from vidtok.transcoding.sound import extract_sound, sound_path
 from vidtok.video import Fit, Frame, Pixels, VideoReader, to_float
 from vidtok.video.source import open_source

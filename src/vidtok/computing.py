@@ -1,4 +1,4 @@
-"""What encoding and decoding files share: how much to compute at a time, and what is said when that fails."""
+"""What all work from file to file shares: how much to compute at a time, and what is said when that fails."""
 
 from __future__ import annotations
 
@@ -40,16 +40,25 @@ def frames_at_a_time(config: AutoencoderConfig, size: tuple[int, int], given: in
 
 
 @contextmanager
-def computing() -> Iterator[None]:
-    """No gradients, and an error that says what to do where the GPU's memory does not suffice."""
+def memory_advice() -> Iterator[None]:
+    """An error that says what to do where memory does not suffice, the machine's or the GPU's."""
     try:
-        with torch.no_grad():
-            yield
-    except torch.cuda.OutOfMemoryError as error:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # PyTorch raises a plain RuntimeError where the CPU's memory is short.
+        if not isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
+            raise
         raise VidTokError(
-            "the GPU's memory is too small for this; choose smaller frames (--size), fewer at a time "
-            "(--chunk-frames), or bfloat16 (--dtype)"
+            "memory is too small for this; choose smaller frames (--size), fewer at a time (--chunk-frames), "
+            "or bfloat16 (--dtype)"
         ) from error
+
+
+@contextmanager
+def computing() -> Iterator[None]:
+    """No gradients, and `memory_advice`."""
+    with memory_advice(), torch.no_grad():
+        yield
 
 
 def check_finite(values: Tensor, model: Tokenizer) -> None:
