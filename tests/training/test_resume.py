@@ -16,6 +16,7 @@ import pytest
 import torch
 from tests.training.run_files import FSQ, differing, last, train, write_config
 
+from vidtok.training import folder as folder_module
 from vidtok.training.arguments import parse_arguments
 from vidtok.training.callbacks import StopOnSignal
 from vidtok.training.checkpoints import KeepCheckpoints, WholeFiles
@@ -74,6 +75,19 @@ def test_newest_run_of_the_name_is_taken_up(tmp_path: Path, caplog: pytest.LogCa
         plan = plan_run(parse_arguments([*arguments, *other]))
         assert plan.resume_from is None
         assert plan.folder != folder
+
+
+def test_runs_of_one_second_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VIDTOK_RUN_FOLDER", raising=False)
+    arguments = parse_arguments(["-b", str(write_config(tmp_path)), "--logdir", str(tmp_path / "logs")])
+    folders = []
+    for _ in range(3):
+        folders.append(plan_run(arguments).folder)
+        folders[-1].mkdir(parents=True)
+    assert len(set(folders)) == 3
+    assert folders == sorted(folders)
+    written = [folder_module.write_config(folders[0], {"seed": seed}) for seed in range(3)]
+    assert [path.read_text() for path in sorted(written)] == ["seed: 0\n", "seed: 1\n", "seed: 2\n"]
 
 
 def test_interruption_ends_with_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,8 @@ def new_folder(arguments: TrainArguments) -> Path:
     name = run_name(arguments)
     if "/" in name or os.sep in name:
         raise TrainingError(f"the run's name is {name!r}; expected a name for a folder, without slashes")
-    dated = name if arguments.no_date else f"{datetime.now():{_DATE}}_{name}"
-    folder = _parent(arguments) / dated
+    parent = _parent(arguments)
+    folder = parent / name if arguments.no_date else _unused(parent, f"_{name}")
     os.environ[_SHARED] = str(folder)
     return folder
 
@@ -73,8 +73,16 @@ def latest_folder(arguments: TrainArguments) -> Path | None:
 
 def write_config(folder: Path, raw: Mapping[str, Any]) -> Path:
     """Write the configuration `raw` as a new file among those of the run, whole or not at all."""
-    path = folder / "configs" / f"{datetime.now():{_DATE}}.yaml"
+    path = _unused(folder / "configs", ".yaml")
     write_whole(path, to_yaml(raw))
+    return path
+
+
+def _unused(parent: Path, ending: str) -> Path:
+    """A path in `parent` named after the time, or after the first second from now on that none there is named after."""
+    moment = datetime.now()
+    while (path := parent / f"{moment:{_DATE}}{ending}").exists():
+        moment += timedelta(seconds=1)
     return path
 
 
