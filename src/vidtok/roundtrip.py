@@ -5,19 +5,24 @@ Memory does not grow with the video's length: pieces are read, encoded, decoded 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vidtok.models.bottleneck import RegLog
 from vidtok.models.padding import pad_frame_size
 from vidtok.models.state import StreamState
 from vidtok.video import Pixels, to_float
 
 if TYPE_CHECKING:
     from vidtok.tokenizer import Tokenizer
+
+
+OnLatent = Callable[[Tensor, RegLog], None]
+"""Called with every latent as it is encoded, (1, z, T', H', W'), and the bottleneck's log of it."""
 
 
 class Pair(NamedTuple):
@@ -31,13 +36,16 @@ class Pair(NamedTuple):
     """How many latent frames were computed for the video so far, those of frames still to come included."""
 
 
-def stream_pairs(model: Tokenizer, chunks: Iterable[Pixels], *, sample: bool | None = False) -> Iterator[Pair]:
+def stream_pairs(
+    model: Tokenizer, chunks: Iterable[Pixels], *, sample: bool | None = False, on_latent: OnLatent | None = None
+) -> Iterator[Pair]:
     """All frames of a video through one stream of a causal model, with the result of the whole video at once.
 
     Args:
         model: a causal tokenizer; a non-causal one raises `ValueError`.
         chunks: the video, (T, H, W, 3) uint8, in pieces of any length; how it is cut makes no difference.
         sample: KL: draw from the posterior (True), take its mode (False), or as the model says (None).
+        on_latent: called with what is encoded, before it is decoded.
     """
     encoder, decoder = model.encode_stream(sample=sample), model.decode_stream()
     waiting: list[Pixels] = []
@@ -55,6 +63,8 @@ def stream_pairs(model: Tokenizer, chunks: Iterable[Pixels], *, sample: bool | N
         for z in latents():
             latent_frames += z.shape[2]
             if z.shape[2]:
+                if on_latent is not None:
+                    on_latent(z, encoder.log)
                 yield decoder.push(z)
         if waiting:
             yield decoder.flush()
@@ -67,12 +77,16 @@ def stream_pairs(model: Tokenizer, chunks: Iterable[Pixels], *, sample: bool | N
             yield _pair(np.stack(source), video, latent_frames)
 
 
-def clip_pairs(model: Tokenizer, clips: Iterable[Pixels], *, sample: bool | None = False) -> Iterator[Pair]:
-    """Every one of `clips`, (T, H, W, 3) uint8, for itself; any model, any T. `sample` is as for `stream_pairs`."""
+def clip_pairs(
+    model: Tokenizer, clips: Iterable[Pixels], *, sample: bool | None = False, on_latent: OnLatent | None = None
+) -> Iterator[Pair]:
+    """Every one of `clips`, (T, H, W, 3) uint8, for itself; any model, any T. Otherwise as `stream_pairs`."""
     latent_frames = 0
     for clip in clips:
         with torch.no_grad():
-            z = model.encode(to_float(clip), sample=sample)
+            z, log = model.encode(to_float(clip), sample=sample, return_reg_log=True)
+            if on_latent is not None:
+                on_latent(z, log)
             video = model.decode(z)
         latent_frames += z.shape[2]
         yield _pair(clip, video, latent_frames)
