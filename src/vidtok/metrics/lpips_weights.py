@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from vidtok.errors import VidTokError
+from vidtok.metrics.weight_files import SUFFIXES, read_weights, torch_folder
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -19,7 +18,6 @@ _VGG_FILE = "vgg16-397923af.pth"
 _LINEAR_FILE = "vgg.pth"
 _HUB_REPOSITORY, _HUB_FILE = "timm/vgg16.tv_in1k", "model.safetensors"
 _PACKAGES = {"lpips": "weights/v0.1/vgg.pth", "torchmetrics": "functional/image/lpips_models/vgg.pth"}
-_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 _OWN_NAME = re.compile(r"(?:.*\bperceptual_loss\.)?((?:scaling_layer|net\.slice\d|lin\d\.model)\..+)")
 _TORCHVISION_NAME = re.compile(r"features\.(\d+\.(?:weight|bias))")
 
@@ -37,7 +35,7 @@ def find_weights(source: str | Path | Sequence[str | Path] | None, shapes: Shape
     files = list(_usual_files() if source is None else _given_files(source))
     found: dict[str, Tensor] = {}
     for file in files:
-        for name, value in _renamed(_read(file), shapes).items():
+        for name, value in _renamed(read_weights(file, LPIPSWeightsError), shapes).items():
             _check(file, name, value, shapes[name])
             found.setdefault(name, value.float())
     missing = [name for name in shapes if name not in found and not name.startswith("scaling_layer.")]
@@ -50,14 +48,14 @@ def _given_files(source: str | Path | Sequence[str | Path]) -> Iterator[Path]:
     for path in map(Path, [source] if isinstance(source, str | Path) else source):
         if not path.exists():
             raise LPIPSWeightsError(f"{path} does not exist; expected a file or folder with weights for LPIPS")
-        yield from sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES) if path.is_dir() else [path]
+        yield from sorted(p for p in path.iterdir() if p.suffix in SUFFIXES) if path.is_dir() else [path]
 
 
 def _usual_files() -> Iterator[Path]:
     """Those of the places where others keep these weights that exist here."""
     from huggingface_hub import try_to_load_from_cache
 
-    folder = _torch_folder()
+    folder = torch_folder()
     candidates = [folder / _VGG_FILE, folder / _LINEAR_FILE]
     cached = try_to_load_from_cache(_HUB_REPOSITORY, _HUB_FILE)
     if isinstance(cached, str):
@@ -66,30 +64,6 @@ def _usual_files() -> Iterator[Path]:
         spec = importlib.util.find_spec(package)
         candidates += [Path(place) / file for place in (spec and spec.submodule_search_locations) or ()]
     return (path for path in candidates if path.is_file())
-
-
-def _torch_folder() -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints"
-
-
-def _read(file: Path) -> Mapping[str, object]:
-    """What `file` holds. No code in it is run, and tensors that are not used are not loaded where the format allows."""
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except Exception as error:  # a damaged or foreign file can make its reader fail in any way
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise LPIPSWeightsError(
-            f"{file} cannot be read as weights ({reason}); expected a .safetensors file, or a PyTorch file of tensors "
-            "alone. Fetch it again, or name another"
-        ) from error
-    nested = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(nested, Mapping):
-        raise LPIPSWeightsError(f"{file} holds a {type(content).__name__}; expected a mapping of names to tensors")
-    return nested
 
 
 def _renamed(state: Mapping[str, object], shapes: Shapes) -> dict[str, Tensor]:
@@ -127,7 +101,7 @@ def _advice(missing: list[str], files: list[Path]) -> str:
         f"https://download.pytorch.org/models/{_VGG_FILE} (or by `hf download {_HUB_REPOSITORY} {_HUB_FILE}`), and "
         "LPIPS's linear layers, published at "
         "https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/vgg.pth (the Python packages "
-        f"lpips and torchmetrics bring them). Put them into {_torch_folder()}, or name their paths in "
+        f"lpips and torchmetrics bring them). Put them into {torch_folder()}, or name their paths in "
         "perceptual_weights; a VidTok checkpoint with a loss.perceptual_loss section serves as well. To train "
         "without LPIPS, set perceptual_weight: 0"
     )

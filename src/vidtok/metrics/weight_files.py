@@ -1,0 +1,42 @@
+"""Files of weights that others published, read as data only."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from vidtok.errors import VidTokError
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
+
+
+def read_weights(file: Path, error_class: type[VidTokError]) -> Mapping[str, object]:
+    """What `file` holds, by name; one level down where a checkpoint keeps it under `state_dict`.
+
+    No code in it is run, and tensors that are not used are not loaded where the format allows. Raises `error_class` if
+    it cannot be read, or holds something else.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(file)
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except Exception as error:  # a damaged or foreign file can make its reader fail in any way
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise error_class(
+            f"{file} cannot be read as weights ({reason}); expected a .safetensors file, or a PyTorch file of tensors "
+            "alone. Fetch it again, or name another"
+        ) from error
+    nested = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(nested, Mapping):
+        raise error_class(f"{file} holds a {type(content).__name__}; expected a mapping of names to tensors")
+    return nested
+
+
+def torch_folder() -> Path:
+    """Where PyTorch keeps weights that it fetched: `TORCH_HOME`, or the user's cache."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
