@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from vidtok.tokenizer import Tokenizer
 
 
-OnLatent = Callable[[Tensor, RegLog], None]
-"""Called with every latent as it is encoded, (1, z, T', H', W'), and the bottleneck's log of it."""
+OnLog = Callable[[RegLog], None]
+"""Called with the bottleneck's log of every piece as it is encoded."""
 
 
 class Pair(NamedTuple):
@@ -37,7 +37,7 @@ class Pair(NamedTuple):
 
 
 def stream_pairs(
-    model: Tokenizer, chunks: Iterable[Pixels], *, sample: bool | None = False, on_latent: OnLatent | None = None
+    model: Tokenizer, chunks: Iterable[Pixels], *, sample: bool | None = False, on_log: OnLog | None = None
 ) -> Iterator[Pair]:
     """All frames of a video through one stream of a causal model, with the result of the whole video at once.
 
@@ -45,7 +45,7 @@ def stream_pairs(
         model: a causal tokenizer; a non-causal one raises `ValueError`.
         chunks: the video, (T, H, W, 3) uint8, in pieces of any length; how it is cut makes no difference.
         sample: KL: draw from the posterior (True), take its mode (False), or as the model says (None).
-        on_latent: called with what is encoded, before it is decoded.
+        on_log: called with the bottleneck's log of what is encoded, before it is decoded.
     """
     encoder, decoder = model.encode_stream(sample=sample), model.decode_stream()
     waiting: list[Pixels] = []
@@ -63,8 +63,8 @@ def stream_pairs(
         for z in latents():
             latent_frames += z.shape[2]
             if z.shape[2]:
-                if on_latent is not None:
-                    on_latent(z, encoder.log)
+                if on_log is not None:
+                    on_log(encoder.log)
                 yield decoder.push(z)
         if waiting:
             yield decoder.flush()
@@ -78,15 +78,15 @@ def stream_pairs(
 
 
 def clip_pairs(
-    model: Tokenizer, clips: Iterable[Pixels], *, sample: bool | None = False, on_latent: OnLatent | None = None
+    model: Tokenizer, clips: Iterable[Pixels], *, sample: bool | None = False, on_log: OnLog | None = None
 ) -> Iterator[Pair]:
     """Every one of `clips`, (T, H, W, 3) uint8, for itself; any model, any T. Otherwise as `stream_pairs`."""
     latent_frames = 0
     for clip in clips:
         with torch.no_grad():
             z, log = model.encode(to_float(clip), sample=sample, return_reg_log=True)
-            if on_latent is not None:
-                on_latent(z, log)
+            if on_log is not None:
+                on_log(log)
             video = model.decode(z)
         latent_frames += z.shape[2]
         yield _pair(clip, video, latent_frames)
