@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import vidtok
-from vidtok.cli import decode, encode, example, export, info, models, reconstruct, train
+from vidtok.cli import decode, encode, example, export, info, models, reconstruct, synthesize, train
 from vidtok.cli.guard import guarded
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ app.command("decode")(decode.decode)
 app.command("info")(info.info)
 app.add_typer(models.app, name="models")
 app.command("example")(example.example)
+app.command("synthesize")(synthesize.synthesize)
 app.command("train", context_settings=train.SETTINGS)(train.train)
 app.command("export")(export.export)
 
