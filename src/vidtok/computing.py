@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vidtok.errors import VidTokError
-from vidtok.models.config import AutoencoderConfig
+from vidtok.models.contract import ModelConfig
 
 if TYPE_CHECKING:
     from vidtok.tokenizer import Tokenizer
@@ -20,7 +20,7 @@ CLIP_FRAMES = 16
 _CHUNK_PIXELS = CLIP_FRAMES * 512 * 512
 
 
-def frames_at_a_time(config: AutoencoderConfig, size: tuple[int, int], given: int | None) -> int:
+def frames_at_a_time(config: ModelConfig, size: tuple[int, int], given: int | None) -> int:
     """How many frames of `size` (height, width) to compute at a time: `given`, made to fit the model, or what suits it.
 
     Raises `VidTokError` if `given` does not fit the model.

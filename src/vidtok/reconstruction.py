@@ -17,7 +17,8 @@ from torch import Tensor
 from vidtok.computing import CLIP_FRAMES, check_finite, memory_advice
 from vidtok.errors import VideoError, VidTokError
 from vidtok.metrics.image import psnr, ssim
-from vidtok.models.config import AutoencoderConfig, FSQConfig
+from vidtok.models.config import FSQConfig
+from vidtok.models.contract import ModelConfig
 from vidtok.roundtrip import Pair, clip_pairs, stream_pairs
 from vidtok.video import Pixels, VideoReader, VideoWriter, to_float, to_uint8
 
@@ -175,7 +176,7 @@ class ReconstructionJob:
             sound_left_out=self._sound_left_out,
         )
 
-    def _frames_at_a_time(self, config: AutoencoderConfig) -> int:
+    def _frames_at_a_time(self, config: ModelConfig) -> int:
         """How many frames to compute at a time; `VidTokError` if those asked for do not fit the model."""
         given, factor = self._chunk_frames, config.temporal_factor
         if config.is_causal:

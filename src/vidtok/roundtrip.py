@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vidtok.models.bottleneck import RegLog
-from vidtok.models.padding import pad_frame_size
+from vidtok.models.padding import encoded_frames, pad_frame_size
 from vidtok.models.state import StreamState
 from vidtok.video import Pixels, to_float
 
@@ -88,7 +88,7 @@ def clip_pairs(
             if on_log is not None:
                 on_log(log)
             video = model.decode(z)
-        latent_frames += z.shape[2]
+        latent_frames += encoded_frames(len(clip), model.config)
         yield _pair(clip, video, latent_frames)
 
 

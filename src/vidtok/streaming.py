@@ -26,6 +26,8 @@ from vidtok.models.padding import (
 )
 from vidtok.models.state import StreamState
 
+NOT_A_STREAM = "a non-causal model sees whole clips only and cannot stream; encode it clip by clip"
+
 S = TypeVar("S", bound="_Stream")
 
 
@@ -34,7 +36,7 @@ class _Stream:
 
     def __init__(self, model: VideoAutoencoder) -> None:
         if not model.is_causal:
-            raise ValueError("a non-causal model sees whole clips only and cannot stream; encode it clip by clip")
+            raise ValueError(NOT_A_STREAM)
         self.model = model
         self._state = StreamState()
         self._closed = False

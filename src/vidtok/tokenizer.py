@@ -14,9 +14,11 @@ from vidtok.device import choose_device
 from vidtok.errors import CheckpointError, ConfigError
 from vidtok.models.autoencoder import VideoAutoencoder
 from vidtok.models.config import AutoencoderConfig
+from vidtok.models.contract import ModelConfig, VideoModel
 from vidtok.models.padding import Size
-from vidtok.streaming import DecodeStream, EncodeStream, in_chunks
+from vidtok.streaming import NOT_A_STREAM, DecodeStream, EncodeStream, in_chunks
 from vidtok.zoo.checkpoint import load_state, read_checkpoint
+from vidtok.zoo.families import family_of
 from vidtok.zoo.folder import read_folder, save_folder
 from vidtok.zoo.hub import resolve_hub_repo
 from vidtok.zoo.published import read_config
@@ -28,45 +30,23 @@ if TYPE_CHECKING:
     from vidtok.reconstruction import Reconstruction
 
 
-class Tokenizer(VideoAutoencoder):
+class Tokenizer(VideoModel):
     """A video tokenizer: `encode`, `decode`, both at once by calling it, and streams of either.
 
-    Weights are random until they are loaded: `vidtok.load` makes a tokenizer that has them.
+    `Tokenizer(config)` makes the kind that belongs to the configuration's family, such as a `VidTok`, with random
+    weights; `vidtok.load` makes one that has them. What all families share is described in `vidtok.models.contract`.
 
     Attributes:
         config: what the model is made of.
         name: the model's name in the family, or that of the file or folder it was loaded from.
-        encoder, decoder, regularization: its parts; `encoder` and `decoder` may be replaced by compiled ones.
-        use_tiling: pass long clips through in chunks of `t_chunk_enc` frames and `t_chunk_dec` latent frames.
-            Activations are kept small either way; the result is that of the whole clip at once.
-        use_overlap: accepted for the published snippets. Chunks need no overlap here, since each goes on from the
-            state that the one before has left.
     """
 
-    def __init__(self, config: AutoencoderConfig, *, name: str = "vidtok") -> None:
-        super().__init__(config)
-        self.name = name
-        self.use_tiling = False
-        self.use_overlap = False
-        self.t_chunk_enc = 16
-        self.t_chunk_dec = max(1, self.t_chunk_enc // config.temporal_factor)
+    name: str
 
-    def moments(self, video: Tensor) -> Tensor:
-        chunked = self.use_tiling and self.is_causal and not torch.is_grad_enabled()
-        if not chunked or video.dim() != 5 or video.shape[2] <= self.t_chunk_enc:
-            return super().moments(video)
-        stream = EncodeStream(self, moments_only=True)
-        return in_chunks(video, self.t_chunk_enc, stream.push, stream.flush)
-
-    def decode(self, z: Tensor, decode_from_indices: bool = False, *, size: Size | None = None) -> Tensor:
-        chunked = self.use_tiling and self.is_causal and not torch.is_grad_enabled()
-        if not chunked or z.dim() < 4 or z.shape[-3] <= self.t_chunk_dec:
-            return super().decode(z, decode_from_indices, size=size)
-        stream = DecodeStream(self, decode_from_indices=decode_from_indices, size=size)
-        return in_chunks(z, self.t_chunk_dec, stream.push, stream.flush)
-
-    decode.__doc__ = VideoAutoencoder.decode.__doc__
-    moments.__doc__ = VideoAutoencoder.moments.__doc__
+    def __new__(cls, config: ModelConfig | None = None, *, name: str = "vidtok") -> Tokenizer:
+        """An instance of the class that belongs to `config`; copies, which give none, are of their own class."""
+        kind = family_of(config).tokenizer() if cls is Tokenizer and config is not None else cls
+        return object.__new__(kind)
 
     def encode_stream(self, *, sample: bool | None = None, generator: torch.Generator | None = None) -> EncodeStream:
         """A stream that encodes one video as it comes, with the result of `encode` on all of it.
@@ -75,7 +55,7 @@ class Tokenizer(VideoAutoencoder):
         the stream. `stream.log` has the bottleneck's log of what was returned last, such as the token indices.
         `sample` and `generator` are as for `encode`. Raises `ValueError` for a non-causal model.
         """
-        return EncodeStream(self, sample=sample, generator=generator)
+        raise ValueError(NOT_A_STREAM)
 
     def decode_stream(self, *, decode_from_indices: bool = False, size: Size | None = None) -> DecodeStream:
         """A stream that decodes one latent as it comes, with the result of `decode` on all of it.
@@ -84,7 +64,7 @@ class Tokenizer(VideoAutoencoder):
         returns the video that is ready, `stream.delay` frames behind; `flush` returns the rest. `size` is the encoded
         clip's (frames, height, width), to crop to. Raises `ValueError` for a non-causal model.
         """
-        return DecodeStream(self, decode_from_indices=decode_from_indices, size=size)
+        raise ValueError(NOT_A_STREAM)
 
     def reconstruct(
         self,
@@ -149,12 +129,60 @@ class Tokenizer(VideoAutoencoder):
     def from_config(cls, source: str | PathLike[str]) -> Tokenizer:
         """A model with random weights, as a name of the family or a YAML file describes it; a start for training."""
         run = read_config(source)
-        return cls(run.model, name=run.name)
+        return Tokenizer(run.model, name=run.name)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike[str], **kwargs: Any) -> Tokenizer:
         """The model in a folder, on the Hub, or of the family by name; arguments as for `vidtok.load`."""
         return load(pretrained_model_name_or_path, **kwargs)
+
+
+class VidTok(VideoAutoencoder, Tokenizer):
+    """A tokenizer of the first family (arXiv 2412.13061).
+
+    Attributes:
+        config: what the model is made of.
+        name: the model's name in the family, or that of the file or folder it was loaded from.
+        encoder, decoder, regularization: its parts; `encoder` and `decoder` may be replaced by compiled ones.
+        use_tiling: pass long clips through in chunks of `t_chunk_enc` frames and `t_chunk_dec` latent frames.
+            Activations are kept small either way; the result is that of the whole clip at once.
+        use_overlap: accepted for the published snippets. Chunks need no overlap here, since each goes on from the
+            state that the one before has left.
+    """
+
+    def __init__(self, config: AutoencoderConfig, *, name: str = "vidtok") -> None:
+        super().__init__(config)
+        self.name = name
+        self.use_tiling = False
+        self.use_overlap = False
+        self.t_chunk_enc = 16
+        self.t_chunk_dec = max(1, self.t_chunk_enc // config.temporal_factor)
+
+    def moments(self, video: Tensor) -> Tensor:
+        chunked = self.use_tiling and self.is_causal and not torch.is_grad_enabled()
+        if not chunked or video.dim() != 5 or video.shape[2] <= self.t_chunk_enc:
+            return super().moments(video)
+        stream = EncodeStream(self, moments_only=True)
+        return in_chunks(video, self.t_chunk_enc, stream.push, stream.flush)
+
+    def decode(self, z: Tensor, decode_from_indices: bool = False, *, size: Size | None = None) -> Tensor:
+        chunked = self.use_tiling and self.is_causal and not torch.is_grad_enabled()
+        if not chunked or z.dim() < 4 or z.shape[-3] <= self.t_chunk_dec:
+            return super().decode(z, decode_from_indices, size=size)
+        stream = DecodeStream(self, decode_from_indices=decode_from_indices, size=size)
+        return in_chunks(z, self.t_chunk_dec, stream.push, stream.flush)
+
+    decode.__doc__ = VideoAutoencoder.decode.__doc__
+    moments.__doc__ = VideoAutoencoder.moments.__doc__
+
+    def encode_stream(self, *, sample: bool | None = None, generator: torch.Generator | None = None) -> EncodeStream:
+        return EncodeStream(self, sample=sample, generator=generator)
+
+    def decode_stream(self, *, decode_from_indices: bool = False, size: Size | None = None) -> DecodeStream:
+        return DecodeStream(self, decode_from_indices=decode_from_indices, size=size)
+
+    encode_stream.__doc__ = Tokenizer.encode_stream.__doc__
+    decode_stream.__doc__ = Tokenizer.decode_stream.__doc__
 
 
 def load(
@@ -199,7 +227,7 @@ def load(
 
 def _resolve(
     source: str | PathLike[str], checkpoint: str | PathLike[str] | None, revision: str | None
-) -> tuple[AutoencoderConfig, str, Path]:
+) -> tuple[ModelConfig, str, Path]:
     """The configuration that `source` leads to, the model's name, and the file of its weights."""
     text = fspath(source)
     path = Path(text).expanduser()

@@ -32,6 +32,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vidtok.models.bottleneck import RegLog, make_bottleneck
 from vidtok.models.config import AutoencoderConfig
+from vidtok.models.contract import VideoModel
 from vidtok.models.padding import Size, check_latent, check_video, crop, pad_clip
 from vidtok.models.pipeline import Stage, run_stages
 from vidtok.models.spatial import (
@@ -311,12 +312,18 @@ class Decoder(_Coder):
         return stages
 
 
-class VideoAutoencoder(nn.Module):
+class VideoAutoencoder(VideoModel):
     """Encoder, bottleneck and decoder, as a checkpoint of the family holds them; clips of any size.
 
     Clips whose size the model cannot take are padded with copies of the last frame, row and column, and what is
     decoded is cropped. A picture is a clip of one frame.
     """
+
+    sharded_blocks = (ResidualBlock, Attention)
+
+    config: AutoencoderConfig
+    encoder: Encoder
+    decoder: Decoder
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -326,17 +333,9 @@ class VideoAutoencoder(nn.Module):
         self.regularization = make_bottleneck(config.bottleneck)
 
     @property
-    def is_causal(self) -> bool:
-        """Whether no frame depends on a later one, beyond the decoder's delay."""
-        return self.config.is_causal
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.parameters()).device
+    def last_layer(self) -> Tensor:
+        """The weight of the layer that makes the video."""
+        return next(p for name, p in self.decoder.conv_out.named_parameters() if name.endswith("weight"))
 
     def moments(self, video: Tensor) -> Tensor:
         """What the encoder makes of `video` (B, 3, T, H, W), of any size: (B, 2 z or z, T', H', W')."""
@@ -412,3 +411,12 @@ class VideoAutoencoder(nn.Module):
         z, log = self.encode(video, True, sample=sample, generator=generator, step=step)
         frames, height, width = video.shape[2:]
         return z, self.decode(z, size=(frames, height, width)), log
+
+    def encode_packed(self, video: Tensor) -> Tensor:
+        """The posterior's mode (B, z, T', H', W'), or of an FSQ model the tokens (B, T', H', W')."""
+        z, log = self.encode(video, True, sample=False)
+        return log["indices"] if self.regularization.discrete else z
+
+    def decode_packed(self, packed: Tensor, *, size: Size | None = None) -> Tensor:
+        """Decode what `encode_packed` returned; `size` is as for `decode`."""
+        return self.decode(packed, self.regularization.discrete, size=size)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from vidtok.errors import ConfigError
 
@@ -52,6 +52,21 @@ class FSQConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LatentStream:
+    """One of the parts that a latent frame of some families consists of."""
+
+    name: str
+    channels: int
+    positions: tuple[int, ...]
+    """How many values each channel has in a latent frame, along each axis."""
+
+    @property
+    def values(self) -> int:
+        """Values of a latent frame."""
+        return self.channels * prod(self.positions)
+
+
+@dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
     """A VidTok autoencoder (arXiv 2412.13061). The variants of the family differ in values, not in classes:
 
@@ -65,6 +80,10 @@ class AutoencoderConfig:
 
     Levels are numbered from full resolution, 0, to the deepest; the decoder's `us` lists use the same numbers.
     """
+
+    family: ClassVar[str] = "vidtok"
+    training_only: ClassVar[tuple[str, ...]] = ("dropout", "use_checkpoint")
+    """Fields without influence on what a trained model computes."""
 
     z_channels: int
     bottleneck: KLConfig | FSQConfig = field(default_factory=KLConfig)
@@ -153,6 +172,16 @@ class AutoencoderConfig:
     def spatial_factor(self) -> int:
         """Pixels to a latent position, in height and in width."""
         return 1 << len(self.spatial_ds or ())
+
+    @property
+    def frame_size(self) -> None:
+        """The one (height, width) that the model takes: none, it takes any."""
+        return None
+
+    @property
+    def streams(self) -> tuple[LatentStream, ...]:
+        """The parts that a latent is made of: it is of one part."""
+        return ()
 
     @property
     def moments_channels(self) -> int:

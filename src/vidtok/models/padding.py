@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from vidtok.models.config import AutoencoderConfig
 
+if TYPE_CHECKING:
+    from vidtok.models.contract import ModelConfig
+
 Size = tuple[int, int, int]
 """Frames, height and width of a clip."""
 
 
-def padded_frames(frames: int, config: AutoencoderConfig) -> int:
+def padded_frames(frames: int, config: ModelConfig) -> int:
     """How many frames `frames` are padded to: 1 + groups of f if causal, else groups of f."""
     lead = 1 if config.is_causal else 0
     return lead - (lead - frames) // config.temporal_factor * config.temporal_factor
+
+
+def encoded_frames(frames: int, config: ModelConfig) -> int:
+    """How many latent frames `frames` become."""
+    return -(-padded_frames(frames, config) // config.temporal_factor)
 
 
 def pad_frames(video: Tensor, frames: int) -> Tensor:

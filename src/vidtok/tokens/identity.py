@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidtok.models.config import AutoencoderConfig
+from vidtok.models.contract import ModelConfig
 from vidtok.tokens.errors import TokenFileError
 from vidtok.tokens.header import ModelIdentity
 
 if TYPE_CHECKING:
     from vidtok.tokenizer import Tokenizer
 
-_TRAINING_ONLY = ("dropout", "use_checkpoint")
+_UNORDERED = {"spatial_ds", "spatial_us", "tempo_ds", "tempo_us"}
 _BOTTLENECK = ("kind", "levels")
 _SHOWN = 12
 _BLOCK = 1 << 22
@@ -47,11 +47,11 @@ def model_identity(model: Tokenizer) -> ModelIdentity:
     )
 
 
-def config_hash(config: AutoencoderConfig) -> str:
+def config_hash(config: ModelConfig) -> str:
     """The hash of what `config` says of a model's function: 64 hexadecimal digits."""
-    values = {key: value for key, value in config.to_dict().items() if key not in _TRAINING_ONLY}
+    values = {key: value for key, value in config.to_dict().items() if key not in config.training_only}
     values["bottleneck"] = {key: value for key, value in values["bottleneck"].items() if key in _BOTTLENECK}
-    for key in ("spatial_ds", "spatial_us", "tempo_ds", "tempo_us"):
+    for key in _UNORDERED & values.keys():
         values[key] = sorted(values[key])
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -11,13 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
 from vidtok.computing import check_finite, computing, frames_at_a_time
 from vidtok.errors import VideoError
+from vidtok.models.autoencoder import Decoder
 from vidtok.models.receptive import start_latent
 from vidtok.tokens import Chunk, TokenFile, TokenFileError, TokenHeader, check_model
 from vidtok.transcoding.moment import Moment, frame_range
@@ -218,7 +219,8 @@ class Decoding:
 
     def _stream(self) -> tuple[int, Iterator[Tensor]]:
         """The first frame and the pieces that a stream makes, from where it has to start to where it may end."""
-        latent, decoder, total = self._file.header.latent, self._model.decoder, self._file.latent_frames
+        latent, total = self._file.header.latent, self._file.latent_frames
+        decoder = cast(Decoder, self._model.decoder)
         first = start_latent(decoder, self._start)
         last = min(total, 1 + math.ceil((self._stop - 1 + decoder.delay) / latent.temporal_factor))
         at = max(0, latent.frames_before(first + 1) - 1)
@@ -243,7 +245,7 @@ class Decoding:
         first, last = self._file.latents_of(self._start, self._stop)
         first = first // latent.chunk * latent.chunk
         last = min(self._file.latent_frames, -(-last // latent.chunk) * latent.chunk)
-        clips = (self._model.decode(clip, latent.discrete) for clip in self._values(first, last))
+        clips = (self._model.decode_packed(clip) for clip in self._values(first, last))
         return latent.frames_before(first), clips
 
     def _values(self, first: int, last: int) -> Iterator[Tensor]:

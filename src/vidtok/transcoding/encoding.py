@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vidtok.computing import check_finite, computing, frames_at_a_time
 from vidtok.errors import VideoError, VidTokError
-from vidtok.models.config import AutoencoderConfig
+from vidtok.models.contract import ModelConfig
 from vidtok.tokens import LATENT_CODINGS, TOKEN_CODINGS, Source, TokenFileError, TokenHeader, TokenWriter, make_header
 from vidtok.tokens.writer import check_place
 from vidtok.transcoding.sound import extract_sound, sound_path
@@ -272,7 +272,7 @@ def _rate_varies(path: Path, options: EncodeOptions) -> bool:
     return not open_source(path, window).timing.constant
 
 
-def _cut(config: AutoencoderConfig, at_a_time: int) -> tuple[int, int]:
+def _cut(config: ModelConfig, at_a_time: int) -> tuple[int, int]:
     """How many frames to take first, and then at a time: a causal model's first frame stands alone."""
     return (1 + at_a_time if config.is_causal else at_a_time), at_a_time
 
@@ -295,8 +295,7 @@ def _encoded(
     discrete = model.regularization.discrete
 
     def whole(frames: list[Frame]) -> Tensor:
-        z, log = model.encode(_video(frames), True, sample=False)
-        return log["indices"] if discrete else z
+        return model.encode_packed(_video(frames))
 
     if not model.is_causal:
         yield first, whole(first)

@@ -14,17 +14,17 @@ from typing import Any
 from torch import Tensor
 
 from vidtok.errors import CheckpointError, ConfigError
-from vidtok.models.config import AutoencoderConfig
+from vidtok.models.contract import ModelConfig
+from vidtok.zoo.families import FAMILIES
 from vidtok.zoo.hub import FOLDER_FILES
 
-MODEL_TYPE = "vidtok"
 FORMAT_VERSION = 1
 
 _CONFIG_FILE, _WEIGHTS_FILE = FOLDER_FILES
 _MAX_CONFIG_BYTES = 1 << 20
 
 
-def save_folder(folder: str | PathLike[str], config: AutoencoderConfig, state: Mapping[str, Tensor], name: str) -> Path:
+def save_folder(folder: str | PathLike[str], config: ModelConfig, state: Mapping[str, Tensor], name: str) -> Path:
     """Write the model `config` with weights `state` to `folder`, made if need be, and return the folder.
 
     Both files are written aside and renamed when whole; other files in the folder stay. Raises `CheckpointError` if the
@@ -38,7 +38,7 @@ def save_folder(folder: str | PathLike[str], config: AutoencoderConfig, state: M
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside.mkdir()
         _write_weights(aside / _WEIGHTS_FILE, state)
-        text = json.dumps(_header(name) | config.to_dict(), indent=2)
+        text = json.dumps(_header(config.family, name) | config.to_dict(), indent=2)
         (aside / _CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
         if folder.exists():
             for file in (_WEIGHTS_FILE, _CONFIG_FILE):
@@ -52,7 +52,7 @@ def save_folder(folder: str | PathLike[str], config: AutoencoderConfig, state: M
     return folder
 
 
-def read_folder(folder: str | PathLike[str]) -> tuple[AutoencoderConfig, str, Path]:
+def read_folder(folder: str | PathLike[str]) -> tuple[ModelConfig, str, Path]:
     """What `save_folder` wrote: the configuration, the model's name, and the path of its weights.
 
     Raises `CheckpointError` if the folder is not of a model of this package, and `ConfigError` if its configuration is
@@ -71,22 +71,23 @@ def read_folder(folder: str | PathLike[str]) -> tuple[AutoencoderConfig, str, Pa
     values = _read_json(path)
     name = _check_header(values, path)
     try:
-        config = AutoencoderConfig.from_dict({key: value for key, value in values.items() if key not in _header("")})
+        from_dict = FAMILIES[values["model_type"]].from_dict
+        config = from_dict({key: value for key, value in values.items() if key not in _header("", "")})
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     return config, name, folder / _WEIGHTS_FILE
 
 
-def _header(name: str) -> dict[str, Any]:
-    return {"model_type": MODEL_TYPE, "format_version": FORMAT_VERSION, "name": name}
+def _header(family: str, name: str) -> dict[str, Any]:
+    return {"model_type": family, "format_version": FORMAT_VERSION, "name": name}
 
 
 def _check_header(values: Mapping[str, Any], path: Path) -> str:
     """The model's name, or an error if the file is of another package or of a later version of this one."""
-    if values.get("model_type") != MODEL_TYPE:
+    if values.get("model_type") not in FAMILIES:
         raise CheckpointError(
             f"{path} has model_type {values.get('model_type')!r}; "
-            f"expected {MODEL_TYPE!r}, as `save_pretrained` writes it"
+            f"expected {' or '.join(map(repr, FAMILIES))}, as `save_pretrained` writes it"
         )
     version = values.get("format_version")
     if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
