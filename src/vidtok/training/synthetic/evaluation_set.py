@@ -3,35 +3,54 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from vidtok.errors import ConfigError, VideoError
+from vidtok.metrics.consistency import LEVELS
 from vidtok.training.synthetic.config import SyntheticConfig
 from vidtok.training.synthetic.render import synthetic_batch
 from vidtok.video import VideoWriter, as_rate, to_uint8
 
 META_FILE = "meta.csv"
 _CRF = 4
+_CANDIDATES = 8
+_PREVIEW_FRAMES = 9
+_CONTRAST = 40
+"""Standard deviation in 8-bit levels below which a picture counts as flat."""
 _PLAIN = {"cut_share": 0.0, "light_share": 0.0, "warp_share": 0.0, "overlay_share": 0.0, "letterbox_share": 0.0}
 
-KINDS: Mapping[str, Mapping[str, Any]] = {
-    "still": {"static_share": 0.5, "max_objects": 2},
-    "pan": {"static_share": 0.0, "max_speed": 6.0, "max_objects": 2},
-    "text": {"text_share": 1.0, "overlay_share": 1.0, "max_defocus": 0.0, "max_speed": 4.0},
-    "water": {"warp_share": 1.0, "static_share": 0.5},
-    "light": {"light_share": 1.0, "static_share": 0.4},
-    "fast": {"static_share": 0.0, "max_speed": 40.0, "motion_blur": 1.0},
-    "crowd": {"clutter": 0.9, "max_objects": 6},
-    "cut": {"cut_share": 1.0},
+
+@dataclass(frozen=True)
+class Kind:
+    """What a clip shows."""
+
+    fields: Mapping[str, Any]
+    """How it differs from a plain scene, as fields of `SyntheticConfig`."""
+    change: float
+    """How much it should move: mean difference between successive frames, in 8-bit levels."""
+
+
+KINDS: Mapping[str, Kind] = {
+    "still": Kind({"static_share": 0.5, "max_objects": 3}, 1.0),
+    "pan": Kind({"static_share": 0.0, "max_speed": 24.0, "saturation": 1.4}, 12.0),
+    "text": Kind({"text_share": 1.0, "overlay_share": 1.0, "max_defocus": 0.0}, 2.0),
+    "water": Kind({"warp_share": 1.0, "static_share": 0.5}, 4.0),
+    "light": Kind({"light_share": 1.0, "static_share": 0.4}, 3.0),
+    "fast": Kind({"static_share": 0.0, "max_speed": 100.0, "motion_blur": 1.0}, 24.0),
+    "crowd": Kind({"clutter": 0.9, "max_objects": 6, "saturation": 1.6}, 8.0),
+    "cut": Kind({"cut_share": 1.0}, 4.0),
 }
-"""What clips show, in turn: a name, and how it differs from a plain scene, as fields of `SyntheticConfig`."""
+"""The kinds of clips, in the order in which they take turns."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +87,19 @@ class EvaluationSet:
         return list(KINDS)[index % len(KINDS)]
 
     def config(self, index: int) -> SyntheticConfig:
-        """How clip `index` is made; it is clip `index` of the sequence with this configuration and the set's seed."""
+        """How clip `index` is made."""
         shape = {"frames": self.frames, "height": self.height, "width": self.width}
-        return SyntheticConfig(**{**shape, **_PLAIN, **KINDS[self.kind(index)]})
+        return SyntheticConfig(**{**shape, **_PLAIN, **KINDS[self.kind(index)].fields})
+
+    def clip(self, index: int) -> Tensor:
+        """Clip `index`, (3, T, H, W) float32 in -1..1: of eight drawn for it, the one that shows its kind best."""
+        config = self.config(index)
+        candidates = range(index * _CANDIDATES, (index + 1) * _CANDIDATES)
+        # Few frames, without a cut, tell how fast things move and how light they are.
+        preview = replace(config, frames=min(self.frames, _PREVIEW_FRAMES), cut_share=0.0)
+        change = KINDS[self.kind(index)].change
+        faults = [_fault(synthetic_batch(preview, self.seed, [number])[0], change) for number in candidates]
+        return synthetic_batch(config, self.seed, [candidates[faults.index(min(faults))]])[0]
 
     def file(self, index: int) -> str:
         """The name of clip `index`."""
@@ -92,7 +121,7 @@ def write_evaluation_set(
     with _whole_folder(folder) as aside:
         for index in range(spec.clips):
             with VideoWriter(aside / spec.file(index), spec.fps, crf=_CRF, preset="slow") as writer:
-                writer.write(to_uint8(synthetic_batch(spec.config(index), spec.seed, [index])))
+                writer.write(to_uint8(spec.clip(index)))
             if progress is not None:
                 progress((index + 1) * spec.frames)
         with open(aside / META_FILE, "w", newline="", encoding="utf-8") as file:
@@ -100,6 +129,16 @@ def write_evaluation_set(
             rows.writerow(["videos", "kind", "seed"])
             rows.writerows([spec.file(index), spec.kind(index), spec.seed] for index in range(spec.clips))
     return [folder / spec.file(index) for index in range(spec.clips)]
+
+
+def _fault(video: Tensor, change: float) -> float:
+    """How far a clip is from the change that is wanted, in octaves, and from good light and contrast."""
+    levels = (video + 1) * LEVELS
+    light = levels.mean(0)
+    moved = (levels[:, 1:] - levels[:, :-1]).abs().mean().item() if levels.shape[1] > 1 else change
+    too_dark, too_bright = (light < 16).float().mean().item(), (light > 240).float().mean().item()
+    flat = max(0.0, 1 - light[0].std().item() / _CONTRAST)
+    return abs(math.log2((moved + 0.1) / change)) + 4 * (too_dark + too_bright + flat)
 
 
 @contextmanager
