@@ -9,6 +9,7 @@ from math import prod
 from typing import Any, ClassVar, Literal, get_args
 
 from vidtok.errors import ConfigError
+from vidtok.models.fields import build, plain, require
 
 TemporalPadding = Literal["zeros", "first_frame", "both_sides"]
 TemporalInterpolation = Literal["nearest", "linear"]
@@ -106,24 +107,22 @@ class AutoencoderConfig:
     def __post_init__(self) -> None:
         levels = len(self.ch_mult)
         for name in ("z_channels", "in_channels", "out_ch", "ch", "num_res_blocks"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number of at least 1")
-        _require(
-            levels >= 1 and min(self.ch_mult) >= 1, "ch_mult", self.ch_mult, "one multiplier of at least 1 a level"
-        )
-        _require(0 <= self.dropout < 1, "dropout", self.dropout, "a share from 0 to less than 1")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number of at least 1")
+        require(levels >= 1 and min(self.ch_mult) >= 1, "ch_mult", self.ch_mult, "one multiplier of at least 1 a level")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "a share from 0 to less than 1")
         for name, choices in (
             ("temporal_padding", get_args(TemporalPadding)),
             ("interpolation", get_args(TemporalInterpolation)),
             ("norm_type", get_args(NormType)),
         ):
-            _require(getattr(self, name) in choices, name, getattr(self, name), "one of " + ", ".join(choices))
-        _require(
+            require(getattr(self, name) in choices, name, getattr(self, name), "one of " + ", ".join(choices))
+        require(
             self.norm_type == "layernorm" or self.ch % 32 == 0,
             "ch",
             self.ch,
             "a multiple of 32 for norm_type groupnorm",
         )
-        _require(
+        require(
             self.interpolation == "nearest" or self.temporal_padding == "first_frame",
             "interpolation", self.interpolation, "nearest, unless temporal_padding is first_frame",
         )  # fmt: skip
@@ -134,22 +133,22 @@ class AutoencoderConfig:
         for spatial, temporal in (("spatial_ds", "tempo_ds"), ("spatial_us", "tempo_us")):
             for name in (spatial, temporal):
                 chosen = getattr(self, name)
-                _require(
+                require(
                     len(set(chosen)) == len(chosen) and all(0 <= i < levels for i in chosen),
                     name, chosen, f"different levels from 0 to {levels - 1}",
                 )  # fmt: skip
             missing = set(getattr(self, temporal)) - set(getattr(self, spatial))
-            _require(
+            require(
                 not missing, temporal, getattr(self, temporal),
                 f"levels of {spatial} {list(getattr(self, spatial))} only (time is resampled where space is)",
             )  # fmt: skip
         for down, up in (("spatial_ds", "spatial_us"), ("tempo_ds", "tempo_us")):
-            _require(
+            require(
                 len(getattr(self, down)) == len(getattr(self, up)), up, getattr(self, up),
                 f"as many levels as {down} {list(getattr(self, down))}, so that decoding undoes encoding",
             )  # fmt: skip
         if isinstance(self.bottleneck, FSQConfig):
-            _require(
+            require(
                 len(self.bottleneck.levels) == self.z_channels, "z_channels", self.z_channels,
                 f"{len(self.bottleneck.levels)}, one a level of the bottleneck {list(self.bottleneck.levels)}",
             )  # fmt: skip
@@ -190,7 +189,7 @@ class AutoencoderConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, from which `from_dict` makes an equal config."""
-        return {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
+        return {key: plain(value) for key, value in dataclasses.asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AutoencoderConfig:
@@ -199,51 +198,6 @@ class AutoencoderConfig:
         given = values.pop("bottleneck", {"kind": "kl"})
         if not isinstance(given, Mapping) or given.get("kind") not in ("kl", "fsq"):
             raise ConfigError(f"bottleneck is {given!r}; expected a mapping with kind: kl or kind: fsq")
-        bottleneck = _build(KLConfig if given["kind"] == "kl" else FSQConfig, given)
-        config: AutoencoderConfig = _build(cls, {**values, "bottleneck": bottleneck})
+        bottleneck = build(KLConfig if given["kind"] == "kl" else FSQConfig, given)
+        config: AutoencoderConfig = build(cls, {**values, "bottleneck": bottleneck})
         return config
-
-
-def _require(holds: bool, name: str, value: object, expected: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name} is {_plain(value)}; expected {expected}")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _build(cls: type[Any], values: Mapping[str, Any]) -> Any:
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    unknown = [key for key in values if key not in fields]
-    if unknown:
-        raise ConfigError(f"unknown key {', '.join(map(repr, unknown))}; expected some of {', '.join(fields)}")
-    missing = [f.name for f in fields.values() if _required(f) and f.name not in values]
-    if missing:
-        raise ConfigError(f"{', '.join(missing)} missing: a {cls.__name__} cannot do without")
-    try:
-        return cls(**{key: _checked(fields[key], value) for key, value in values.items()})
-    except TypeError as error:
-        raise ConfigError(f"{cls.__name__}: {error}") from error
-
-
-def _required(f: dataclasses.Field[Any]) -> bool:
-    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-
-
-def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
-    """`value` as the type that the field declares, or an error that names the field."""
-    kind = str(f.type)
-    if kind.startswith("tuple[int"):
-        if value is None and "None" in kind:
-            return None
-        if isinstance(value, str | bytes) or not hasattr(value, "__iter__") or not all(type(i) is int for i in value):
-            raise ConfigError(f"{f.name} is {value!r}; expected a list of whole numbers")
-        return tuple(value)
-    kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,)}
-    expected = kinds.get(kind)
-    if expected and (not isinstance(value, expected) or (kind != "bool" and isinstance(value, bool))):
-        raise ConfigError(f"{f.name} is {value!r}; expected {'a number' if kind == 'float' else f'{kind}'}")
-    return value

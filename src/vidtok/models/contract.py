@@ -26,6 +26,10 @@ class ModelConfig(Protocol):
     """Fields without influence on what a trained model computes."""
 
     @property
+    def in_channels(self) -> int:
+        """Colours of a pixel: 3."""
+
+    @property
     def bottleneck(self) -> KLConfig | FSQConfig:
         """Whether latents are continuous (KL) or tokens (FSQ)."""
 
@@ -69,6 +73,8 @@ class VideoModel(nn.Module):
     """Children that encode: what `fix_encoder` freezes in training."""
     decoding_modules: ClassVar[tuple[str, ...]] = ("decoder",)
     """Children that decode: what `fix_decoder` freezes in training."""
+    derived: ClassVar[tuple[str, ...]] = ()
+    """Names that checkpoints hold though they follow from the configuration; they are passed over on loading."""
     sharded_blocks: ClassVar[tuple[type[nn.Module], ...]] = ()
     """Kinds of modules in encoder and decoder that are sharded one by one, where training shards at all."""
 

@@ -53,7 +53,7 @@ def crop(video: Tensor, size: Size) -> Tensor:
     return video[:, :, :frames, :height, :width]
 
 
-def check_video(video: Tensor, config: AutoencoderConfig) -> None:
+def check_video(video: Tensor, config: ModelConfig) -> None:
     """Raise `ValueError` if `video` is not a clip that a model of `config` can encode."""
     expected = f"(B, {config.in_channels}, T, H, W) of float in -1..1"
     if not isinstance(video, Tensor):
