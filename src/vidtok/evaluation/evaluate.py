@@ -1,0 +1,191 @@
+"""A whole evaluation: models first, then baselines at the models' bit rates, results and report in one folder."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from vidtok.errors import VideoError, VidTokError
+from vidtok.evaluation.codecs import CODECS, Codec, RateSearch, check_codec
+from vidtok.evaluation.linear import BlockShape
+from vidtok.evaluation.measuring import Networks
+from vidtok.evaluation.results import Result, assemble
+from vidtok.evaluation.runner import WORKERS, Progress, Runner
+from vidtok.evaluation.settings import Settings
+from vidtok.evaluation.storage import PartStore
+from vidtok.evaluation.subjects import BitTarget, CodecSubject, ModelSubject, Subject, TransformSubject
+from vidtok.evaluation.videos import Video, find_videos
+
+TRANSFORM = "pca"
+BASELINES = (*CODECS, TRANSFORM)
+_RATES_ALONE = (0.03, 0.06, 0.12, 0.25, 0.5)
+"""Bits per pixel at which codecs are measured where there is no model to match."""
+_SAME_RATE = 1.05
+_WIDEST_STEP = 2.5
+_MARGIN = 2.0
+_LARGEST_RATE = 4.0
+
+Announce = Callable[[str, int], AbstractContextManager[Progress]]
+"""Called with what is measured next and the number of videos; gives what is told how many are done."""
+ModelMaker = Callable[[], ModelSubject]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation made."""
+
+    results: list[Result]
+    report: Path | None
+    files: list[Path] = field(default_factory=list)
+    """The results as JSON."""
+
+
+def evaluate(
+    data: str | Path,
+    models: Sequence[ModelMaker],
+    out: str | Path,
+    *,
+    baselines: Sequence[str] = (),
+    settings: Settings | None = None,
+    meta: str | Path | None = None,
+    lpips: str | Path | None = None,
+    i3d: str | Path | None = None,
+    device: torch.device | None = None,
+    workers: int = WORKERS,
+    report: bool = True,
+    announce: Announce | None = None,
+) -> Evaluation:
+    """Measure models and baselines side by side on the same frames.
+
+    What was measured is kept in `out` video by video, so that the same call goes on where one was stopped, and measures
+    only what is new. Each subject's result is written to `out/NAME.json`, and all of them to `out/report.html`.
+
+    Args:
+        data: a folder with videos below it, or one video.
+        models: each makes one model when its turn comes, so that only one is in memory at a time.
+        out: a folder; made if it does not exist.
+        baselines: names of `BASELINES`. Codecs are measured at the bits per pixel of every model, video by video, and
+            at rates around them; `pca` with the block and the number of values of every model.
+        settings: how videos are read; None: whole, at 256 x 256.
+        meta: a CSV file with a column `videos`, of paths below `data`.
+        lpips, i3d: files of weights, if not in the usual places; see `docs/metrics.md`.
+        device: where LPIPS and I3D compute; None: the CPU.
+        workers: videos read ahead, and measured behind, at a time.
+        report: whether to write `report.html`.
+        announce: for progress.
+
+    Raises:
+        VideoError: there are no videos, or none of them can be read.
+        VidTokError: nothing is to be measured, two models have one name, a baseline is unknown or cannot be had, a
+            model gives values that are not finite, or `out` cannot be written.
+    """
+    codecs = [check_codec(name) for name in baselines if name != TRANSFORM]
+    if not models and not baselines:
+        raise VidTokError("there is nothing to measure; give at least one model or baseline (--model, --baseline)")
+    settings = Settings() if settings is None else settings
+    place = torch.device("cpu") if device is None else device
+    folder = Path(out)
+    store = PartStore(folder)
+    videos = find_videos(data, meta)
+    runner = Runner(videos, settings, Networks.load(place, lpips, i3d), store=store, workers=workers)
+    run = _Run(runner, str(data), folder, place, announce or (lambda title, videos: nullcontext(lambda done: None)))
+    with torch.no_grad():
+        shapes = run.models(models)
+        if TRANSFORM in baselines:
+            run.transforms(shapes)
+        run.codecs(codecs)
+    written = None
+    if report:
+        from vidtok.evaluation.report import write_report
+
+        written = write_report(folder / "report.html", run.results, run.moments)
+    return Evaluation(run.results, written, run.files)
+
+
+class _Run:
+    """What has been measured so far."""
+
+    def __init__(self, runner: Runner, data: str, folder: Path, device: torch.device, announce: Announce) -> None:
+        self._runner, self._data, self._folder = runner, data, folder
+        self._device, self._announce = device, announce
+        self.results: list[Result] = []
+        self.files: list[Path] = []
+        self.moments: dict[str, dict[str, object]] = {}
+
+    def models(self, makers: Sequence[ModelMaker]) -> dict[BlockShape, list[str]]:
+        """Measure the models; returns the linear transforms that correspond to them, each with the models' names."""
+        shapes: dict[BlockShape, list[str]] = {}
+        names: set[str] = set()
+        for make in makers:
+            subject = make()
+            if subject.name in names:
+                raise VidTokError(
+                    f"two models are called {subject.name}; give one of them another name (--model LABEL:...)"
+                )
+            names.add(subject.name)
+            self._measure(subject)
+            shapes.setdefault(subject.block_shape(), []).append(subject.name)
+        return shapes
+
+    def transforms(self, shapes: dict[BlockShape, list[str]]) -> None:
+        for shape, matches in (shapes or {BlockShape(4, 8, 16): []}).items():
+            self._measure(TransformSubject(shape, tuple(matches)))
+
+    def codecs(self, codecs: Sequence[Codec]) -> None:
+        targets = list(bit_targets([result for result in self.results if result.kind == "model"]))
+        for codec in codecs:
+            searches: dict[str, RateSearch] = {}
+            for target in targets:
+                self._measure(CodecSubject(codec, target, searches))
+
+    def _measure(self, subject: Subject) -> None:
+        with self._announce(subject.name, len(self._runner.videos)) as progress:
+            outcome = self._runner.measure(subject, progress)
+        if not outcome.measured:
+            reasons = "\n".join(f"  {each.reason}" for each in outcome.unreadable[:10])
+            raise VideoError(f"none of the {len(self._runner.videos)} videos of {self._data} can be read:\n{reasons}")
+        result = assemble(subject, self._runner.settings, self._data, outcome, self._device)
+        path = self._folder / f"{file_name(subject.name)}.json"
+        result.write(path)
+        self.results.append(result)
+        self.files.append(path)
+
+
+def bit_targets(models: Sequence[Result]) -> Iterator[BitTarget]:
+    """At what rates to measure codecs, from low to high.
+
+    At those of the models, the same for each video as the model's; then below and above them, and between those that
+    lie far apart, so that the points make a curve.
+    """
+    matched: list[BitTarget] = []
+    for result in sorted(models, key=lambda result: result.bits_per_pixel):
+        bits = {video["name"]: float(video["bits"]) for video in result.videos}
+        if matched and result.bits_per_pixel <= matched[-1].bits_per_pixel * _SAME_RATE:
+            last = matched[-1]
+            matched[-1] = BitTarget(last.bits_per_pixel, last.bits, (*last.matches, result.name))
+        else:
+            matched.append(BitTarget(result.bits_per_pixel, bits, (result.name,)))
+    if not matched:
+        yield from map(BitTarget, _RATES_ALONE)
+        return
+    yield BitTarget(matched[0].bits_per_pixel / _MARGIN)
+    for before, target in zip([None, *matched], matched, strict=False):
+        if before is not None:
+            ratio = target.bits_per_pixel / before.bits_per_pixel
+            steps = max(1, round(math.log(ratio) / math.log(_WIDEST_STEP)))
+            for step in range(1, steps):
+                yield BitTarget(before.bits_per_pixel * ratio ** (step / steps))
+        yield target
+    if matched[-1].bits_per_pixel * _MARGIN <= _LARGEST_RATE:
+        yield BitTarget(matched[-1].bits_per_pixel * _MARGIN)
+
+
+def file_name(name: str) -> str:
+    """`name` as the name of a file, without its suffix."""
+    return re.sub(r"[^\w.@+-]+", "_", name).strip("._") or "result"

@@ -1,0 +1,115 @@
+"""Frames worth looking at, with what surrounds them: the best and the worst of a video, as pictures and as clips."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidtok.metrics.accumulate import Extreme, Figure
+from vidtok.video import Pixels, VideoWriter
+
+_AROUND = 12
+"""Frames of the clip before and after the frame itself."""
+ERROR_GAIN = 4
+"""How much brighter than it is the error is shown."""
+PICTURES = ("source", "reconstruction", "error")
+_CLIP_CRF = 20
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One frame, and the clip around it."""
+
+    frame: int
+    """Its number in the video, from 0."""
+    value: float
+    """Its PSNR, in dB."""
+    files: dict[str, bytes]
+    """Pictures as WebP without loss, by the names in `PICTURES`; `clip`, all three side by side as H.264, if there is
+    more than one frame."""
+
+    def described(self) -> dict[str, Any]:
+        return {"frame": self.frame, "value": self.value, "files": sorted(self.files)}
+
+
+@dataclass
+class _Window:
+    """The frames around an extreme, while they come."""
+
+    extreme: Extreme
+    frames: list[tuple[Pixels, Pixels]]
+    """Source and reconstruction, (H, W, 3) uint8 each."""
+    at: int
+    """Which of `frames` is the extreme."""
+    missing: int
+    """Frames still to come."""
+
+
+class Moments:
+    """Keeps the frames around the best and the worst frame so far; memory does not grow with the video's length."""
+
+    def __init__(self, fps: Fraction) -> None:
+        self._fps = fps
+        self._before: deque[tuple[Pixels, Pixels]] = deque(maxlen=_AROUND)
+        self._windows: dict[str, _Window] = {}
+
+    def update(self, first: int, source: Pixels, reconstruction: Pixels, psnr: Figure) -> None:
+        """Take the frames numbered from `first` on, (T, H, W, 3) uint8; `psnr` is of all frames up to here."""
+        ends = {"best": psnr.highest, "worst": psnr.lowest}
+        new = {kind: extreme for kind, extreme in ends.items() if extreme.frame >= first}
+        for index, pair in enumerate(zip(source, reconstruction, strict=True)):
+            for window in self._windows.values():
+                if window.missing:
+                    window.frames.append(pair)
+                    window.missing -= 1
+            for kind, extreme in new.items():
+                if extreme.frame == first + index:
+                    self._windows[kind] = _Window(extreme, [*self._before, pair], len(self._before), _AROUND)
+            self._before.append(pair)
+
+    def finish(self) -> dict[str, Moment]:
+        """The moments, by `best` and `worst`, coded."""
+        return {kind: self._coded(window) for kind, window in self._windows.items()}
+
+    def _coded(self, window: _Window) -> Moment:
+        source, reconstruction = window.frames[window.at]
+        shown = dict(zip(PICTURES, (source, reconstruction, error_picture(source, reconstruction)), strict=True))
+        files = {name: webp(picture) for name, picture in shown.items()}
+        if len(window.frames) > 1:
+            strips = [np.concatenate([x, y, error_picture(x, y)], axis=1) for x, y in window.frames]
+            files["clip"] = _h264(np.stack(strips), self._fps)
+        return Moment(window.extreme.frame, window.extreme.value, files)
+
+
+def error_picture(source: Pixels, reconstruction: Pixels) -> Pixels:
+    """The absolute error, mean over colours, `ERROR_GAIN` times as bright, as grey (H, W, 3) uint8."""
+    error = np.abs(source.astype(np.int16) - reconstruction).mean(axis=2) * ERROR_GAIN
+    grey = np.clip(np.round(error), 0, 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def webp(pixels: Pixels) -> bytes:
+    """(H, W, 3) uint8 as a WebP picture, without loss."""
+    import av
+
+    context: Any = av.CodecContext.create("libwebp", "w")
+    context.height, context.width = pixels.shape[:2]
+    context.pix_fmt, context.time_base = "bgra", Fraction(1)
+    context.options = {"lossless": "1", "compression_level": "4"}
+    frame: Any = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24").reformat(format="bgra")
+    frame.pts = 0
+    return b"".join(bytes(packet) for packet in (*context.encode(frame), *context.encode(None)))
+
+
+def _h264(frames: Pixels, fps: Fraction) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        with VideoWriter(path, fps, crf=_CLIP_CRF) as writer:
+            writer.write(frames)
+        return path.read_bytes()

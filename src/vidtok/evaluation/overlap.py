@@ -1,0 +1,119 @@
+"""Threads that keep the model busy: frames are read ahead of it, and figures are computed behind it.
+
+PyTorch, NumPy and FFmpeg let other threads run while they compute, so threads suffice, and frames need no copies.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+_DEPTH = 4
+_POLL = 0.1
+
+
+class Ahead(Generic[T]):
+    """The items of `iterable`, made by a thread of its own a few items ahead of whoever iterates.
+
+    What the thread raises is raised here in its place. Iterate once; `close` ends the thread.
+    """
+
+    def __init__(self, iterable: Iterable[T], depth: int = _DEPTH) -> None:
+        self.waited = 0.0
+        """Seconds that were spent waiting for items."""
+        self._queue: queue.Queue[tuple[T] | None] = queue.Queue(depth)
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = _start(lambda: self._fill(iterable))
+
+    def _fill(self, iterable: Iterable[T]) -> None:
+        try:
+            for item in iterable:
+                if not self._put((item,)):
+                    return
+        except BaseException as error:  # raised again where the items are used
+            self._error = error
+        self._put(None)
+
+    def _put(self, item: tuple[T] | None) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=_POLL)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            started = time.perf_counter()
+            item = self._queue.get()
+            self.waited += time.perf_counter() - started
+            if item is None:
+                break
+            yield item[0]
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+class Behind:
+    """Carries out the tasks that are put, in order, in a thread of its own, a few tasks behind.
+
+    What a task raises is raised by the next `put`, or by `finish`; the tasks after it are dropped.
+    """
+
+    def __init__(self, depth: int = _DEPTH) -> None:
+        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue(depth)
+        self._error: BaseException | None = None
+        self._stop = threading.Event()
+        self._thread = _start(self._work)
+
+    def _work(self) -> None:
+        while (task := self._queue.get()) is not None:
+            if self._error is None and not self._stop.is_set():
+                try:
+                    task()
+                except BaseException as error:  # raised again in the thread that puts
+                    self._error = error
+
+    def put(self, task: Callable[[], None]) -> None:
+        """Waits while too many tasks are to be done."""
+        self._check()
+        self._queue.put(task)
+
+    def finish(self) -> None:
+        """Wait until all is done."""
+        self._queue.put(None)
+        self._thread.join()
+        self._check()
+
+    def abandon(self) -> None:
+        """End the thread; tasks that were not begun are dropped."""
+        self._stop.set()
+        self._queue.put(None)
+        self._thread.join()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+
+def _start(work: Callable[[], None]) -> threading.Thread:
+    def run() -> None:
+        with torch.no_grad():
+            work()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread

@@ -1,0 +1,237 @@
+"""The results of an evaluation as JSON: one schema for models, codecs and transforms. See `docs/evaluation.md`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import vidtok
+from vidtok.errors import VidTokError
+from vidtok.evaluation.measuring import Measured
+from vidtok.evaluation.runner import Outcome
+from vidtok.evaluation.settings import Settings
+from vidtok.evaluation.storage import write_whole
+from vidtok.evaluation.subjects import Subject
+from vidtok.metrics.accumulate import CurvePoints, Estimate, Scores, VideoScores
+from vidtok.metrics.codebook import CodebookUse
+from vidtok.metrics.fvd import FeatureStatistics, fvd
+from vidtok.metrics.meter import METRICS
+from vidtok.metrics.unavailable import Unavailable
+
+SCHEMA = "vidtok-evaluation"
+VERSION = 1
+_REQUIRED = ("subject", "settings", "data", "rate", "overall", "curves", "videos", "timing", "environment")
+_RANKS = 200
+_BINS = 64
+
+
+class ResultError(VidTokError):
+    """A file of results cannot be read or compared."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured of one subject: the content of a file of results, as JSON holds it."""
+
+    content: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        name: str = self.content["subject"]["name"]
+        return name
+
+    @property
+    def kind(self) -> str:
+        kind: str = self.content["subject"]["kind"]
+        return kind
+
+    @property
+    def bits_per_pixel(self) -> float:
+        return float(self.content["rate"]["bits_per_pixel"])
+
+    @property
+    def videos(self) -> list[dict[str, Any]]:
+        videos: list[dict[str, Any]] = self.content["videos"]
+        return videos
+
+    def mean(self, metric: str) -> float | None:
+        """The figure over all videos; None if it was not measured."""
+        value = self.content["overall"].get(metric, {}).get("mean")
+        return None if value is None else float(value)
+
+    def write(self, path: Path) -> None:
+        """Raises `VidTokError` if it cannot be written."""
+        write_whole(path, json.dumps({"schema": SCHEMA, "version": VERSION, **self.content}, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Result:
+        """What `write` wrote. Raises `ResultError` for anything else."""
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ResultError(f"{path} cannot be read: {error.strerror}; give a file of results") from error
+        except ValueError as error:
+            raise ResultError(f"{path} is not JSON ({error}); give a file that `vidtok evaluate` wrote") from error
+        if not isinstance(content, dict) or content.pop("schema", None) != SCHEMA:
+            raise ResultError(f"{path} holds no results; give a .json file that `vidtok evaluate` wrote")
+        found = content.pop("version", None)
+        if found != VERSION:
+            raise ResultError(f"{path} is of version {found!r} of the schema; this vidtok reads version {VERSION}")
+        missing = [name for name in _REQUIRED if name not in content]
+        if missing:
+            raise ResultError(f"{path} lacks {', '.join(missing)}; write it anew with `vidtok evaluate`")
+        return cls(content)
+
+
+def assemble(subject: Subject, settings: Settings, folder: str, outcome: Outcome, device: torch.device) -> Result:
+    """The result of `subject` on all videos, of which at least one must have been measured."""
+    measured = outcome.measured
+    scores = Scores()
+    for video in measured:
+        scores.update(video.name, video.scores)
+    bits = sum(video.tally.bits for video in measured)
+    pixels = sum(video.frames * video.height * video.width for video in measured)
+    spent = sum(video.seconds for video in measured)
+    frames = sum(video.frames for video in measured)
+    return Result(
+        {
+            "subject": {"name": subject.name, "kind": subject.kind, **subject.identity()},
+            "settings": settings.as_dict(),
+            "data": {
+                "folder": folder,
+                "videos": len(measured),
+                "frames": frames,
+                "pixels": pixels,
+                "sha256": hash_of_all(measured),
+                "unreadable": [asdict(each) for each in outcome.unreadable],
+            },
+            "rate": {
+                "bits_per_pixel": bits / pixels,
+                "bits": bits,
+                "kind": "stored" if subject.stored else "nominal",
+            },
+            "overall": _overall(scores, measured),
+            "curves": {metric: _curve(scores.curve(metric)) for metric in scores.metrics},
+            "codebook": _codebook(measured),
+            "videos": [_video(video) for video in measured],
+            "timing": {
+                "subject_seconds": spent,
+                "frames_per_second": frames / max(spent, 1e-9),
+                "this_run": {"seconds": outcome.seconds, "subject_seconds": outcome.subject_seconds},
+            },
+            "environment": environment(device),
+        }
+    )
+
+
+def hash_of_all(measured: Sequence[Measured]) -> str:
+    """SHA-256 over the videos' names and the hashes of their frames, in the order of the names."""
+    lines = "".join(f"{video.name} {video.sha256}\n" for video in sorted(measured, key=lambda video: video.name))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions and hardware that figures belong to."""
+    packages = {}
+    for package in ("torch", "av", "numpy"):
+        try:
+            packages[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "vidtok": vidtok.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "packages": packages,
+    }
+
+
+def _overall(scores: Scores, measured: Sequence[Measured]) -> dict[str, Any]:
+    reasons = {metric: reason for video in measured for metric, reason in video.unavailable.items()}
+    overall: dict[str, Any] = {}
+    for metric in METRICS:
+        found = scores.estimate(metric.name)
+        if isinstance(found, Estimate):
+            overall[metric.name] = _estimate(found)
+        else:
+            overall[metric.name] = {"unavailable": reasons.get(metric.name, str(found))}
+    overall["fvd"] = {"unavailable": reasons["fvd"]} if "fvd" in reasons else _fvd(measured)
+    return overall
+
+
+def _estimate(estimate: Estimate) -> dict[str, Any]:
+    interval = estimate.interval
+    spread = {} if interval is None else {
+        "low": interval.low, "high": interval.high, "confidence": interval.confidence, "method": interval.method,
+    }  # fmt: skip
+    return {"mean": estimate.mean, **spread, "videos": estimate.videos, "frames": estimate.frames}
+
+
+def _fvd(measured: Sequence[Measured]) -> dict[str, Any]:
+    source, reconstruction = FeatureStatistics(), FeatureStatistics()
+    for video in measured:
+        if video.features is not None:
+            source.update(video.features[0])
+            reconstruction.update(video.features[1])
+    found = fvd(source, reconstruction)
+    if isinstance(found, Unavailable):
+        return {"unavailable": found.reason}
+    return {"mean": found.distance, "clips": found.clips}
+
+
+def _codebook(measured: Sequence[Measured]) -> dict[str, Any] | None:
+    """Figures of the use of the codebook; how often codes occur by rank, and by ranges of successive codes."""
+    whole: CodebookUse | None = None
+    for video in measured:
+        if video.tally.codebook is not None:
+            whole = CodebookUse(video.tally.codebook.size) if whole is None else whole
+            whole.merge(video.tally.codebook)
+    if whole is None:
+        return None
+    ranked = whole.ranked()
+    at = np.unique(np.geomspace(1, len(ranked), _RANKS).astype(int)) - 1
+    return {
+        **asdict(whole.result()),
+        "ranks": [int(rank) + 1 for rank in at],
+        "counts": ranked[at].tolist(),
+        "histogram": whole.histogram(_BINS).tolist(),
+    }
+
+
+def _curve(points: CurvePoints) -> dict[str, Any]:
+    return {"width": points.width, "frames": points.frames, "values": [round(value, 5) for value in points.values]}
+
+
+def _video(video: Measured) -> dict[str, Any]:
+    return {
+        "name": video.name,
+        "frames": video.frames,
+        "height": video.height,
+        "width": video.width,
+        "fps": float(video.fps),
+        "sha256": video.sha256,
+        "bits": video.tally.bits,
+        "bits_per_pixel": video.bits_per_pixel,
+        "seconds": video.seconds,
+        **({"details": video.tally.details} if video.tally.details else {}),
+        "figures": _figures(video.scores),
+        "psnr": _curve(video.scores.curve("psnr")),
+    }
+
+
+def _figures(scores: VideoScores) -> Mapping[str, Any]:
+    return {metric: asdict(figure) for metric, figure in scores.result().items()}

@@ -1,0 +1,68 @@
+"""What was measured, kept video by video, so that an evaluation that was stopped goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import uuid
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidtok.errors import VidTokError
+from vidtok.evaluation.measuring import Measured
+
+_FOLDER = "parts"
+_VERSION = 1
+
+
+class PartStore:
+    """The folder `parts` of an evaluation: a file for each subject and video.
+
+    What is kept is found again only for the same subject, settings and file. Raises `VidTokError` if the folder cannot
+    be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / _FOLDER
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise VidTokError(f"{self._folder} cannot be made: {error.strerror}; choose another --out") from error
+
+    def load(self, key: Mapping[str, Any]) -> Measured | None:
+        """What was kept under `key`; None if there is nothing, or it is damaged."""
+        path = self._path(key)
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return Measured.from_arrays({name: arrays[name] for name in arrays.files})
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+            return None
+
+    def save(self, key: Mapping[str, Any], measured: Measured) -> None:
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **measured.to_arrays())
+        write_whole(self._path(key), buffer.getvalue())
+
+    def _path(self, key: Mapping[str, Any]) -> Path:
+        text = json.dumps({"version": _VERSION, **key}, sort_keys=True)
+        return self._folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz"
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a file aside and rename it. Raises `VidTokError` if it cannot be written."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+    try:
+        aside.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(aside, path)
+    except OSError as error:
+        raise VidTokError(
+            f"{path} cannot be written: {error.strerror}; check the folder and the space left on the disk"
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,305 @@
+"""What is measured: models, classical codecs and the linear block transform, behind one face."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vidtok.computing import CLIP_FRAMES, check_finite, frames_at_a_time, memory_advice
+from vidtok.evaluation.codecs import Codec, Coding, RateSearch, coded_pairs
+from vidtok.evaluation.linear import FITTING_CLIPS, FITTING_SEED, BlockShape, BlockTransform
+from vidtok.evaluation.measuring import Tally
+from vidtok.evaluation.settings import Settings, independent_clip
+from vidtok.metrics.codebook import CodebookUse
+from vidtok.metrics.rate import LATENT_BITS, token_bits
+from vidtok.models.bottleneck import RegLog
+from vidtok.models.config import FSQConfig
+from vidtok.roundtrip import Pair, clip_pairs, stream_pairs
+from vidtok.tokens.identity import model_identity
+from vidtok.video import Pixels
+
+if TYPE_CHECKING:
+    from vidtok.models.contract import ModelConfig
+    from vidtok.tokenizer import Tokenizer
+
+_HELD_BYTES = 1 << 29
+"""A codec's video is held in memory up to this size; a larger one is read anew for each pass."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames of one video, on their way to a subject."""
+
+    name: str
+    size: tuple[int, int]
+    fps: Fraction
+    estimate: int | None
+    """How many there are, as far as the file says."""
+    chunks: Iterable[Pixels]
+    """(T, H, W, 3) uint8, cut as the subject's `cut` says; for one pass."""
+    again: Callable[[], Iterator[Pixels]]
+    """The same once more, for any number of passes."""
+
+
+class Subject(ABC):
+    """Something that turns video into fewer bits and back."""
+
+    kind: str
+    """`model`, `codec` or `transform`."""
+    name: str
+    """What tables and files call it; one of its own among all that are compared."""
+    stored: bool
+    """Whether its bits are those of real streams; else they follow from the number of tokens or values."""
+    show: bool = True
+    """Whether to keep frames to look at."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What tells it from others, as JSON holds it: equal where the figures would be."""
+
+    def key(self, video: str) -> dict[str, Any]:
+        """What its figures of this video depend on, beside the settings and the video."""
+        return self.identity()
+
+    def prepare(self) -> None:  # noqa: B027  # most have nothing to prepare
+        """Called once, before the first video, if there is one to measure."""
+
+    @abstractmethod
+    def cut(self, size: tuple[int, int], settings: Settings) -> tuple[int, bool]:
+        """How many frames it takes at a time, of this (height, width), and whether the last piece is to be filled."""
+
+    @abstractmethod
+    def pairs(self, frames: Frames, settings: Settings, tally: Tally) -> Iterator[Pair]:
+        """The video with what comes back of it; `tally` is filled by the end."""
+
+
+class ModelSubject(Subject):
+    """A tokenizer.
+
+    Args:
+        model: ready to encode and decode.
+        name: what to call it.
+        precision: makes the context that it computes in, such as `torch.autocast`.
+        reseed: whether the noise of sampling is drawn anew for each video, so that a video's figures do not depend on
+            those before it.
+    """
+
+    kind = "model"
+    stored = False
+
+    def __init__(
+        self, model: Tokenizer, name: str | None = None, *,
+        precision: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
+        reseed: bool = True,
+    ) -> None:  # fmt: skip
+        self.model = model
+        self.name = name or model.name
+        self._precision = precision
+        self._reseed = reseed
+
+    def identity(self) -> dict[str, Any]:
+        config = self.model.config
+        found = model_identity(self.model)
+        return {
+            "model": found.name,
+            "config_sha256": found.config,
+            "weights_sha256": found.weights,
+            "dtype": found.weights_dtype,
+            "device": self.model.device.type,
+            "parameters": sum(weight.numel() for weight in self.model.parameters()),
+            "causal": config.is_causal,
+            "temporal_factor": config.temporal_factor,
+            "spatial_factor": config.spatial_factor,
+            "values": config.z_channels,
+            "codebook_size": _codebook_size(config),
+        }
+
+    def cut(self, size: tuple[int, int], settings: Settings) -> tuple[int, bool]:
+        if settings.clip_frames is not None:
+            length = settings.clip_length(self.model.is_causal)
+            assert length is not None
+            return length, settings.fill
+        if self.model.is_causal:
+            return frames_at_a_time(self.model.config, size, None), False
+        return independent_clip(settings), False
+
+    def pairs(self, frames: Frames, settings: Settings, tally: Tally) -> Iterator[Pair]:
+        codes = _codebook_size(self.model.config)
+        use = None if codes is None else CodebookUse(codes)
+
+        def count(log: RegLog) -> None:
+            if use is not None and "indices" in log:
+                use.update(log["indices"])
+
+        if self._reseed:
+            torch.manual_seed(_seed_of(settings.seed, frames.name))
+        streamed = self.model.is_causal and settings.clip_frames is None
+        latent_frames, sample = 0, None if settings.sample else False
+        with self._precision(), memory_advice():
+            make = stream_pairs if streamed else clip_pairs
+            for pair in make(self.model, frames.chunks, sample=sample, on_log=count):
+                check_finite(pair.reconstruction, self.model)
+                latent_frames = pair.latent_frames
+                yield pair
+        tally.codebook = use
+        tally.bits = self._bits(latent_frames, frames.size)
+
+    def _bits(self, latent_frames: int, size: tuple[int, int]) -> float:
+        config = self.model.config
+        positions = latent_frames * math.prod(-(-side // config.spatial_factor) for side in size)
+        codes = _codebook_size(config)
+        return LATENT_BITS * config.z_channels * positions if codes is None else token_bits(positions, codes)
+
+    def block_shape(self) -> BlockShape:
+        """The linear transform with this model's block and number of values."""
+        config = self.model.config
+        return BlockShape(config.temporal_factor, config.spatial_factor, config.z_channels, config.is_causal)
+
+
+@dataclass(frozen=True)
+class BitTarget:
+    """How many bits a codec is to make of each video."""
+
+    bits_per_pixel: float
+    """Over all videos."""
+    bits: Mapping[str, float] = field(default_factory=dict)
+    """By the video's name, where that is known: what a model makes of it."""
+    matches: tuple[str, ...] = ()
+    """The models whose bits these are."""
+
+
+class CodecSubject(Subject):
+    """A classical codec at a number of bits, matched video by video.
+
+    `searches` are kept between the targets of one codec, so that trials on a video serve them all.
+    """
+
+    kind = "codec"
+    stored = True
+
+    def __init__(self, codec: Codec, target: BitTarget, searches: dict[str, RateSearch]) -> None:
+        self.codec = codec
+        self.target = target
+        self.name = f"{codec.name}@{target.bits_per_pixel:.4g}bpp"
+        self.show = bool(target.matches)
+        self._searches = searches
+
+    def identity(self) -> dict[str, Any]:
+        import av
+
+        return {
+            "codec": self.codec.name,
+            "label": self.codec.label,
+            "encoder": self.codec.encoder,
+            "pixel_format": self.codec.pixel_format,
+            "options": self.codec.options,
+            "pyav": av.__version__,
+            "target_bits_per_pixel": self.target.bits_per_pixel,
+            "matches": list(self.target.matches),
+        }
+
+    def key(self, video: str) -> dict[str, Any]:
+        of_all = {name: value for name, value in self.identity().items() if name not in ("matches", "label")}
+        return {**of_all, "target_bits": self.target.bits.get(video)}
+
+    def cut(self, size: tuple[int, int], settings: Settings) -> tuple[int, bool]:
+        return _baseline_cut(settings, first_alone=True)
+
+    def pairs(self, frames: Frames, settings: Settings, tally: Tally) -> Iterator[Pair]:
+        height, width = frames.size
+        held = frames.estimate is not None and 3 * frames.estimate * height * width <= _HELD_BYTES
+        chunks = list(frames.chunks) if held else None
+        interval = settings.clip_length(first_alone=True)
+
+        def passed() -> Iterable[Pixels]:
+            return frames.again() if chunks is None else chunks
+
+        def bits_at(crf: float) -> int:
+            trial = Coding(self.codec, crf, frames.size, frames.fps, key_interval=interval, decode=False)
+            for chunk in passed():
+                for frame in chunk:
+                    trial.push(frame)
+            trial.flush()
+            return trial.bits
+
+        wanted = self.target.bits.get(frames.name)
+        if wanted is None:
+            wanted = self.target.bits_per_pixel * height * width * sum(map(len, passed()))
+        crf = self._searches.setdefault(frames.name, RateSearch(self.codec)).find(wanted, bits_at)
+        final = Coding(self.codec, crf, frames.size, frames.fps, key_interval=interval)
+        yield from coded_pairs(final, frames.chunks if chunks is None else chunks)
+        tally.bits = final.bits
+        tally.details = {"crf": crf}
+
+
+class TransformSubject(Subject):
+    """The linear block transform with the block and number of values of models, fitted on procedural clips."""
+
+    kind = "transform"
+    stored = False
+
+    def __init__(self, shape: BlockShape, matches: tuple[str, ...] = ()) -> None:
+        self.shape = shape
+        self.matches = matches
+        self.name = shape.name
+        self._fitted: BlockTransform | None = None
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "block": [self.shape.frames, self.shape.side, self.shape.side],
+            "values": self.shape.components,
+            "first_frame_alone": self.shape.first_alone,
+            "fitted_on": f"{FITTING_CLIPS} synthetic clips of seed {FITTING_SEED}",
+            "matches": list(self.matches),
+        }
+
+    def key(self, video: str) -> dict[str, Any]:
+        return {name: value for name, value in self.identity().items() if name != "matches"}
+
+    def cut(self, size: tuple[int, int], settings: Settings) -> tuple[int, bool]:
+        return _baseline_cut(settings, first_alone=self.shape.first_alone)
+
+    def prepare(self) -> None:
+        if self._fitted is None:
+            self._fitted = BlockTransform.fit_synthetic(self.shape)
+
+    def pairs(self, frames: Frames, settings: Settings, tally: Tally) -> Iterator[Pair]:
+        self.prepare()
+        assert self._fitted is not None
+        values = 0
+        streams = [frames.chunks] if settings.clip_frames is None else ([clip] for clip in frames.chunks)
+        for stream in streams:
+            length = 0
+            for pair in self._fitted.pairs(stream):
+                length += len(pair.source)
+                yield pair
+            values += self.shape.values(length, *frames.size)
+        tally.bits = LATENT_BITS * values
+
+
+def checkpoint_label(name: str, checkpoint: Path | None) -> str:
+    """What to call a model of this name with weights of its own."""
+    return name if checkpoint is None else f"{name} ({checkpoint.stem})"
+
+
+def _baseline_cut(settings: Settings, *, first_alone: bool) -> tuple[int, bool]:
+    return settings.clip_length(first_alone) or CLIP_FRAMES, settings.fill
+
+
+def _codebook_size(config: ModelConfig) -> int | None:
+    bottleneck = config.bottleneck
+    return bottleneck.codebook_size if isinstance(bottleneck, FSQConfig) else None
+
+
+def _seed_of(seed: int, video: str) -> int:
+    """A seed for each video: of the noise of sampling."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{video}".encode()).digest()[:8], "little") >> 1

@@ -1,0 +1,131 @@
+"""The videos of a folder, and the frames of one of them, hashed as they pass."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from vidtok.errors import VideoError
+from vidtok.evaluation.settings import Settings
+from vidtok.transcoding.tree import VIDEO_SUFFIXES
+from vidtok.video import Pixels, VideoReader
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video to measure on."""
+
+    path: Path
+    name: str
+    """Its path below the folder, with forward slashes."""
+
+    def stamp(self) -> str:
+        """What changes when the file does: its size and when it was written. Raises `VideoError` if it is gone."""
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            raise VideoError(f"{self.path} cannot be read: {error.strerror}; check the path") from error
+        return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def find_videos(
+    folder: str | os.PathLike[str],
+    meta: str | os.PathLike[str] | None = None,
+    *,
+    suffixes: tuple[str, ...] = VIDEO_SUFFIXES,
+    named: str = "",
+    meta_named: str = "--meta",
+) -> list[Video]:
+    """The videos below `folder`, by their suffixes and sorted, or those that the meta file names.
+
+    Args:
+        folder: a folder, or one video.
+        meta: a CSV file with a column `videos` of paths relative to `folder`.
+        suffixes: what the names of videos end in, in lower case.
+        named, meta_named: the options that gave `folder` and `meta`, for messages.
+
+    Raises:
+        VideoError: there is no such folder, no video in it, or the meta file cannot be read or names none.
+    """
+    folder, place = Path(folder), f"{named} {folder}".strip()
+    if meta is not None:
+        return [Video(folder / name, Path(name).as_posix()) for name in dict.fromkeys(_listed(meta, meta_named))]
+    if folder.is_file() and not named:
+        return [Video(folder, folder.name)]
+    kinds = f"{suffixes[0]} file{'s' if len(suffixes) == 1 else ''}" if len(suffixes) == 1 else "videos"
+    if not folder.is_dir():
+        raise VideoError(f"{place} is not a folder; expected one with {kinds} below it")
+    found = sorted(path for path in folder.rglob("*") if path.name.lower().endswith(suffixes) and path.is_file())
+    if not found:
+        what = f"no {suffixes[0]} file" if len(suffixes) == 1 else f"no video ({', '.join(suffixes)})"
+        raise VideoError(f"there is {what} below {place}; give a folder with videos")
+    return [Video(path, path.relative_to(folder).as_posix()) for path in found]
+
+
+def _listed(meta: str | os.PathLike[str], named: str) -> list[str]:
+    try:
+        with open(meta, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise VideoError(f"{named} {meta} cannot be read: {error}; expected a CSV file") from error
+    names = [row.get("videos") for row in rows]
+    if not names or not all(names):
+        raise VideoError(f"{named} {meta} names no videos; expected a column `videos`, filled in every row")
+    return [name for name in names if name]
+
+
+class FrameStream:
+    """The frames of one video as `settings` choose them; iterated over once, in pieces, and hashed as they pass.
+
+    Raises `VideoError`, at once or while iterating, if the video cannot be read to its end.
+    """
+
+    def __init__(self, video: Video, settings: Settings) -> None:
+        self.video = video
+        self.settings = settings
+        self._reader = VideoReader(
+            video.path,
+            sample_fps=settings.fps,
+            height=settings.height,
+            width=settings.width,
+            max_frames=settings.max_frames,
+            start=settings.start,
+            allow_truncated=settings.allow_truncated,
+        )
+        self.size = self._reader.size
+        """(height, width)."""
+        self.fps: Fraction = self._reader.fps
+        self.frame_estimate = self._reader.frame_estimate
+        self.frames = 0
+        """How many have passed."""
+        self._hash = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """Of the frames that have passed: RGB, 8 bits, row by row; (height, width) in front."""
+        return self._hash.hexdigest()
+
+    def chunks(self, frames: int, *, fill: bool = False) -> Iterator[Pixels]:
+        """The video in pieces (T, H, W, 3) uint8 of `frames` frames, fewer in the last.
+
+        `fill` repeats the last frame until the last piece is as long as the others; the copies are counted and hashed.
+        """
+        self.frames = 0
+        self._hash = hashlib.sha256(repr(self.size).encode())
+        with self._reader as reader:
+            for chunk in reader.chunks(frames):
+                if fill and len(chunk) < frames:
+                    chunk = np.concatenate([chunk, np.repeat(chunk[-1:], frames - len(chunk), axis=0)])
+                self.frames += len(chunk)
+                self._hash.update(np.ascontiguousarray(chunk).data)
+                yield chunk
+
+    def close(self) -> None:
+        self._reader.close()
