@@ -12,6 +12,7 @@ _WINDOW = 11
 _SIGMA = 1.5
 _C1 = 0.01**2
 _C2 = 0.03**2
+_CPU_FRAMES = 2
 _SSIM_SIDE = 256
 """Pictures are averaged down towards this shorter side before SSIM looks at them."""
 
@@ -37,16 +38,26 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     shapes differ or a side is below 11 pixels.
     """
     check_pair(prediction, target, "SSIM", smallest_side=_WINDOW)
-    x, y = ((as_frames(video).float() + 1) / 2 for video in (prediction, target))
-    factor = round(min(target.shape[-2:]) / _SSIM_SIDE)
+    x, y = as_frames(prediction), as_frames(target)
+    count = max(1, len(y))
+    # On a CPU, few frames at a time stay in its caches.
+    step = _CPU_FRAMES if target.device.type == "cpu" else count
+    with torch.autocast(device_type=target.device.type, enabled=False):
+        scores = torch.cat([_ssim(x[i : i + step], y[i : i + step]) for i in range(0, count, step)])
+    return scores.view(target.shape[0], -1) if target.ndim == 5 else scores
+
+
+def _ssim(x: Tensor, y: Tensor) -> Tensor:
+    """SSIM (N,) of pictures (N, C, H, W) in -1..1."""
+    x, y = ((pictures.float() + 1) / 2 for pictures in (x, y))
+    factor = round(min(y.shape[-2:]) / _SSIM_SIDE)
     if factor > 1:
         x, y = F.avg_pool2d(x, factor), F.avg_pool2d(y, factor)
     mean_x, mean_y, square_x, square_y, product = _blur(x, y, x * x, y * y, x * y)
     variances = square_x - mean_x**2 + square_y - mean_y**2
     covariance = product - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
-    scores = (luminance * (2 * covariance + _C2) / (variances + _C2)).mean(dim=(1, 2, 3))
-    return scores.view(target.shape[0], -1) if target.ndim == 5 else scores
+    return (luminance * (2 * covariance + _C2) / (variances + _C2)).mean(dim=(1, 2, 3))
 
 
 def check_pair(
@@ -73,11 +84,17 @@ def as_frames(video: Tensor) -> Tensor:
 
 
 def _blur(*maps: Tensor) -> tuple[Tensor, ...]:
-    """The maps (N, C, H, W) under the Gaussian window, without padding: along columns, then along rows."""
-    offsets = torch.arange(_WINDOW, device=maps[0].device, dtype=torch.float32) - _WINDOW // 2
-    window = torch.softmax(-(offsets**2) / (2 * _SIGMA**2), dim=0)
-    shape = maps[0].shape
-    with torch.autocast(device_type=maps[0].device.type, enabled=False):
-        stacked = torch.stack(maps).flatten(0, 2).unsqueeze(1)
-        blurred = F.conv2d(F.conv2d(stacked, window.view(1, 1, -1, 1)), window.view(1, 1, 1, -1))
-    return blurred.view(len(maps), *shape[:2], *blurred.shape[-2:]).unbind(0)
+    """The maps (N, C, H, W) under the Gaussian window, without padding: along columns, then along rows.
+
+    As sums of shifted maps: on a CPU, several times as fast as convolutions of one channel.
+    """
+    offsets = torch.arange(_WINDOW, dtype=torch.float32) - _WINDOW // 2
+    window: list[float] = torch.softmax(-(offsets**2) / (2 * _SIGMA**2), dim=0).tolist()
+    blurred = torch.stack(maps)
+    for axis in (-2, -1):
+        length = blurred.shape[axis] - _WINDOW + 1
+        total = blurred.narrow(axis, 0, length) * window[0]
+        for start, weight in enumerate(window[1:], 1):
+            total.add_(blurred.narrow(axis, start, length), alpha=weight)
+        blurred = total
+    return blurred.unbind(0)
