@@ -20,7 +20,7 @@ import torch
 from common import Worker, matrix_rate, write_results
 
 from vidtok import Tokenizer
-from vidtok.models.config import FSQConfig
+from vidtok.models.config import AutoencoderConfig, FSQConfig
 from vidtok.models.padding import padded_frames
 from vidtok.zoo.published import read_config
 
@@ -80,6 +80,7 @@ def diffusers_model(config: str) -> Any:
     make: Any = diffusers.AutoencoderVidTok
 
     ours = read_config(config).model
+    assert isinstance(ours, AutoencoderConfig)
     discrete = isinstance(ours.bottleneck, FSQConfig)
     return make(
         ch=ours.ch, ch_mult=list(ours.ch_mult), z_channels=ours.z_channels, double_z=not discrete,

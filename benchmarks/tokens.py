@@ -25,6 +25,7 @@ from common import Worker, write_results
 import vidtok
 from vidtok import Tokenizer, tokens
 from vidtok.metrics.image import psnr
+from vidtok.models.config import AutoencoderConfig
 from vidtok.tokens import LATENT_CODINGS, TOKEN_CODINGS
 from vidtok.transcoding import EncodeOptions, decode_file, encode_file
 from vidtok.video import Pixels, VideoWriter, read_video, to_float
@@ -46,7 +47,9 @@ def frames_of(count: int, size: int) -> Iterator[Pixels]:
 
 def narrow_model(name: str) -> Tokenizer:
     torch.manual_seed(0)
-    return Tokenizer(replace(read_config(name).model, **NARROW), name=name).eval()
+    config = read_config(name).model
+    assert isinstance(config, AutoencoderConfig)
+    return Tokenizer(replace(config, **NARROW), name=name).eval()
 
 
 def make_tasks(name: str, folder: str, threads: int | None) -> dict[str, Any]:

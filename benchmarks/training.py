@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vidtok.metrics.lpips import LPIPS
-from vidtok.models.autoencoder import VideoAutoencoder
+from vidtok.tokenizer import Tokenizer
 from vidtok.training.losses import Objective
 from vidtok.training.module import SECTIONS, TrainingModule
 from vidtok.training.objective_config import ObjectiveConfig
@@ -77,7 +77,7 @@ def _now() -> float:
 def make_module(config: RunConfig) -> TrainingModule:
     objective_config = ObjectiveConfig.from_dict(config.raw["model"]["params"]["loss_config"]["params"])
     objective = Objective(objective_config, LPIPS() if objective_config.perceptual_weight else None)
-    return TrainingModule(VideoAutoencoder(config.model), objective, TrainingSettings.from_raw(config.raw))
+    return TrainingModule(Tokenizer(config.model), objective, TrainingSettings.from_raw(config.raw))
 
 
 def measure(module: TrainingModule, clips: Clips, options: argparse.Namespace) -> Sections:

@@ -14,7 +14,7 @@ from vidtok.zoo.published import read_config
 from vidtok.zoo.registry import models
 
 TESTS = Path(__file__).parent
-ALL_MODELS = list(models())
+ALL_MODELS = list(models("vidtok"))
 CAUSAL_MODELS = [name for name in ALL_MODELS if "_causal_" in name]
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vidtok.models.config import AutoencoderConfig, FSQConfig, KLConfig
     from vidtok.streaming import DecodeStream, EncodeStream
     from vidtok.tokenizer import Tokenizer, load
+    from vidtok.vidtwin import TwinLatent, VidTwin, VidTwinConfig
 
 __version__ = "0.1.0"
 
@@ -21,6 +22,7 @@ _HOMES = {
     "vidtok.models.config": ("AutoencoderConfig", "FSQConfig", "KLConfig"),
     "vidtok.streaming": ("DecodeStream", "EncodeStream"),
     "vidtok.tokenizer": ("Tokenizer", "load"),
+    "vidtok.vidtwin": ("TwinLatent", "VidTwin", "VidTwinConfig"),
 }
 _SUBPACKAGES = ("video",)
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -34,7 +36,10 @@ __all__ = [
     "FSQConfig",
     "KLConfig",
     "Tokenizer",
+    "TwinLatent",
     "VidTokError",
+    "VidTwin",
+    "VidTwinConfig",
     "VideoError",
     "__version__",
     "load",

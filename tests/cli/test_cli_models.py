@@ -11,6 +11,9 @@ from vidtok.cli import main
 from vidtok.zoo import registry
 
 
+_VIDTWIN = "vidtwin_structure_7_7_8_dynamics_7_8"
+
+
 @pytest.fixture(autouse=True)
 def _some_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """One model's weights are at hand, whatever this machine has."""
@@ -44,18 +47,24 @@ def test_a_table_for_people(columns: str, capsys: pytest.CaptureFixture[str], mo
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "\t" not in "".join(lines)
-    assert len(lines) == 24
+    assert len(lines) == 25
     assert lines[0].split() == ["name", "TxHxW", "latent", "version", "PSNR", "SSIM", "LPIPS", "FVD", "weights"]
     assert lines[1].split() == [
         "vidtok_kl_causal_488_4chn", "4x8x8", "4", "channels", "1.0", "29.64", "0.852", "0.114", "194.2", "no",
     ]  # fmt: skip
-    assert "vidtok_fsq_causal_41616_262144_v1_1 " in lines[-1]
+    assert "vidtok_fsq_causal_41616_262144_v1_1 " in lines[-2]
+    assert lines[-1].split()[:6] == [_VIDTWIN, "16x224x224", "8,064", "values", "1.0", "28.14"]
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--json"]) == 0
     entries = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
-    assert len(entries) == 23
+    assert len(entries) == 24
+    assert entries[_VIDTWIN]["streams"] == [
+        {"name": "structure", "channels": 8, "positions": [16, 7, 7]},
+        {"name": "dynamics_x", "channels": 8, "positions": [16, 7]},
+        {"name": "dynamics_y", "channels": 8, "positions": [16, 7]},
+    ]
     fsq = entries["vidtok_fsq_causal_888_32768_v1_1"]
     assert fsq["compression"] == [8, 8, 8]
     assert (fsq["bottleneck"], fsq["codebook_size"], fsq["causal"]) == ("fsq", 32768, True)

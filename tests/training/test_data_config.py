@@ -60,7 +60,7 @@ def test_the_published_section_is_understood(caplog):
     ]
 
 
-@pytest.mark.parametrize("name", models())
+@pytest.mark.parametrize("name", models("vidtok"))
 def test_every_configuration_of_the_family_has_such_a_section(name):
     folders = [f"data.params.{part}.params.data_dir=videos" for part in ("train", "validation")]
     raw = read_config(name, folders).raw["data"]

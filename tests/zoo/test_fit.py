@@ -8,10 +8,10 @@ from vidtok.zoo.registry import models
 PublishedShapes = Callable[[str], dict[str, tuple[int, ...]]]
 
 
-@pytest.mark.parametrize("name", list(models()))
+@pytest.mark.parametrize("name", list(models("vidtok")))
 def test_exactly_the_models_with_the_same_names_and_shapes_fit(name: str, published_shapes: PublishedShapes) -> None:
     shapes = published_shapes(name)
-    assert fitting_models(shapes) == [other for other in models() if published_shapes(other) == shapes]
+    assert fitting_models(shapes) == [other for other in models("vidtok") if published_shapes(other) == shapes]
 
 
 def test_nothing_fits_another_width_or_other_weights(published_shapes: PublishedShapes) -> None:

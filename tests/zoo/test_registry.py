@@ -9,7 +9,7 @@ from vidtok.zoo.registry import entry, models, weights_at_hand
 
 
 def test_the_family_is_complete_and_in_the_published_order() -> None:
-    names = list(models())
+    names = list(models("vidtok"))
     assert len(names) == 23
     assert names[0] == "vidtok_kl_causal_488_4chn"
     assert names[-1] == "vidtok_fsq_causal_41616_262144_v1_1"
@@ -27,7 +27,7 @@ def test_entries_say_where_config_and_weights_are() -> None:
     assert later.config.parent.name == "vidtok_v1_1"
 
 
-@pytest.mark.parametrize("name", list(models()))
+@pytest.mark.parametrize("name", list(models("vidtok")))
 def test_every_name_agrees_with_its_configuration(name: str) -> None:
     model = read_config(name).model
     _, kind, variant, compression, size, *version = name.split("_")
@@ -47,7 +47,8 @@ def test_every_name_agrees_with_its_configuration(name: str) -> None:
 def test_every_name_has_its_file_at_the_published_place_in_the_repository() -> None:
     configs = Path(__file__).parents[2] / "configs"
     for name, known in models().items():
-        folder = configs / "vidtok_v1_1" if known.version == "1.1" else configs
+        folder = configs / "vidtwin" if known.family == "vidtwin" else configs
+        folder = configs / "vidtok_v1_1" if known.version == "1.1" else folder
         assert (folder / f"{name}.yaml").read_text() == known.config.read_text()
     files = [path.stem for path in configs.rglob("*.yaml") if path.parent.name != "bases"]
     assert set(files) >= set(models())
@@ -60,7 +61,7 @@ def test_an_unknown_name_brings_the_near_ones_and_where_to_see_all() -> None:
     assert "'vidtok_kl_causal_488_4ch'" in message
     assert "did you mean vidtok_kl_causal_488_4chn" in message
     assert "`vidtok models`" in message
-    with pytest.raises(ConfigError, match="no model is called 'x'; `vidtok models` lists all 23"):
+    with pytest.raises(ConfigError, match="no model is called 'x'; `vidtok models` lists all 24"):
         entry("x")
 
 

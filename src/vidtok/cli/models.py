@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -24,9 +25,9 @@ def list_models(
 ) -> None:
     """List the models that can be loaded by name.
 
-    TxHxW is how many frames, rows and columns become one; the latent has channels, or codes of a codebook. PSNR, SSIM,
-    LPIPS and FVD are as published. Weights that are not at hand are downloaded when first used. In a pipe the table is
-    plain, with tabs between its columns.
+    TxHxW is how many frames, rows and columns become one position of the latent, which has channels, or codes of a
+    codebook; a VidTwin's has one position a clip. PSNR, SSIM, LPIPS and FVD are as published. Weights that are not at
+    hand are downloaded when first used. In a pipe the table is plain, with tabs between its columns.
     """
     if context.invoked_subcommand is not None:
         return
@@ -63,11 +64,13 @@ def _entries() -> list[dict[str, Any]]:
         entries.append(
             {
                 "name": name,
+                "family": entry.family,
                 "bottleneck": bottleneck.kind,
                 "causal": config.is_causal,
                 "version": entry.version,
                 "compression": [config.temporal_factor, config.spatial_factor, config.spatial_factor],
                 "channels": config.z_channels,
+                "streams": [asdict(stream) for stream in config.streams],
                 "codebook_size": bottleneck.codebook_size if isinstance(bottleneck, FSQConfig) else None,
                 "psnr": entry.psnr,
                 "ssim": entry.ssim,
@@ -82,12 +85,13 @@ def _entries() -> list[dict[str, Any]]:
 
 
 def _row(entry: dict[str, Any]) -> list[str]:
-    codebook = entry["codebook_size"]
+    codebook, channels = entry["codebook_size"], entry["channels"]
+    latent = f"{channels} channels" if codebook is None else f"{codebook:,} codes"
     scores = [(entry["psnr"], ".2f"), (entry["ssim"], ".3f"), (entry["lpips"], ".3f"), (entry["fvd"], ".1f")]
     return [
         entry["name"],
         "x".join(map(str, entry["compression"])),
-        f"{entry['channels']} channels" if codebook is None else f"{codebook:,} codes",
+        f"{channels:,} values" if entry["streams"] else latent,
         entry["version"],
         *("-" if value is None else format(value, form) for value, form in scores),
         "no" if entry["weights"] is None else f"yes: {entry['weights']}",

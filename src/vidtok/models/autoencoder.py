@@ -333,7 +333,7 @@ class VideoAutoencoder(VideoModel):
         self.regularization = make_bottleneck(config.bottleneck)
 
     @property
-    def last_layer(self) -> Tensor:
+    def last_layer(self) -> nn.Parameter:
         """The weight of the layer that makes the video."""
         return next(p for name, p in self.decoder.conv_out.named_parameters() if name.endswith("weight"))
 

@@ -92,7 +92,7 @@ class VideoModel(nn.Module):
         return next(self.parameters()).device
 
     @property
-    def last_layer(self) -> Tensor:
+    def last_layer(self) -> nn.Parameter:
         """The weight of the layer that makes the video."""
         raise NotImplementedError
 

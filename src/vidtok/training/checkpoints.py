@@ -14,7 +14,7 @@ import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -23,10 +23,13 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from vidtok.errors import CheckpointError, ConfigError
 from vidtok.training.errors import TrainingError
-from vidtok.zoo.checkpoint import copy_state, read_checkpoint, read_content
+from vidtok.zoo.checkpoint import copy_state, read_checkpoint, read_content, without_derived
 from vidtok.zoo.folder import read_folder
 from vidtok.zoo.registry import entry, fetch_weights, models
 from vidtok.zoo.run import LAST, is_run, run_checkpoint
+
+if TYPE_CHECKING:
+    from vidtok.training.module import TrainingModule
 
 _BEST = "best.json"
 
@@ -216,14 +219,14 @@ def weights_of(source: str) -> Path:
     return path
 
 
-def start_from(module: torch.nn.Module, source: str, ignore_keys: tuple[str, ...]) -> None:
+def start_from(module: TrainingModule, source: str, ignore_keys: tuple[str, ...]) -> None:
     """Give the training module the weights of `source`, but those whose names begin with one of `ignore_keys`.
 
     The model's weights must all be there. Those of the objective are taken where the checkpoint has them. Raises
     `CheckpointError` that lists what does not fit.
     """
     path = weights_of(source)
-    state = read_checkpoint(path, objective=True)
+    state = without_derived(read_checkpoint(path, objective=True), module.model)
     kept = {name: value for name, value in state.items() if not name.startswith(ignore_keys)}
     if ignore_keys and len(kept) == len(state):
         raise ConfigError(

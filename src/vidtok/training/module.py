@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from vidtok.metrics.image import psnr, ssim
-from vidtok.models.autoencoder import VideoAutoencoder
 from vidtok.models.config import FSQConfig
+from vidtok.models.contract import VideoModel
 from vidtok.training.ema import MovingAverages
 from vidtok.training.errors import TrainingError
 from vidtok.training.losses import Log, Objective
@@ -42,16 +42,20 @@ SECTIONS = ("forward", "generator's objective", "backward", "discriminator", "op
 class TrainingModule(LightningModule):
     """Trains `model` on `objective`.
 
-    Its state dict is that of a published checkpoint: `encoder.*`, `decoder.*`, `loss.*` and, with `ema_decay`,
-    `model_ema.*`. Batches are mappings with `video` (B, 3, T, H, W), float, -1..1, and `name`, the B clips' files.
+    Its state dict is that of a published checkpoint: the model's, such as `encoder.*` and `decoder.*`, `loss.*` and,
+    with `ema_decay`, `model_ema.*`. Batches are mappings with `video` (B, 3, T, H, W), float, -1..1, and `name`, the B
+    clips' files.
 
     All randomness of a batch follows from `seed`, the rank and the number of batches done, so a resumed run goes on as
     one that was never interrupted.
     """
 
+    encoder: nn.Module
+    decoder: nn.Module
+
     def __init__(
         self,
-        model: VideoAutoencoder,
+        model: VideoModel,
         objective: Objective,
         settings: TrainingSettings,
         *,
@@ -64,7 +68,8 @@ class TrainingModule(LightningModule):
         self.automatic_optimization = False
         # The model's parts are registered here under their published names, so the model itself must not be.
         self.__dict__["model"] = model
-        self.encoder, self.decoder, self.regularization = model.encoder, model.decoder, model.regularization
+        for name, child in model.named_children():
+            self.add_module(name, child)
         self.loss = objective
         self.settings = settings
         self.learning_rate = settings.base_learning_rate if learning_rate is None else learning_rate
@@ -72,21 +77,22 @@ class TrainingModule(LightningModule):
         self.clip_norm = clip_norm
         self.seed = seed
         self.model_ema: MovingAverages | None = None
-        for part, frozen in ((self.encoder, settings.fix_encoder), (self.decoder, settings.fix_decoder)):
-            part.requires_grad_(not frozen)
+        for part in self._frozen_parts():
+            part.requires_grad_(False)
         if not objective.config.is_adversarial:
             objective.discriminator.requires_grad_(False)
         self._make_averages()
         if settings.compile_model:
-            self.encoder.compile()
-            self.decoder.compile()
+            # for the one shape that training has; a network for all shapes is slower, where it compiles at all
+            self.encoder.compile(dynamic=False)
+            self.decoder.compile(dynamic=False)
         self._accumulated = 0
         self._codes_used: dict[str, Tensor] = {}
 
     @property
-    def model(self) -> VideoAutoencoder:
+    def model(self) -> VideoModel:
         """The model that is trained; it knows nothing of its training."""
-        return cast(VideoAutoencoder, self.__dict__["model"])
+        return cast(VideoModel, self.__dict__["model"])
 
     @property
     def validation_metrics(self) -> list[str]:
@@ -118,8 +124,8 @@ class TrainingModule(LightningModule):
         mesh = self.device_mesh
         if mesh is None or isinstance(self.encoder, FSDPModule):
             return
-        for part, keep in ((self.encoder, ()), (self.decoder, tuple(self.decoder.conv_out.parameters()))):
-            shard(part, mesh["data_parallel"], keep)
+        for part in (self.encoder, self.decoder):
+            shard(part, mesh["data_parallel"], self.model.sharded_blocks, keep=self.model.last_layer)
         self._make_averages()
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -133,10 +139,8 @@ class TrainingModule(LightningModule):
     def train(self, mode: bool = True) -> TrainingModule:
         """Training mode for all but what is frozen, which is used as it is."""
         super().train(mode)
-        if self.settings.fix_encoder:
-            self.encoder.eval()
-        if self.settings.fix_decoder:
-            self.decoder.eval()
+        for part in self._frozen_parts():
+            part.eval()
         return self
 
     def forward(self, video: Tensor) -> Tensor:
@@ -157,7 +161,7 @@ class TrainingModule(LightningModule):
             _, reconstruction, reg_log = self.model(video, step=step)
         with timed("generator's objective"):
             at = _STEPS_PER_BATCH * step
-            loss, log = self.loss(reg_log, video, reconstruction, 0, at, last_layer=self._last_layer())
+            loss, log = self.loss(reg_log, video, reconstruction, 0, at, last_layer=self.model.last_layer)
             self._require_finite(loss, "the generator's loss", batch)
         with timed("backward"):
             self._backward(loss / self.accumulate, is_last)
@@ -190,22 +194,19 @@ class TrainingModule(LightningModule):
     def on_validation_model_zero_grad(self) -> None:
         """Leaves gradients alone: those of an accumulation that validation comes in the middle of are wanted."""
 
+    def _frozen_parts(self) -> list[nn.Module]:
+        """The parts of the model that are not trained."""
+        names = self.model.encoding_modules if self.settings.fix_encoder else ()
+        names += self.model.decoding_modules if self.settings.fix_decoder else ()
+        return [self.get_submodule(name) for name in names]
+
     def _trained_weights(self) -> list[tuple[str, nn.Parameter]]:
         """Names and parameters of the model that are trained."""
-        parts = {"encoder": self.encoder, "decoder": self.decoder}
-        return [
-            (f"{part}.{name}", parameter)
-            for part, module in parts.items()
-            for name, parameter in module.named_parameters()
-            if parameter.requires_grad
-        ]
+        return [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
 
     def _make_averages(self) -> None:
         if self.settings.ema_decay is not None:
             self.model_ema = MovingAverages(self._trained_weights(), self.settings.ema_decay)
-
-    def _last_layer(self) -> Tensor:
-        return next(p for name, p in self.decoder.conv_out.named_parameters() if name.endswith("weight"))
 
     def _seed_batch(self) -> None:
         """Seed all generators by the number of batches gone into steps or held."""
@@ -279,7 +280,8 @@ class TrainingModule(LightningModule):
 
     @torch.no_grad()
     def _evaluate(self, video: Tensor, split: str) -> None:
-        _, reconstruction, reg_log = self.model(video, sample=False, step=self.batches_done)
+        with torch.compiler.set_stance("force_eager"):  # evaluation has shapes of its own, and is soon done
+            _, reconstruction, reg_log = self.model(video, sample=False, step=self.batches_done)
         step = _STEPS_PER_BATCH * self.batches_done
         log: Log = self.loss(reg_log, video, reconstruction, 0, step, split=split)[1]
         if self.loss.config.is_adversarial:

@@ -16,7 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 
 from vidtok.errors import CheckpointError, ConfigError
-from vidtok.models.autoencoder import VideoAutoencoder
+from vidtok.tokenizer import Tokenizer
 from vidtok.training.arguments import TrainArguments
 from vidtok.training.callbacks import InterruptedRunError, StopOnSignal
 from vidtok.training.checkpoints import read_training_state, start_from
@@ -109,7 +109,7 @@ def _recipe(name: str) -> Path | None:
 def build_module(config: RunConfig, settings: TrainingSettings, running: RunSettings) -> TrainingModule:
     """The module to train, with fresh weights. Raises `ConfigError`, or `LPIPSWeightsError` if LPIPS lacks weights."""
     return TrainingModule(
-        VideoAutoencoder(config.model),
+        Tokenizer(config.model, name=config.name),
         Objective(_objective_config(config.raw["model"]["params"])),
         settings,
         learning_rate=settings.base_learning_rate * (_scale(config.raw, running) if running.scale_lr else 1),

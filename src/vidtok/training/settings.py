@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from vidtok.errors import ConfigError
-from vidtok.zoo.schema import NOT_GIVEN
+from vidtok.zoo.sections import NOT_GIVEN
 from vidtok.zoo.suggest import near
 from vidtok.zoo.targets import look_up
 
-Decay = Literal["none", "linear", "cosine"]
+Decay = Literal["none", "linear", "cosine", "inverse_sqrt"]
 
 _PARAMS = "model.params"
 _OPTIMIZER = f"{_PARAMS}.optimizer_config"
@@ -24,8 +24,9 @@ _OPTIMIZER_OPTIONS = ("betas", "eps", "weight_decay", "amsgrad", "foreach", "fus
 class LearningRateSchedule:
     """The learning rate as a function of the batches done, as a factor of its full value.
 
-    It rises linearly over `warmup_steps`, then stays, or falls to `final` of its full value at `decay_steps`, along a
-    line or half a cosine. Steps are optimisations of the generator.
+    It rises linearly over `warmup_steps`, then stays; or falls to `final` of its full value at `decay_steps`, along a
+    line or half a cosine; or with `inverse_sqrt` falls for ever, as one over the square root of the steps done. Steps
+    are optimisations of the generator.
     """
 
     warmup_steps: int = 0
@@ -38,7 +39,7 @@ class LearningRateSchedule:
         _require(_is_whole(self.warmup_steps), f"{place}.warmup_steps", self.warmup_steps, "a whole number of steps")
         _require(self.decay in get_args(Decay), f"{place}.decay", self.decay, " or ".join(get_args(Decay)))
         _require(_is_number(self.final, 0, 1), f"{place}.final", self.final, "a share from 0 to 1")
-        if self.decay != "none":
+        if self.decay in ("linear", "cosine"):
             _require(
                 _is_whole(self.decay_steps, 1) and (self.decay_steps or 0) > self.warmup_steps,
                 f"{place}.decay_steps", self.decay_steps, "the step at which the decay ends, after the warm-up",
@@ -48,6 +49,8 @@ class LearningRateSchedule:
         """The factor at `step`, counted from 0."""
         if step < self.warmup_steps:
             return (step + 1) / (self.warmup_steps + 1)
+        if self.decay == "inverse_sqrt":
+            return math.sqrt((self.warmup_steps + 1) / (step + 1))
         if self.decay == "none" or self.decay_steps is None:
             return 1.0
         done = min(1.0, (step - self.warmup_steps) / (self.decay_steps - self.warmup_steps))

@@ -6,7 +6,7 @@ decoder's last layer, at which the objective compares gradients, and the objecti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
@@ -16,9 +16,6 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
-from vidtok.models.autoencoder import ResidualBlock
-from vidtok.models.spatial import Attention
-
 
 class FullyShardedStrategy(ModelParallelStrategy):
     """Shards over all `processes`; checkpoints are whole files, as those of a run on one process."""
@@ -27,12 +24,12 @@ class FullyShardedStrategy(ModelParallelStrategy):
         super().__init__(data_parallel_size=processes, tensor_parallel_size=1, save_distributed_checkpoint=False)
 
 
-def shard(part: nn.Module, mesh: DeviceMesh, keep: Sequence[nn.Parameter]) -> None:
-    """Shard the parameters of `part`, an encoder or a decoder, but for those to `keep` whole."""
+def shard(part: nn.Module, mesh: DeviceMesh, blocks: tuple[type[nn.Module], ...], keep: nn.Parameter) -> None:
+    """Shard the parameters of `part`, an encoder or a decoder, by `blocks` of these kinds; `keep` stays whole."""
     for block in part.modules():
-        if isinstance(block, ResidualBlock | Attention):
-            fully_shard(block, mesh=mesh)
-    fully_shard(part, mesh=mesh, ignored_params=set(keep))
+        if isinstance(block, blocks):
+            fully_shard(block, mesh=mesh, ignored_params={keep})
+    fully_shard(part, mesh=mesh, ignored_params={keep})
 
 
 def synchronize(part: nn.Module, enabled: bool) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vidtok.errors import CheckpointError
+from vidtok.models.contract import VideoModel
 from vidtok.zoo.fit import fitting_models
 
 _ZIP = b"PK\x03\x04"
@@ -80,6 +81,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> No
     missing, unexpected and misshapen weights, or those that hold NaN, infinity or values beyond the model's dtype.
     """
     own = model.state_dict(keep_vars=True)
+    state = without_derived(state, model)
     check_fit(own, state, source)
     _check_finite(own, state, source)
     on_meta = {name: weight for name, weight in own.items() if weight.is_meta}
@@ -87,6 +89,12 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> No
         given = {name: state[name].to(weight.dtype, copy=True) for name, weight in on_meta.items()}
         model.load_state_dict(given, strict=False, assign=True)
     _copy({name: weight for name, weight in own.items() if not weight.is_meta}, state)
+
+
+def without_derived(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """`state` without what `model` makes of its configuration itself, which some checkpoints hold too."""
+    derived = model.derived if isinstance(model, VideoModel) else ()
+    return {name: value for name, value in state.items() if name not in derived}
 
 
 def copy_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:

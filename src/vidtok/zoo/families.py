@@ -1,6 +1,7 @@
-"""The families of models: for each, how its configurations are read and which classes make its models.
+"""The families of models: for each, how its configurations are read and which class makes its models.
 
-A third family is one more entry here, beside a configuration and a model that meet `vidtok.models.contract`.
+A third family is one more entry here, beside a configuration and a model that meet `vidtok.models.contract`, targets in
+`targets.py`, and names in `registry.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from vidtok.models.config import AutoencoderConfig
 from vidtok.models.contract import ModelConfig
+from vidtok.models.vidtwin.config import VidTwinConfig
+from vidtok.zoo.schema import autoencoder_config
+from vidtok.zoo.schema_vidtwin import vidtwin_config
+from vidtok.zoo.signatures import Shapes, fits_autoencoder, fits_vidtwin
 
 if TYPE_CHECKING:
     from vidtok.tokenizer import Tokenizer
@@ -24,6 +29,10 @@ class Family:
     """Its name, also the `model_type` of saved models."""
     from_dict: Callable[[Mapping[str, Any]], ModelConfig]
     """A configuration from what its `to_dict` gave; unknown keys and values out of range raise `ConfigError`."""
+    from_sections: Callable[[Mapping[str, Any]], ModelConfig]
+    """A configuration from sections of the published schema, plain values with a model's target of this family."""
+    fits: Callable[[Any, Shapes], bool]
+    """Whether weights of these names and shapes are of a model of a configuration of this family."""
     tokenizer: Callable[[], type[Tokenizer]]
     """The class of its models, imported when it is needed."""
 
@@ -34,7 +43,19 @@ def _vidtok() -> type[Tokenizer]:
     return VidTok
 
 
-FAMILIES = {family.name: family for family in (Family(AutoencoderConfig.family, AutoencoderConfig.from_dict, _vidtok),)}
+def _vidtwin() -> type[Tokenizer]:
+    from vidtok.vidtwin import VidTwin
+
+    return VidTwin
+
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family(AutoencoderConfig.family, AutoencoderConfig.from_dict, autoencoder_config, fits_autoencoder, _vidtok),
+        Family(VidTwinConfig.family, VidTwinConfig.from_dict, vidtwin_config, fits_vidtwin, _vidtwin),
+    )
+}
 
 
 def family_of(config: ModelConfig) -> Family:

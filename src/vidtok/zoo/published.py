@@ -1,6 +1,6 @@
 """Reading configurations: files of the published schema, models of the family by name, mappings.
 
-The short files of this package are of the same schema (`schema.py`), with a `base:` for what they share; a user's own
+The short files of this package are of the same schema (`sections.py`), with a `base:` for what they share; a user's own
 file may do the same.
 """
 
@@ -15,8 +15,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from vidtok.errors import ConfigError
-from vidtok.models.config import AutoencoderConfig
-from vidtok.zoo import layers, registry, schema
+from vidtok.models.contract import ModelConfig
+from vidtok.zoo import layers, registry, sections
+from vidtok.zoo.families import FAMILIES
 from vidtok.zoo.suggest import near
 
 ConfigSource = str | PathLike[str] | Mapping[str, Any] | DictConfig
@@ -26,7 +27,7 @@ ConfigSource = str | PathLike[str] | Mapping[str, Any] | DictConfig
 class RunConfig:
     """A configuration, read: the model that it describes and, whole, what else it says."""
 
-    model: AutoencoderConfig
+    model: ModelConfig
     name: str
     """The name of the model in the family, or the file's name without its suffix."""
     raw: dict[str, Any]
@@ -54,21 +55,26 @@ def read_configs(sources: Sequence[ConfigSource], overrides: Sequence[str] = ())
         config = layers.merge(config, layers.from_overrides(overrides), source)
     raw = layers.resolve(config, source)
     try:
-        model = autoencoder_config(raw)
-        checkpoint = schema.checkpoint_path(raw)
+        model = _model_config(raw)
+        checkpoint = sections.checkpoint_path(raw)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
     return RunConfig(model=model, name=name, raw=raw, ckpt_path=checkpoint)
 
 
-def autoencoder_config(raw: Mapping[str, Any]) -> AutoencoderConfig:
+def model_config(raw: Mapping[str, Any]) -> ModelConfig:
     """The model that sections of the published schema describe; `ConfigError` for what is unknown or contradictory."""
-    return schema.autoencoder_config(layers.resolve(layers.from_mapping(raw, "configuration"), "configuration"))
+    return _model_config(layers.resolve(layers.from_mapping(raw, "configuration"), "configuration"))
 
 
 def show(path_or_name: str | PathLike[str]) -> str:
     """The YAML of a model or file whole: its bases merged in, its interpolations as written."""
     return OmegaConf.to_yaml(_read(path_or_name)[0])
+
+
+def _model_config(raw: Mapping[str, Any]) -> ModelConfig:
+    """The model that plain sections describe, read as its family does it."""
+    return FAMILIES[sections.model_target(raw).family].from_sections(raw)
 
 
 def _read(source: ConfigSource) -> tuple[DictConfig, str, str]:

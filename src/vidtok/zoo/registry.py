@@ -1,7 +1,8 @@
-"""The published family by name: each model's configuration, where its weights are, and its published quality.
+"""The published families by name: each model's configuration, where its weights are, and its published quality.
 
 Quality as in the VidTok paper (arXiv 2412.13061) and its repository: 30 clips of MCL-JCV at 30 fps and 256 x 256,
-version 1.0 on clips of 17 frames (16 if non-causal), version 1.1 on whole videos.
+version 1.0 on clips of 17 frames (16 if non-causal), version 1.1 on whole videos. VidTwin (arXiv 2412.17726): MCL-JCV
+at 25 fps and 224 x 224, clips of 16 frames.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from vidtok.zoo import hub
 from vidtok.zoo.suggest import near
 
 HUB_REPO = "microsoft/VidTok"
+VIDTWIN_HUB_REPO = "microsoft/vidtwin"
 
 _Scores = tuple[float, float, float, float]
+_Known = tuple[float | None, float | None, float | None, float | None]
 
 # Name -> PSNR (dB), SSIM, LPIPS, FVD; None where none were published.
 _PUBLISHED: dict[str, _Scores | None] = {
@@ -48,11 +51,17 @@ _PUBLISHED: dict[str, _Scores | None] = {
 }
 
 
+# Likewise, of the second family.
+_VIDTWIN: dict[str, _Known] = {"vidtwin_structure_7_7_8_dynamics_7_8": (28.14, None, None, None)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
     """What is known about a model by its name."""
 
     name: str
+    family: str
+    """Which family it is of: `vidtok` or `vidtwin`."""
     version: Literal["1.0", "1.1"]
     config: Path
     """The YAML file inside this package."""
@@ -77,7 +86,8 @@ def package_folder() -> Path:
 
 @cache
 def _models() -> dict[str, ModelEntry]:
-    return {name: _entry(name, scores) for name, scores in _PUBLISHED.items()}
+    first = {name: _entry(name, scores) for name, scores in _PUBLISHED.items()}
+    return first | {name: _vidtwin_entry(name, scores) for name, scores in _VIDTWIN.items()}
 
 
 def _entry(name: str, scores: _Scores | None) -> ModelEntry:
@@ -86,6 +96,7 @@ def _entry(name: str, scores: _Scores | None) -> ModelEntry:
     folder = package_folder() / "configs"
     return ModelEntry(
         name=name,
+        family="vidtok",
         version="1.1" if later else "1.0",
         config=(folder / "vidtok_v1_1" if later else folder) / f"{name}.yaml",
         hub_repo=HUB_REPO,
@@ -97,9 +108,25 @@ def _entry(name: str, scores: _Scores | None) -> ModelEntry:
     )
 
 
-def models() -> dict[str, ModelEntry]:
-    """Every model that can be loaded by name, in the order of the published table."""
-    return dict(_models())
+def _vidtwin_entry(name: str, scores: _Known) -> ModelEntry:
+    psnr, ssim, lpips, fvd = scores
+    return ModelEntry(
+        name=name,
+        family="vidtwin",
+        version="1.0",
+        config=package_folder() / "configs" / "vidtwin" / f"{name}.yaml",
+        hub_repo=VIDTWIN_HUB_REPO,
+        hub_file=f"checkpoints/{name}.ckpt",
+        psnr=psnr,
+        ssim=ssim,
+        lpips=lpips,
+        fvd=fvd,
+    )
+
+
+def models(family: str | None = None) -> dict[str, ModelEntry]:
+    """Every model, or every one of `family`, that can be loaded by name, in the order of the published tables."""
+    return {name: entry for name, entry in _models().items() if family in (None, entry.family)}
 
 
 def entry(name: str) -> ModelEntry:

@@ -14,8 +14,8 @@ from vidtok.models.config import TemporalPadding
 from vidtok.zoo.suggest import near
 
 Role = Literal[
-    "model", "encoder", "decoder", "regularizer", "objective", "optimizer", "data module", "dataset", "strategy",
-    "callback",
+    "model", "encoder", "decoder", "qformer", "regularizer", "objective", "optimizer", "data module", "dataset",
+    "strategy", "callback",
 ]  # fmt: skip
 Variant = Literal["causal 1.0", "causal 1.1", "non-causal"]
 
@@ -26,7 +26,9 @@ class Target:
 
     role: Role
     variants: tuple[Variant, ...] = ()
-    """Of a model, an encoder or a decoder: the variants of the family that it belongs to."""
+    """Of a model, an encoder or a decoder of the first family: the variants that it belongs to."""
+    family: str = "vidtok"
+    """Of a model, an encoder, a decoder or a Q-Former: the family that it belongs to."""
     kind: str = ""
     """Of other parts: which one, as a short name (`kl`, `fsq`, `adam`, `ddp`, ...)."""
 
@@ -48,6 +50,10 @@ TARGETS: dict[str, Target] = {
     "vidtok.modules.model_3dcausal_v1_1.DecoderCausal3DPadding": Target("decoder", ("causal 1.1",)),
     "vidtok.modules.model_3dnoncausal.Encoder3D": Target("encoder", ("non-causal",)),
     "vidtok.modules.model_3dnoncausal.Decoder3D": Target("decoder", ("non-causal",)),
+    "vidtwin.models.vidtwin_ae.VidAutoEncoderQformerCompactSymVidVAE": Target("model", family="vidtwin"),
+    "vidtwin.modules.st_transformer.STTEncoder": Target("encoder", family="vidtwin"),
+    "vidtwin.modules.st_transformer.STTDecoder": Target("decoder", family="vidtwin"),
+    "vidtwin.modules.qformer.MyQformerInterface": Target("qformer", family="vidtwin"),
     "vidtok.modules.regularizers.DiagonalGaussianRegularizer": Target("regularizer", kind="kl"),
     "vidtok.modules.regularizers.FSQRegularizer": Target("regularizer", kind="fsq"),
     "vidtok.modules.losses.GeneralLPIPSWithDiscriminator": Target("objective", kind="lpips_with_discriminator"),

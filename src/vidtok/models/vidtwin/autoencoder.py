@@ -103,9 +103,9 @@ class VidTwinAutoencoder(VideoModel):
         )
 
     @property
-    def last_layer(self) -> Tensor:
+    def last_layer(self) -> nn.Parameter:
         """The weight of the layer that makes the video."""
-        return self.decoder.final_layer.linear.weight
+        return cast(nn.Parameter, self.decoder.final_layer.linear.weight)
 
     def moments(self, video: Tensor) -> TwinLatent:
         """What is known of the three posteriors: a latent with twice the channels, means before log-variances."""

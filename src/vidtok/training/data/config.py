@@ -12,7 +12,7 @@ from typing import Any, Literal
 from vidtok.errors import ConfigError, VidTokError
 from vidtok.training.synthetic import SyntheticConfig
 from vidtok.video.frames import as_rate
-from vidtok.zoo.schema import NOT_GIVEN
+from vidtok.zoo.sections import NOT_GIVEN
 from vidtok.zoo.suggest import near
 from vidtok.zoo.targets import look_up
 
