@@ -59,8 +59,10 @@ class Taps(nn.Module):
         out: Tensor | None = None
         for tap in range(3):
             seen = as_images(x[:, tap : tap + self.stride * (frames - 1) + 1 : self.stride])
-            part = F.conv2d(seen, self.weight[:, :, tap], self.bias if out is None else None, padding=1)
-            out = part if out is None else out.add_(part)
+            if out is None:
+                out = F.conv2d(seen, self.weight[:, :, tap], self.bias, padding=1)
+            else:
+                out += F.conv2d(seen, self.weight[:, :, tap], padding=1)
         assert out is not None
         return as_clip(out, 1)
 
