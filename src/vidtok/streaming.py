@@ -25,6 +25,7 @@ from vidtok.models.padding import (
     padded_frames,
 )
 from vidtok.models.state import StreamState
+from vidtok.tiling import Coder, TiledCoder, Tiling
 
 NOT_A_STREAM = "a non-causal model sees whole clips only and cannot stream; encode it clip by clip"
 
@@ -34,11 +35,15 @@ S = TypeVar("S", bound="_Stream")
 class _Stream:
     """What both directions share: a model, a state, and an end after which nothing more may come."""
 
-    def __init__(self, model: VideoAutoencoder) -> None:
+    def __init__(self, model: VideoAutoencoder, coder: Coder, *, encodes: bool, tiling: Tiling | None) -> None:
         if not model.is_causal:
             raise ValueError(NOT_A_STREAM)
         self.model = model
+        self._coder = coder
         self._state = StreamState()
+        if tiling is not None:
+            tiled = TiledCoder(coder, tiling, model.config.spatial_factor, encodes=encodes)
+            self._coder, self._state = tiled, tiled.new_state()
         self._closed = False
 
     def __enter__(self: S) -> S:
@@ -84,8 +89,9 @@ class EncodeStream(_Stream):
         sample: bool | None = None,
         generator: torch.Generator | None = None,
         moments_only: bool = False,
+        tiling: Tiling | None = None,
     ) -> None:
-        super().__init__(model)
+        super().__init__(model, model.encoder, encodes=True, tiling=tiling)
         self._moments_only = moments_only
         self._sample = sample
         self._generator = generator
@@ -143,7 +149,7 @@ class EncodeStream(_Stream):
             height, width = (-(-size // config.spatial_factor) for size in frames.shape[3:])
             moments = frames.new_empty(frames.shape[0], config.moments_channels, 0, height, width)
         else:
-            moments = self.model.encoder(pad_frame_size(frames, config.spatial_factor), self._state)
+            moments = self._coder(pad_frame_size(frames, config.spatial_factor), self._state)
         if self._moments_only:
             return moments
         z, self.log = self.model.regularization(moments, sample=self._sample, generator=self._generator)
@@ -154,8 +160,15 @@ class EncodeStream(_Stream):
 class DecodeStream(_Stream):
     """Decodes a latent frame by frame, or in chunks of any length; see `Tokenizer.decode_stream`."""
 
-    def __init__(self, model: VideoAutoencoder, *, decode_from_indices: bool = False, size: Size | None = None) -> None:
-        super().__init__(model)
+    def __init__(
+        self,
+        model: VideoAutoencoder,
+        *,
+        decode_from_indices: bool = False,
+        size: Size | None = None,
+        tiling: Tiling | None = None,
+    ) -> None:
+        super().__init__(model, model.decoder, encodes=False, tiling=tiling)
         self._from_indices = decode_from_indices
         self._size = size
         self._emitted = 0
@@ -197,7 +210,7 @@ class DecodeStream(_Stream):
 
     def _decode(self, z: Tensor) -> Tensor:
         if z.shape[2] or self._state.started:
-            video: Tensor = self.model.decoder(z, self._state)
+            video = self._coder(z, self._state)
         else:
             raise ValueError("a stream cannot start with no latent frames")
         if self._size is not None:

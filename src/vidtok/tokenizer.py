@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,13 @@ import torch
 from torch import Tensor
 
 from vidtok.device import choose_device
-from vidtok.errors import CheckpointError, ConfigError
+from vidtok.errors import CheckpointError, ConfigError, VidTokError
 from vidtok.models.autoencoder import VideoAutoencoder
 from vidtok.models.config import AutoencoderConfig
 from vidtok.models.contract import ModelConfig, VideoModel
-from vidtok.models.padding import Size
+from vidtok.models.padding import Size, check_video, crop, pad_clip
 from vidtok.streaming import NOT_A_STREAM, DecodeStream, EncodeStream, in_chunks
+from vidtok.tiling import TiledCoder, Tiling
 from vidtok.zoo.checkpoint import load_state, read_checkpoint
 from vidtok.zoo.families import family_of
 from vidtok.zoo.folder import read_folder, save_folder
@@ -39,14 +41,31 @@ class Tokenizer(VideoModel):
     Attributes:
         config: what the model is made of.
         name: the model's name in the family, or that of the file or folder it was loaded from.
+        tiling: how large frames are cut into tiles, wherever the model encodes or decodes; None: not at all.
     """
 
     name: str
+    tiling: Tiling | None = None
 
     def __new__(cls, config: ModelConfig | None = None, *, name: str = "vidtok") -> Tokenizer:
         """An instance of the class that belongs to `config`; copies, which give none, are of their own class."""
         kind = family_of(config).tokenizer() if cls is Tokenizer and config is not None else cls
         return object.__new__(kind)
+
+    def with_tiling(self, tiling: Tiling | None) -> Tokenizer:
+        """This model, with another `tiling`: the parameters are shared, and this one stays as it is.
+
+        Raises `VidTokError` if the model takes frames of one size only, which are not to be cut.
+        """
+        if tiling is not None and self.config.frame_size is not None:
+            height, width = self.config.frame_size
+            raise VidTokError(
+                f"{self.name} takes frames of {width} x {height} pixels only and cannot take them in tiles; leave out "
+                "--tile and --max-memory (tile, max_memory)"
+            )
+        tiled = copy(self)
+        tiled.tiling = tiling
+        return tiled
 
     def encode_stream(self, *, sample: bool | None = None, generator: torch.Generator | None = None) -> EncodeStream:
         """A stream that encodes one video as it comes, with the result of `encode` on all of it.
@@ -143,9 +162,12 @@ class VidTok(VideoAutoencoder, Tokenizer):
     Attributes:
         config: what the model is made of.
         name: the model's name in the family, or that of the file or folder it was loaded from.
+        tiling: how large frames are cut into tiles (`vidtok.Tiling`), wherever the model encodes or decodes, whole or
+            as a stream; None: not at all. It is about space alone.
         encoder, decoder, regularization: its parts; `encoder` and `decoder` may be replaced by compiled ones.
         use_tiling: pass long clips through in chunks of `t_chunk_enc` frames and `t_chunk_dec` latent frames.
-            Activations are kept small either way; the result is that of the whole clip at once.
+            Activations are kept small either way; the result is that of the whole clip at once. It is about time
+            alone.
         use_overlap: accepted for the published snippets. Chunks need no overlap here, since each goes on from the
             state that the one before has left.
     """
@@ -161,25 +183,33 @@ class VidTok(VideoAutoencoder, Tokenizer):
     def moments(self, video: Tensor) -> Tensor:
         chunked = self.use_tiling and self.is_causal and not torch.is_grad_enabled()
         if not chunked or video.dim() != 5 or video.shape[2] <= self.t_chunk_enc:
-            return super().moments(video)
-        stream = EncodeStream(self, moments_only=True)
+            if self.tiling is None:
+                return super().moments(video)
+            check_video(video, self.config)
+            coder = TiledCoder(self.encoder, self.tiling, self.config.spatial_factor, encodes=True)
+            return coder(pad_clip(video.to(self.device, self.dtype), self.config))
+        stream = EncodeStream(self, moments_only=True, tiling=self.tiling)
         return in_chunks(video, self.t_chunk_enc, stream.push, stream.flush)
 
     def decode(self, z: Tensor, decode_from_indices: bool = False, *, size: Size | None = None) -> Tensor:
         chunked = self.use_tiling and self.is_causal and not torch.is_grad_enabled()
         if not chunked or z.dim() < 4 or z.shape[-3] <= self.t_chunk_dec:
-            return super().decode(z, decode_from_indices, size=size)
-        stream = DecodeStream(self, decode_from_indices=decode_from_indices, size=size)
+            if self.tiling is None:
+                return super().decode(z, decode_from_indices, size=size)
+            coder = TiledCoder(self.decoder, self.tiling, self.config.spatial_factor, encodes=False)
+            video = coder(self.latent(z, decode_from_indices=decode_from_indices))
+            return video if size is None else crop(video, size)
+        stream = self.decode_stream(decode_from_indices=decode_from_indices, size=size)
         return in_chunks(z, self.t_chunk_dec, stream.push, stream.flush)
 
     decode.__doc__ = VideoAutoencoder.decode.__doc__
     moments.__doc__ = VideoAutoencoder.moments.__doc__
 
     def encode_stream(self, *, sample: bool | None = None, generator: torch.Generator | None = None) -> EncodeStream:
-        return EncodeStream(self, sample=sample, generator=generator)
+        return EncodeStream(self, sample=sample, generator=generator, tiling=self.tiling)
 
     def decode_stream(self, *, decode_from_indices: bool = False, size: Size | None = None) -> DecodeStream:
-        return DecodeStream(self, decode_from_indices=decode_from_indices, size=size)
+        return DecodeStream(self, decode_from_indices=decode_from_indices, size=size, tiling=self.tiling)
 
     encode_stream.__doc__ = Tokenizer.encode_stream.__doc__
     decode_stream.__doc__ = Tokenizer.decode_stream.__doc__
