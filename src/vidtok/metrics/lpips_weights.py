@@ -101,7 +101,6 @@ def _advice(missing: list[str], files: list[Path]) -> str:
         f"https://download.pytorch.org/models/{_VGG_FILE} (or by `hf download {_HUB_REPOSITORY} {_HUB_FILE}`), and "
         "LPIPS's linear layers, published at "
         "https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/vgg.pth (the Python packages "
-        f"lpips and torchmetrics bring them). Put them into {torch_folder()}, or name their paths in "
-        "perceptual_weights; a VidTok checkpoint with a loss.perceptual_loss section serves as well. To train "
-        "without LPIPS, set perceptual_weight: 0"
+        f"lpips and torchmetrics bring them). Put them into {torch_folder()}, or name their paths; a VidTok checkpoint "
+        "with a loss.perceptual_loss section serves as well"
     )

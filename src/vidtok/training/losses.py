@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidtok.metrics.image import as_frames, check_pair
-from vidtok.metrics.lpips import LPIPS
+from vidtok.metrics.lpips import LPIPS, LPIPSWeightsError
 from vidtok.training.discriminator import PatchDiscriminator
 from vidtok.training.lecam import LeCAM
 from vidtok.training.objective_config import ObjectiveConfig
@@ -47,7 +47,7 @@ class Objective(nn.Module):
         self.config = config
         self.perceptual_loss: LPIPS | None = None
         if config.perceptual_weight:
-            self.perceptual_loss = perceptual_loss or LPIPS.from_weights(config.perceptual_weights)
+            self.perceptual_loss = perceptual_loss or _read_lpips(config)
         self.discriminator = PatchDiscriminator(
             config.disc_type, in_channels=config.disc_in_channels, layers=config.disc_num_layers
         )
@@ -223,6 +223,15 @@ class _Differentiated(torch.autograd.Function):
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
         gradient, logvar_gradient = ctx.saved_tensors
         return None, outer[0] * gradient, None, outer[0] * logvar_gradient, None
+
+
+def _read_lpips(config: ObjectiveConfig) -> LPIPS:
+    try:
+        return LPIPS.from_weights(config.perceptual_weights)
+    except LPIPSWeightsError as error:
+        raise LPIPSWeightsError(
+            f"{error}. Paths go into perceptual_weights. To train without LPIPS, set perceptual_weight: 0"
+        ) from error
 
 
 def _pulled_back(reconstruction: Tensor, last_layer: Tensor, gradient: Tensor) -> Tensor:
