@@ -36,7 +36,31 @@ def frames_at_a_time(config: ModelConfig, size: tuple[int, int], given: int | No
             f"chunk_frames is {given}; expected a multiple of {factor}, since a non-causal model takes "
             f"a video in clips of whole groups of {factor} frames"
         )
-    return given or CLIP_FRAMES
+    return given or -(-CLIP_FRAMES // factor) * factor
+
+
+def frame_size(
+    model: Tokenizer, height: int | None, width: int | None, default: int | None = None
+) -> tuple[int | None, int | None]:
+    """The height and width to read frames at for `model`, where `height` and `width` are asked for.
+
+    With neither, the one size that the model takes; if it takes any, squares of `default`, or None: as stored.
+    Raises `VidTokError` if the model takes another size than that asked for.
+    """
+    if height is None and width is None:
+        return model.config.frame_size or (default, default)
+    check_frame_size(model, (height or width or 1, width or height or 1))
+    return height, width
+
+
+def check_frame_size(model: Tokenizer, size: tuple[int, int]) -> None:
+    """Raise `VidTokError` if `model` does not take frames of `size` (height, width) as they are."""
+    fixed = model.config.frame_size
+    if fixed is not None and size != fixed:
+        raise VidTokError(
+            f"frames are {size[1]} x {size[0]} pixels; {model.name} takes {fixed[1]} x {fixed[0]} alone: give "
+            f"--height {fixed[0]} --width {fixed[1]} (height, width)"
+        )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from vidtok.computing import CLIP_FRAMES, check_finite, memory_advice
+from vidtok.computing import CLIP_FRAMES, check_finite, frame_size, memory_advice
 from vidtok.errors import VideoError, VidTokError
 from vidtok.metrics.image import psnr, ssim
 from vidtok.models.config import FSQConfig
@@ -94,7 +94,8 @@ class Reconstruction:
 class ReconstructionJob:
     """A reconstruction whose input can be read and whose output can be written, both checked, before it needs a model.
 
-    Arguments and errors are those of `reconstruct`.
+    Arguments and errors are those of `reconstruct`; with `default_size`, frames are squares of so many pixels a side
+    where neither height nor width is given and the model takes any.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class ReconstructionJob:
         chunk_frames: int | None = None,
         side_by_side: bool = False,
         allow_truncated: bool = False,
+        default_size: int | None = None,
     ) -> None:
         if chunk_frames is not None and chunk_frames < 1:
             raise VidTokError(f"chunk_frames is {chunk_frames}; expected at least 1")
@@ -119,7 +121,7 @@ class ReconstructionJob:
         self._reader = VideoReader(
             input,
             sample_fps=fps,
-            height=height,
+            height=height if height or width else default_size,
             width=width,
             max_frames=max_frames,
             start=start,
@@ -139,6 +141,7 @@ class ReconstructionJob:
             sample_aspect_ratio=info.sample_aspect_ratio,
         )
         self._sound_left_out = info.has_audio and not whole
+        self._size = (height, width, default_size)
         self._chunk_frames = chunk_frames
         self._side_by_side = side_by_side
 
@@ -149,6 +152,7 @@ class ReconstructionJob:
 
     def run(self, model: Tokenizer, progress: Progress | None = None) -> Reconstruction:
         """Do it; once only. Raises as `reconstruct` does, and then leaves nothing behind."""
+        self._reader.fit(*frame_size(model, *self._size))
         chunk_frames = self._frames_at_a_time(model.config)
         started = time.perf_counter()
         figures = _Figures()
@@ -189,7 +193,7 @@ class ReconstructionJob:
                 f"chunk_frames is {given}; expected a multiple of {factor}, since a non-causal model takes "
                 f"a video in clips of whole groups of {factor} frames"
             )
-        return given or CLIP_FRAMES
+        return given or -(-CLIP_FRAMES // factor) * factor
 
 
 def reconstruct(
@@ -218,7 +222,8 @@ def reconstruct(
         model: what encodes and decodes.
         input: anything that `VideoReader` reads.
         output: a path that ends in .mp4, .mov or .mkv, or in .png for one frame.
-        height, width: resize the shorter side and crop the centre, as `VideoReader` does; None: as stored.
+        height, width: resize the shorter side and crop the centre, as `VideoReader` does; None: as stored, or the one
+            size that the model takes.
         fps: frames per second to sample; None: every frame.
         start: seconds into the video to start at.
         max_frames: stop after so many frames.

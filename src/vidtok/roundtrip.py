@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidtok.computing import check_frame_size
 from vidtok.models.bottleneck import RegLog
 from vidtok.models.padding import encoded_frames, pad_frame_size
 from vidtok.models.state import StreamState
@@ -80,9 +81,13 @@ def stream_pairs(
 def clip_pairs(
     model: Tokenizer, clips: Iterable[Pixels], *, sample: bool | None = False, on_log: OnLog | None = None
 ) -> Iterator[Pair]:
-    """Every one of `clips`, (T, H, W, 3) uint8, for itself; any model, any T. Otherwise as `stream_pairs`."""
+    """Every one of `clips`, (T, H, W, 3) uint8, for itself; any model, any T. Otherwise as `stream_pairs`.
+
+    Raises `VidTokError` if the model takes frames of another size alone.
+    """
     latent_frames = 0
     for clip in clips:
+        check_frame_size(model, (clip.shape[1], clip.shape[2]))
         with torch.no_grad():
             z, log = model.encode(to_float(clip), sample=sample, return_reg_log=True)
             if on_log is not None:

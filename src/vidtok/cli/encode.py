@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidtok.cli.options import CheckpointOption, DeviceOption, DType, DTypeOption, ModelOption, load_model
-from vidtok.cli.reconstruct import frame_size
+from vidtok.cli.reconstruct import wanted_size
 
 if TYPE_CHECKING:
     from vidtok.tokenizer import Tokenizer
@@ -82,20 +82,19 @@ def encode(
 ) -> None:
     """Encode a video to a file of tokens or latents, which `vidtok decode` turns into a video again.
 
-    Frames are resized by the shorter side and cropped in the centre to 256 x 256 unless a size is given; `--size
-    original` takes them as they are.
+    Frames are resized by the shorter side and cropped in the centre to 256 x 256 (224 x 224 for VidTwin, which takes no
+    other) unless a size is given; `--size original` takes them as they are.
 
     If INPUT is a folder and OUTPUT does not end in .vtok, all videos and pictures below INPUT are encoded, and OUTPUT
     mirrors its folders. Files that are there already, made with the same model and settings, are left as they are, so
     that an interrupted run can be started again; what could not be encoded is named at the end.
     """
-    height, width = frame_size(height, width, size)
+    wanted = wanted_size(height, width, size)
 
     from vidtok.transcoding import EncodeOptions
 
     options = EncodeOptions(
-        height=height,
-        width=width,
+        **wanted,
         fps=fps,
         start=start,
         max_frames=max_frames,

@@ -52,12 +52,13 @@ def reconstruct(
 ) -> None:
     """Encode and decode a video, write the result and say how good it is.
 
-    Frames are resized by the shorter side and cropped in the centre to 256 x 256, as for the published figures, unless
-    a size is given; `--size original` takes them as they are. PSNR and SSIM compare the frames that went into the model
-    with those that came out, before the written file is compressed. Sound is kept if the whole video is reconstructed.
+    Frames are resized by the shorter side and cropped in the centre to 256 x 256, as for the published figures (224 x
+    224 for VidTwin, which takes no other), unless a size is given; `--size original` takes them as they are. PSNR and
+    SSIM compare the frames that went into the model with those that came out, before the written file is compressed.
+    Sound is kept if the whole video is reconstructed.
     An existing OUTPUT is replaced, once the new one is whole.
     """
-    height, width = frame_size(height, width, size)
+    wanted = wanted_size(height, width, size)
 
     from vidtok.cli.report import progress_bar, summary
     from vidtok.reconstruction import ReconstructionJob
@@ -65,8 +66,7 @@ def reconstruct(
     job = ReconstructionJob(
         input,
         output,
-        height=height,
-        width=width,
+        **wanted,
         fps=fps,
         start=start,
         max_frames=max_frames,
@@ -78,6 +78,14 @@ def reconstruct(
     with progress_bar("reconstructing", job.frame_estimate) as progress:
         result = job.run(tokenizer, progress)
     typer.echo(summary(result, tokenizer))
+
+
+def wanted_size(height: int | None, width: int | None, size: str | None) -> dict[str, int | None]:
+    """What to give to a job: `height`, `width`, and the `default_size` where the model may have a size of its own."""
+    if size is None and height is None and width is None:
+        return {"default_size": _PUBLISHED_SIZE}
+    rows, columns = frame_size(height, width, size)
+    return {"height": rows, "width": columns}
 
 
 def frame_size(height: int | None, width: int | None, size: str | None) -> tuple[int | None, int | None]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from vidtok.computing import check_finite, computing, frames_at_a_time
+from vidtok.computing import check_finite, computing, frame_size, frames_at_a_time
 from vidtok.errors import VideoError, VidTokError
 from vidtok.models.contract import ModelConfig
 from vidtok.tokens import LATENT_CODINGS, TOKEN_CODINGS, Source, TokenFileError, TokenHeader, TokenWriter, make_header
@@ -40,8 +40,11 @@ class EncodeOptions:
     """What decides about the content of a token file, beside the video and the model."""
 
     height: int | None = None
-    """Resize the shorter side and crop the centre, as `VideoReader` does; None: as stored."""
+    """Resize the shorter side and crop the centre, as `VideoReader` does; None: as stored, or the one size that the
+    model takes."""
     width: int | None = None
+    default_size: int | None = None
+    """Side of the square frames where neither height nor width is given and the model takes any; None: as stored."""
     fps: float | None = None
     """Frames per second to sample; None: every frame."""
     start: float = 0.0
@@ -65,9 +68,10 @@ class EncodeOptions:
 
     def settings(self, model: Tokenizer) -> dict[str, Any]:
         """What the header notes of how a file was made: equal for files of equal content."""
+        height, width = frame_size(model, self.height, self.width, self.default_size)
         noted: dict[str, Any] = {
-            "height": self.height,
-            "width": self.width,
+            "height": height,
+            "width": width,
             "fps": self.fps,
             "start": self.start,
             "max_frames": self.max_frames,
@@ -156,7 +160,7 @@ class EncodeJob:
         self._reader = VideoReader(
             input,
             sample_fps=options.fps,
-            height=options.height,
+            height=options.height if options.height or options.width else options.default_size,
             width=options.width,
             max_frames=options.max_frames,
             start=options.start,
@@ -177,6 +181,8 @@ class EncodeJob:
         memory is too small; nothing is left behind then.
         """
         started = time.perf_counter()
+        height, width = frame_size(model, self.options.height, self.options.width, self.options.default_size)
+        self._reader.fit(height, width)
         at_a_time = frames_at_a_time(model.config, self._reader.size, self.options.chunk_frames)
         aside = self._output.with_name(f".{self._output.stem[:100]}.{uuid.uuid4().hex[:12]}.mka")
         done = 0
@@ -219,7 +225,8 @@ class EncodeJob:
 
         reader, options = self._reader, self.options
         info = reader.info
-        fit = Fit.plan((info.height, info.width), options.height, options.width)
+        size = frame_size(model, options.height, options.width, options.default_size)
+        fit = Fit.plan((info.height, info.width), *size)
         top, left = (round((have - want) / 2.0) for have, want in zip(fit.resized, fit.cropped, strict=True))
         height, width = reader.size
         source = Source(

@@ -104,9 +104,7 @@ class VideoReader:
         self._step = 1 if wanted is None else max(1, round(timing.rate / wanted))
         self.fps = Fraction(1) if self.info.is_picture else self._grid or timing.rate / self._step
         self._stored = (self.info.height, self.info.width)
-        self._fit = Fit.plan(self._stored, height, width)
-        self.size = self._fit.cropped
-        self._fits = (height, width)
+        self.fit(height, width)
         self.frame_estimate = self._estimate()
         self.truncated = False
 
@@ -139,6 +137,12 @@ class VideoReader:
                 chunk = []
         if chunk:
             yield np.stack(chunk)
+
+    def fit(self, height: int | None, width: int | None) -> None:
+        """Yield frames of another size from now on: as if `height` and `width` had been given at the start."""
+        self._fit = Fit.plan(self._stored, height, width)
+        self.size = self._fit.cropped
+        self._fits = (height, width)
 
     def close(self) -> None:
         """Ends all iterations that are under way and closes their files."""
