@@ -181,6 +181,8 @@ def test_frames_are_resized_by_bilinear_interpolation_of_areas() -> None:
     assert torch.equal(resized(picture), picture)
 
 
-def test_clips_too_short_for_the_network() -> None:
+def test_clips_that_do_not_fit_the_network() -> None:
     with pytest.raises(VidTokError, match="FVD was asked for on clips of 8 frames; I3D expects at least 9"):
         ClipFeatures(Sums(), clip_frames=8)
+    with pytest.raises(VidTokError, match=r"video is \(2, 3, 4, 8, 8\); FVD expects \(1, 3, T, H, W\)"):
+        ClipFeatures(Sums()).update(torch.zeros(2, 3, 4, 8, 8))

@@ -60,6 +60,16 @@ def test_logits_agree_with_an_independent_implementation(state: State) -> None:
     torch.testing.assert_close(logits[0, ::50], torch.tensor(expected), atol=2e-4, rtol=0)
 
 
+def test_autocast_changes_nothing(state: State) -> None:
+    network = I3D()
+    network.load_state_dict(state)
+    video = torch.from_numpy(clip("clip", (1, 3, 9, 224, 224)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = network(video)
+    assert logits.dtype == torch.float32
+    assert torch.equal(logits, network(video))
+
+
 def test_parameters_have_the_published_names_and_shapes(state: State) -> None:
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     assert len(shapes) == 57 * 6 + 2

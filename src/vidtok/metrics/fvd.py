@@ -52,7 +52,12 @@ class ClipFeatures:
         self._frames: list[Tensor] = []
 
     def update(self, video: Tensor) -> Floats:
-        """The features (N, 400) of those clips that these frames, (1, 3, T, H, W) in -1..1, complete."""
+        """The features (N, 400) of those clips that these frames, (1, 3, T, H, W) in -1..1, complete.
+
+        Raises `VidTokError` for another shape.
+        """
+        if video.ndim != 5 or video.shape[:2] != (1, 3):
+            raise VidTokError(f"video is {tuple(video.shape)}; FVD expects (1, 3, T, H, W), one video at a time")
         features = [np.empty((0, LOGITS))]
         for frame in video.unbind(2):
             self._frames.append(resized(frame))

@@ -79,13 +79,18 @@ class I3D(nn.Module):
 
         `video` is (N, 3, T, 224, 224), float, -1..1; T at least 9. See `vidtok.metrics.fvd` for what prepares it.
         """
+        with torch.autocast(video.device.type, enabled=False):
+            return self._moments(video.float()).mean(dim=(2, 3, 4))
+
+    def _moments(self, video: Tensor) -> Tensor:
+        """Logits of every moment, (N, 400, T', 1, 1)."""
         x = self.Conv3d_2c_3x3(self.Conv3d_2b_1x1(_pooled(self.Conv3d_1a_7x7(video), *_POOLINGS["2b"])))
         for name, _ in _MODULES:
             if name in _POOLINGS:
                 x = _pooled(x, *_POOLINGS[name])
             x = self.get_submodule(f"Mixed_{name}")(x)
         logits: Tensor = self.logits(F.avg_pool3d(x, (2, 7, 7), stride=1))
-        return logits.float().mean(dim=(2, 3, 4))
+        return logits
 
 
 class _Unit(nn.Module):
