@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import vidtok
-from vidtok.cli import decode, encode, example, export, info, models, reconstruct, synthesize, train
+from vidtok.cli import compare, decode, encode, evaluate, example, export, info, models, reconstruct, synthesize, train
 from vidtok.cli.guard import guarded
 
 app = typer.Typer(
@@ -42,6 +42,8 @@ app.command("encode")(encode.encode)
 app.command("decode")(decode.decode)
 app.command("info")(info.info)
 app.add_typer(models.app, name="models")
+app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("example")(example.example)
 app.command("synthesize")(synthesize.synthesize)
 app.command("train", context_settings=train.SETTINGS)(train.train)

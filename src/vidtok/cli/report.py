@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vidtok.reconstruction import Progress, Reconstruction
+    from vidtok.reconstruction import Reconstruction
     from vidtok.tokenizer import Tokenizer
 
 
 @contextmanager
-def progress_bar(what: str, total: int | None) -> Iterator[Progress]:
+def progress_bar(what: str, total: int | None, unit: str = "frames") -> Iterator[Callable[[float], None]]:
     """A bar over `total` frames on stderr, if that is a terminal; gives what is to be called with the frames done."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -22,7 +22,7 @@ def progress_bar(what: str, total: int | None) -> Iterator[Progress]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("frames"),
+        TextColumn(unit),
         TimeRemainingColumn(),
         console=console,
         transient=True,

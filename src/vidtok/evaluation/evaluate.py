@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -16,11 +17,11 @@ from vidtok.evaluation.codecs import CODECS, Codec, RateSearch, check_codec
 from vidtok.evaluation.linear import BlockShape
 from vidtok.evaluation.measuring import Networks
 from vidtok.evaluation.results import Result, assemble
-from vidtok.evaluation.runner import WORKERS, Progress, Runner
+from vidtok.evaluation.runner import WORKERS, Progress, Runner, Shown
 from vidtok.evaluation.settings import Settings
 from vidtok.evaluation.storage import PartStore
 from vidtok.evaluation.subjects import BitTarget, CodecSubject, ModelSubject, Subject, TransformSubject
-from vidtok.evaluation.videos import Video, find_videos
+from vidtok.evaluation.videos import find_videos
 
 TRANSFORM = "pca"
 BASELINES = (*CODECS, TRANSFORM)
@@ -29,7 +30,7 @@ _RATES_ALONE = (0.03, 0.06, 0.12, 0.25, 0.5)
 _SAME_RATE = 1.05
 _WIDEST_STEP = 2.5
 _MARGIN = 2.0
-_LARGEST_RATE = 4.0
+_LARGEST_RATE = 2.0
 
 Announce = Callable[[str, int], AbstractContextManager[Progress]]
 """Called with what is measured next and the number of videos; gives what is told how many are done."""
@@ -82,7 +83,7 @@ def evaluate(
 
     Raises:
         VideoError: there are no videos, or none of them can be read.
-        VidTokError: nothing is to be measured, two models have one name, a baseline is unknown or cannot be had, a
+        VidTokError: nothing is to be measured, a baseline is unknown or cannot be had, a
             model gives values that are not finite, or `out` cannot be written.
     """
     codecs = [check_codec(name) for name in baselines if name != TRANSFORM]
@@ -116,21 +117,20 @@ class _Run:
         self._device, self._announce = device, announce
         self.results: list[Result] = []
         self.files: list[Path] = []
-        self.moments: dict[str, dict[str, object]] = {}
+        self.moments: dict[str, Shown] = {}
 
     def models(self, makers: Sequence[ModelMaker]) -> dict[BlockShape, list[str]]:
         """Measure the models; returns the linear transforms that correspond to them, each with the models' names."""
         shapes: dict[BlockShape, list[str]] = {}
-        names: set[str] = set()
         for make in makers:
             subject = make()
-            if subject.name in names:
-                raise VidTokError(
-                    f"two models are called {subject.name}; give one of them another name (--model LABEL:...)"
-                )
-            names.add(subject.name)
+            taken = [result.name for result in self.results]
+            if subject.name in taken:
+                subject.name = next(name for n in count(2) if (name := f"{subject.name} #{n}") not in taken)
             self._measure(subject)
-            shapes.setdefault(subject.block_shape(), []).append(subject.name)
+            shape = subject.block_shape()
+            if shape is not None:
+                shapes.setdefault(shape, []).append(subject.name)
         return shapes
 
     def transforms(self, shapes: dict[BlockShape, list[str]]) -> None:
@@ -154,6 +154,7 @@ class _Run:
         path = self._folder / f"{file_name(subject.name)}.json"
         result.write(path)
         self.results.append(result)
+        self.moments[subject.name] = outcome.moments()
         self.files.append(path)
 
 

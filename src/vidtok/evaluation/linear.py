@@ -23,7 +23,7 @@ from vidtok.video import Pixels, to_float
 _COLOURS = 3
 FITTING_CLIPS = 60
 FITTING_SEED = 0
-_LARGEST = 6144
+LARGEST_BLOCK = 6144
 """Numbers in a block; the eigenvectors of larger ones take many minutes."""
 
 
@@ -41,16 +41,20 @@ class BlockShape:
     """Whether the first frame is coded by itself, in blocks of 1 x s x s, as causal models do it."""
 
     def __post_init__(self) -> None:
-        if min(self.frames, self.side, self.components) < 1 or self.numbers > _LARGEST:
+        if min(self.frames, self.side, self.components) < 1 or self.numbers > LARGEST_BLOCK:
             raise VidTokError(
                 f"blocks of {self.frames} x {self.side} x {self.side} in {self.components} numbers were asked for; "
-                f"expected at least 1 of each, and at most {_LARGEST} numbers ({_COLOURS} a pixel) in a block"
+                f"expected at least 1 of each, and at most {LARGEST_BLOCK} numbers ({_COLOURS} a pixel) in a block"
             )
 
     @property
     def numbers(self) -> int:
         """Numbers in a block: three a pixel."""
-        return _COLOURS * self.frames * self.side**2
+        return self.numbers_of(self.frames, self.side)
+
+    @staticmethod
+    def numbers_of(frames: int, side: int) -> int:
+        return _COLOURS * frames * side**2
 
     @property
     def name(self) -> str:

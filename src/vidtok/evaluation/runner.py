@@ -13,6 +13,7 @@ from typing import Any
 
 from vidtok.errors import VideoError
 from vidtok.evaluation.measuring import Measured, Measuring, Networks, Tally
+from vidtok.evaluation.moments import Moment
 from vidtok.evaluation.overlap import Ahead, Behind
 from vidtok.evaluation.settings import Settings
 from vidtok.evaluation.storage import PartStore
@@ -21,6 +22,8 @@ from vidtok.evaluation.videos import FrameStream, Video
 from vidtok.video import Pixels
 
 WORKERS = 2
+Shown = dict[str, tuple[str, Moment]]
+"""By `best` and `worst`: the video's name and the frame."""
 Progress = Callable[[float], None]
 """Called with how many videos are done, the part of the one under way included."""
 
@@ -43,6 +46,15 @@ class Outcome:
     """From the start to the end."""
     subject_seconds: float
     """Of these, in the subject; videos that were kept from before count in neither."""
+
+    def moments(self) -> Shown:
+        """The best and the worst frame of all videos, by `best` and `worst`, if the subject is shown."""
+        shown: Shown = {}
+        for kind, sign in (("best", 1), ("worst", -1)):
+            found = [(video.name, video.moments[kind]) for video in self.measured if kind in video.moments]
+            if found:
+                shown[kind] = max(found, key=lambda each: sign * each[1].value)
+        return shown
 
 
 class Runner:

@@ -9,14 +9,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from vidtok.computing import CLIP_FRAMES, check_finite, frames_at_a_time, memory_advice
 from vidtok.evaluation.codecs import Codec, Coding, RateSearch, coded_pairs
-from vidtok.evaluation.linear import FITTING_CLIPS, FITTING_SEED, BlockShape, BlockTransform
+from vidtok.evaluation.linear import FITTING_CLIPS, FITTING_SEED, LARGEST_BLOCK, BlockShape, BlockTransform
 from vidtok.evaluation.measuring import Tally
 from vidtok.evaluation.settings import Settings, independent_clip
 from vidtok.metrics.codebook import CodebookUse
@@ -159,9 +158,11 @@ class ModelSubject(Subject):
         codes = _codebook_size(config)
         return LATENT_BITS * config.z_channels * positions if codes is None else token_bits(positions, codes)
 
-    def block_shape(self) -> BlockShape:
-        """The linear transform with this model's block and number of values."""
+    def block_shape(self) -> BlockShape | None:
+        """The linear transform with this model's block and number of values; None if its blocks are too large."""
         config = self.model.config
+        if BlockShape.numbers_of(config.temporal_factor, config.spatial_factor) > LARGEST_BLOCK:
+            return None
         return BlockShape(config.temporal_factor, config.spatial_factor, config.z_channels, config.is_causal)
 
 
@@ -284,11 +285,6 @@ class TransformSubject(Subject):
                 yield pair
             values += self.shape.values(length, *frames.size)
         tally.bits = LATENT_BITS * values
-
-
-def checkpoint_label(name: str, checkpoint: Path | None) -> str:
-    """What to call a model of this name with weights of its own."""
-    return name if checkpoint is None else f"{name} ({checkpoint.stem})"
 
 
 def _baseline_cut(settings: Settings, *, first_alone: bool) -> tuple[int, bool]:

@@ -1,0 +1,70 @@
+"""`vidtok compare`: the difference between two results, and whether it can be chance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from vidtok.evaluation.comparison import Comparison, Difference
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(help="A .json file of results, which `vidtok evaluate` has written.")],
+    b: Annotated[Path, typer.Argument(help="Another one.")],
+) -> None:
+    """Say how two results differ, metric by metric, and whether the difference is significant.
+
+    Videos are paired by name. The interval of the difference is by the bootstrap over videos, p by the sign-flip
+    permutation test, both two-sided and with every frame the same weight.
+    """
+    from vidtok.evaluation.comparison import compare as compared
+    from vidtok.evaluation.results import Result
+
+    typer.echo(_table(compared(Result.read(a), Result.read(b))))
+
+
+def _table(comparison: Comparison) -> str:
+    a, b = comparison.a, comparison.b
+    lines = [
+        f"A  {a.name}, {a.bits_per_pixel:.4f} bits per pixel",
+        f"B  {b.name}, {b.bits_per_pixel:.4f} bits per pixel",
+        f"{len(comparison.videos)} videos in both",
+    ]
+    if comparison.other_frames:
+        lines.append(
+            f"not the same frames in {len(comparison.other_frames)} of them, such as {comparison.other_frames[0]}: "
+            "other settings, or other files"
+        )
+    rows: list[tuple[str, ...]] = [("", "A", "B", "B - A", "95% interval", "p", "")]
+    rows += [_row(each) for each in comparison.differences]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines.append("")
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:6], widths[1:6], strict=True))]
+        lines.append("  ".join([*cells, row[6]]).rstrip())
+    if len(comparison.videos) == 1:
+        lines += ["", "One video says nothing about significance: measure more."]
+    return "\n".join(lines)
+
+
+def _row(difference: Difference) -> tuple[str, ...]:
+    metric, digits = difference.metric, difference.metric.digits
+    label = f"{metric.label} ({metric.unit})" if metric.unit else metric.label
+    interval, p = difference.interval, difference.p_value
+    verdict = "not significant"
+    if difference.p_value is None:
+        verdict = ""
+    elif difference.significant:
+        verdict = f"{difference.better} is better"
+    return (
+        label,
+        f"{difference.a:.{digits}f}",
+        f"{difference.b:.{digits}f}",
+        f"{difference.mean:+.{digits}f}",
+        "" if interval is None else f"{interval.low:+.{digits}f} to {interval.high:+.{digits}f}",
+        "" if p is None else ("< 0.001" if p < 0.001 else f"{p:.3f}"),
+        verdict,
+    )

@@ -1,0 +1,87 @@
+"""Two results side by side: the difference of every figure, and whether it can be chance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vidtok.evaluation.results import Result, ResultError
+from vidtok.metrics.meter import METRICS, Metric
+from vidtok.metrics.resampling import Interval, bootstrap_interval, permutation_p_value, weighted_mean
+
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of B less that of A, over the videos that both have."""
+
+    metric: Metric
+    a: float
+    b: float
+    mean: float
+    """Of B - A, every frame the same weight, as in the results."""
+    interval: Interval | None
+    """95% bootstrap interval of `mean`, over videos; None for a single video."""
+    p_value: float | None
+    """Of the sign-flip permutation test over videos, two-sided; None for a single video."""
+
+    @property
+    def significant(self) -> bool:
+        return self.p_value is not None and self.p_value < SIGNIFICANT
+
+    @property
+    def better(self) -> str | None:
+        """`A` or `B`; None if they are equal."""
+        if self.mean == 0:
+            return None
+        return "B" if (self.mean > 0) == self.metric.higher_is_better else "A"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two results, compared video by video."""
+
+    a: Result
+    b: Result
+    videos: list[str]
+    """Those that both have."""
+    other_frames: list[str]
+    """Of these, those whose frames are not the same in both."""
+    differences: list[Difference]
+
+
+def compare(a: Result, b: Result) -> Comparison:
+    """Compare two results, paired by the videos' names; the difference is B - A.
+
+    Both tests take videos as the unit: frames of one resemble each other. Raises `ResultError` if no video is in both.
+    """
+    of_a, of_b = ({video["name"]: video for video in result.videos} for result in (a, b))
+    names = [name for name in of_a if name in of_b]
+    if not names:
+        raise ResultError(
+            f"{a.name} and {b.name} were measured on no video of the same name; compare results of the same videos"
+        )
+    differences = []
+    for metric in METRICS:
+        both = [name for name in names if metric.name in of_a[name]["figures"] and metric.name in of_b[name]["figures"]]
+        if both:
+            differences.append(_difference(metric, [of_a[name] for name in both], [of_b[name] for name in both]))
+    other = [name for name in names if of_a[name]["sha256"] != of_b[name]["sha256"]]
+    return Comparison(a, b, names, other, differences)
+
+
+def _difference(metric: Metric, a: list[Mapping[str, Any]], b: list[Mapping[str, Any]]) -> Difference:
+    x, y = ([video["figures"][metric.name]["mean"] for video in videos] for videos in (a, b))
+    frames = [video["figures"][metric.name]["count"] for video in a]
+    apart = [after - before for before, after in zip(x, y, strict=True)]
+    several = len(apart) > 1
+    return Difference(
+        metric,
+        weighted_mean(x, frames),
+        weighted_mean(y, frames),
+        weighted_mean(apart, frames),
+        bootstrap_interval(apart, frames),
+        permutation_p_value(apart, frames) if several else None,
+    )

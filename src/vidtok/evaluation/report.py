@@ -1,0 +1,221 @@
+"""One page about an evaluation: tables, charts, pictures and clips in one file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vidtok.evaluation.codecs import CODECS
+from vidtok.evaluation.moments import ERROR_GAIN, PICTURES, Moment
+from vidtok.evaluation.plots import Point, Series, bars, chart, swatch
+from vidtok.evaluation.results import Result
+from vidtok.evaluation.runner import Shown
+from vidtok.evaluation.storage import write_whole
+from vidtok.metrics.meter import METRICS, Metric
+
+_TEMPLATE = "report.html.j2"
+_FVD = Metric("fvd", "FVD", "", False, 1)
+_TABLE = (*METRICS[:3], _FVD, *METRICS[3:])
+_MOST_VIDEOS = 40
+"""Videos that get a chart of their own."""
+_SHORT_HASH = 12
+_NONE = "-"
+_KINDS = {"model": "model", "codec": "codec", "transform": "linear transform"}
+
+
+def write_report(path: Path, results: Sequence[Result], moments: Mapping[str, Shown]) -> Path:
+    """Write the page about `results`, at least one, with the frames to look at by the subject's name.
+
+    Raises `VidTokError` if it cannot be written.
+    """
+    write_whole(path, render(results, moments))
+    return path
+
+
+def render(results: Sequence[Result], moments: Mapping[str, Shown]) -> str:
+    """The page as HTML: no scripts, and nothing that a network would be needed for."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("vidtok.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    page = _Page(results, moments)
+    environment.filters["markup"] = Markup
+    return environment.get_template(_TEMPLATE).render(
+        page=page,
+        first=results[0].content,
+        error_gain=ERROR_GAIN,
+        short=lambda text: text[:_SHORT_HASH],
+    )
+
+
+class _Page:
+    """What the template shows."""
+
+    def __init__(self, results: Sequence[Result], moments: Mapping[str, Shown]) -> None:
+        self.results = list(results)
+        self._moments = moments
+        self.shown = [result for result in results if not _on_curve_only(result)]
+        self._styles = {result.name: index for index, result in enumerate(self.shown)}
+
+    @property
+    def columns(self) -> Sequence[Metric]:
+        return _TABLE
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Why metrics were not measured, by their labels."""
+        overall = self.results[0].content["overall"]
+        return {
+            metric.label: overall[metric.name]["unavailable"]
+            for metric in _TABLE
+            if "unavailable" in overall[metric.name]
+        }
+
+    def kind(self, result: Result) -> str:
+        return _KINDS[result.kind]
+
+    def figure(self, result: Result, metric: Metric) -> str:
+        mean = result.mean(metric.name)
+        return _NONE if mean is None else f"{mean:.{metric.digits}f}"
+
+    def interval(self, result: Result, metric: Metric) -> str:
+        overall = result.content["overall"][metric.name]
+        if "low" not in overall:
+            return ""
+        return f"{overall['low']:.{metric.digits}f} to {overall['high']:.{metric.digits}f}"
+
+    def is_best(self, result: Result, metric: Metric) -> bool:
+        """Whether no other model is better."""
+        means = [r.mean(metric.name) for r in self.shown if r.kind == "model"]
+        known = [mean for mean in means if mean is not None]
+        if result.kind != "model" or len(known) < 2:
+            return False
+        return result.mean(metric.name) == (max(known) if metric.higher_is_better else min(known))
+
+    def rate_charts(self) -> list[tuple[str, str, list[tuple[str, str]]]]:
+        """For each metric that can be drawn over the rate: its label, the chart, and the legend."""
+        charts = []
+        for metric in (METRICS[0], METRICS[2], METRICS[1]):
+            series = self._rate_series(metric)
+            if series:
+                title = f"{metric.label} ({metric.unit})" if metric.unit else metric.label
+                better = "higher is better" if metric.higher_is_better else "lower is better"
+                legend = [(swatch(each.style, line=each.line), each.name) for each in series]
+                drawn = chart(series, "bits per pixel", title, log_x=True)
+                charts.append((f"{metric.label}, {better}", drawn, legend))
+        return charts
+
+    def _rate_series(self, metric: Metric) -> list[Series]:
+        groups: dict[str, list[Result]] = {}
+        for result in self.results:
+            if result.mean(metric.name) is not None and result.bits_per_pixel > 0:
+                codec = CODECS.get(result.content["subject"].get("codec", ""))
+                groups.setdefault(codec.label if codec is not None else result.name, []).append(result)
+        series = []
+        for style, (name, group) in enumerate(groups.items()):
+            ordered = sorted(group, key=lambda result: result.bits_per_pixel)
+            curve = ordered[0].kind == "codec"
+            points = [_rate_point(result, metric, whisker=not curve) for result in ordered]
+            series.append(Series(name, points, style, line=curve))
+        return series
+
+    def time_chart(self) -> tuple[str, list[tuple[str, str]]]:
+        """PSNR by frame number, mean over videos."""
+        return self._over_time(lambda result: result.content["curves"]["psnr"])
+
+    def video_charts(self) -> list[tuple[str, str]]:
+        """PSNR by frame number of each video."""
+        names = [video["name"] for video in self.results[0].videos][:_MOST_VIDEOS]
+        charts = []
+        for name in names:
+
+            def curve(result: Result, name: str = name) -> Mapping[str, Any] | None:
+                return next((video["psnr"] for video in result.videos if video["name"] == name), None)
+
+            charts.append((name, self._over_time(curve)[0]))
+        return charts
+
+    def _over_time(self, curve: Callable[[Result], Mapping[str, Any] | None]) -> tuple[str, list[tuple[str, str]]]:
+        series = []
+        for result in self.shown:
+            found = curve(result)
+            if found is not None and found["frames"]:
+                points = [Point(x, y) for x, y in zip(found["frames"], found["values"], strict=True)]
+                series.append(Series(result.name, points, self._styles[result.name], markers=len(points) == 1))
+        legend = [(swatch(each.style, marker=False), each.name) for each in series]
+        return chart(series, "frame", "PSNR (dB)"), legend
+
+    def codebooks(self) -> list[tuple[Result, Mapping[str, Any], str]]:
+        """Each model with tokens, the use of its codebook, and a histogram."""
+        found = []
+        for result in self.shown:
+            use = result.content["codebook"]
+            if use is not None:
+                title = f"codes 0 to {use['size'] - 1:,}, in {len(use['histogram'])} ranges"
+                found.append((result, use, bars(use["histogram"], title, "tokens", self._styles[result.name])))
+        return found
+
+    def ranks(self) -> tuple[str, list[tuple[str, str]]]:
+        """How often codes occur, the commonest first."""
+        series = [
+            Series(
+                result.name,
+                [Point(rank, count) for rank, count in zip(use["ranks"], use["counts"], strict=True)],
+                self._styles[result.name],
+                markers=len(use["ranks"]) == 1,
+            )
+            for result, use, _ in self.codebooks()
+        ]
+        legend = [(swatch(each.style, marker=False), each.name) for each in series]
+        return chart(series, "rank of the code", "tokens", log_x=True, log_y=True), legend
+
+    def moments(self) -> list[tuple[Result, list[tuple[str, str, Moment]]]]:
+        """Each subject with its frames to look at: which, of which video, and the frame."""
+        found: list[tuple[Result, list[tuple[str, str, Moment]]]] = []
+        for result in self.shown:
+            shown = self._moments.get(result.name, {})
+            if shown:
+                found.append((result, [(kind, *shown[kind]) for kind in ("worst", "best") if kind in shown]))
+        return found
+
+    def pictures(self, moment: Moment) -> list[tuple[str, str]]:
+        """The names of the pictures, and their content as addresses."""
+        return [(name, _data("image/webp", moment.files[name])) for name in PICTURES]
+
+    def clip(self, moment: Moment) -> str | None:
+        return _data("video/mp4", moment.files["clip"]) if "clip" in moment.files else None
+
+    def video_rows(self) -> list[tuple[Mapping[str, Any], list[str]]]:
+        """Each video with the PSNR of every subject that is shown."""
+        by_name = [{video["name"]: video for video in result.videos} for result in self.shown]
+        rows: list[tuple[Mapping[str, Any], list[str]]] = []
+        for video in self.results[0].videos:
+            cells = []
+            for videos in by_name:
+                other = videos.get(video["name"])
+                cells.append(_NONE if other is None else f"{other['figures']['psnr']['mean']:.2f}")
+            rows.append((video, cells))
+        return rows
+
+
+def _rate_point(result: Result, metric: Metric, *, whisker: bool) -> Point:
+    mean = result.mean(metric.name)
+    assert mean is not None
+    overall = result.content["overall"][metric.name]
+    label = f"{result.name}: {mean:.{metric.digits}f} at {result.bits_per_pixel:.4f} bits per pixel"
+    low, high = (overall.get("low"), overall.get("high")) if whisker else (None, None)
+    return Point(result.bits_per_pixel, mean, label, low, high)
+
+
+def _on_curve_only(result: Result) -> bool:
+    """Whether it is one of the points between and around the models' rates."""
+    return result.kind == "codec" and not result.content["subject"]["matches"]
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
