@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from vidtok.errors import ConfigError
+from vidtok.training.muon import Muon
 from vidtok.training.settings import TrainingSettings
 from vidtok.training.sharding import is_sharded, local
+
+_KINDS: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "muon": Muon}
 
 
 def make_optimizer(
     parameters: Iterable[nn.Parameter], settings: TrainingSettings, learning_rate: float
 ) -> torch.optim.Optimizer:
-    """The optimiser that `settings` ask for."""
-    kind: type[torch.optim.Adam] = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    """The optimiser that `settings` ask for. Raises `ConfigError` for Muon on sharded parameters."""
     parameters = list(parameters)
+    if settings.optimizer == "muon" and any(map(is_sharded, parameters)):
+        raise ConfigError(
+            "model.params.optimizer_config asks for Muon, whose steps need whole matrices, and the strategy is FSDP, "
+            "which shards them; use DDP, or torch.optim.AdamW"
+        )
     # Many tensors are updated at once, for which they must be of one kind.
     groups = [[p for p in parameters if is_sharded(p) == sharded] for sharded in (False, True)]
-    return kind([{"params": group} for group in groups if group], lr=learning_rate, **settings.optimizer_options)
+    whole = [{"params": group} for group in groups if group]
+    optimizer: torch.optim.Optimizer = _KINDS[settings.optimizer](whole, lr=learning_rate, **settings.optimizer_options)
+    return optimizer
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from vidtok.errors import ConfigError
 from vidtok.zoo.sections import NOT_GIVEN
@@ -14,10 +14,12 @@ from vidtok.zoo.suggest import near
 from vidtok.zoo.targets import look_up
 
 Decay = Literal["none", "linear", "cosine", "inverse_sqrt"]
+Optimizer = Literal["adam", "adamw", "muon"]
 
 _PARAMS = "model.params"
 _OPTIMIZER = f"{_PARAMS}.optimizer_config"
-_OPTIMIZER_OPTIONS = ("betas", "eps", "weight_decay", "amsgrad", "foreach", "fused")
+_ADAM_OPTIONS = ("betas", "eps", "weight_decay", "amsgrad", "foreach", "fused")
+_MUON_OPTIONS = ("betas", "eps", "weight_decay", "momentum")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ class TrainingSettings:
     """What the model's section says about training. Values out of range raise `ConfigError`."""
 
     base_learning_rate: float
-    optimizer: Literal["adam", "adamw"] = "adam"
+    optimizer: Optimizer = "adam"
     optimizer_options: Mapping[str, Any] = field(default_factory=dict)
     lr_g_factor: float = 1.0
     """Factor of the generator's learning rate over the discriminator's."""
@@ -151,13 +153,13 @@ def refuse_unknown(values: Mapping[str, Any], known: list[str] | tuple[str, ...]
             )
 
 
-def _optimizer(section: Mapping[str, Any] | None) -> tuple[Literal["adam", "adamw"], dict[str, Any]]:
+def _optimizer(section: Mapping[str, Any] | None) -> tuple[Optimizer, dict[str, Any]]:
     if section is None:
         return "adam", {}
     kind = look_up(section, "optimizer", _OPTIMIZER).kind
     refuse_unknown(section, ("target", "params"), _OPTIMIZER)
     options = dict(section.get("params") or {})
-    refuse_unknown(options, _OPTIMIZER_OPTIONS, f"{_OPTIMIZER}.params")
+    refuse_unknown(options, _MUON_OPTIONS if kind == "muon" else _ADAM_OPTIONS, f"{_OPTIMIZER}.params")
     if "betas" in options:
         betas = options["betas"]
         _require(
@@ -168,7 +170,13 @@ def _optimizer(section: Mapping[str, Any] | None) -> tuple[Literal["adam", "adam
     for key, least in (("eps", 0.0), ("weight_decay", 0.0)):
         if key in options:
             _require(_is_number(options[key], least), f"{_OPTIMIZER}.params.{key}", options[key], "a number from 0 up")
-    return ("adamw" if kind == "adamw" else "adam"), options
+    if "momentum" in options:
+        momentum = options["momentum"]
+        _require(
+            _is_number(momentum, 0) and momentum < 1,
+            f"{_OPTIMIZER}.params.momentum", momentum, "a number from 0 to less than 1, such as 0.95",
+        )  # fmt: skip
+    return cast(Optimizer, kind), options
 
 
 def _require(holds: bool, name: str, value: object, expected: str) -> None:

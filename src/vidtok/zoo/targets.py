@@ -60,6 +60,7 @@ TARGETS: dict[str, Target] = {
     "torch.nn.Identity": Target("objective", kind="none"),
     "torch.optim.Adam": Target("optimizer", kind="adam"),
     "torch.optim.AdamW": Target("optimizer", kind="adamw"),
+    "vidtok.training.muon.Muon": Target("optimizer", kind="muon"),
     "vidtok.data.datamodule.DataModuleFromConfig": Target("data module", kind="from_config"),
     "vidtok.data.vidtok.VidTokDataset": Target("dataset", kind="videos"),
     "vidtok.data.synthetic.SyntheticClips": Target("dataset", kind="synthetic"),

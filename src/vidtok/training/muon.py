@@ -1,0 +1,105 @@
+"""Muon: momentum whose step is made orthogonal (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic iteration that the authors chose: five steps bring singular values to 0.7 … 1.2."""
+_STEPS = 5
+_RMS = 0.2
+"""Root mean square of a step's entries at learning rate 1, about that of Adam's (Liu et al., arXiv 2502.16982)."""
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon for weights of two or more dimensions, Adam for biases, norms and scalars, at one learning rate.
+
+    A convolution's weight (out, in, k, …) is taken as the matrix (out, in k …). Steps are scaled to the size of Adam's,
+    so that one learning rate suits both parts and a rate that is right for Adam is a good start.
+
+    Args:
+        params: what to train; no parameter may be sharded, since a step needs the whole matrix.
+        lr: learning rate, above 0.
+        momentum: of matrices, from 0 to less than 1.
+        betas: Adam's, for the rest.
+        eps: Adam's.
+        weight_decay: decoupled, of matrices alone.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        *,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.99),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(
+            params, {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One step with the gradients at hand; returns what `closure` does, if given."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                if parameter.dim() >= 2:
+                    self._orthogonal_step(parameter, group)
+                else:
+                    self._adam_step(parameter, group)
+        return loss
+
+    def _orthogonal_step(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        ahead = gradient.lerp(state["momentum"], group["momentum"])  # Nesterov's
+        direction = orthogonalize(ahead.flatten(1))
+        if group["weight_decay"]:
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        scale = _RMS * max(direction.shape) ** 0.5
+        parameter.add_(direction.view_as(parameter).to(parameter.dtype), alpha=-group["lr"] * scale)
+
+    def _adam_step(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
+        if not state:
+            state["step"] = torch.zeros(())
+            state["mean"] = torch.zeros_like(parameter)
+            state["square"] = torch.zeros_like(parameter)
+        state["step"] += 1
+        steps, (beta1, beta2) = float(state["step"]), group["betas"]
+        state["mean"].lerp_(gradient, 1 - beta1)
+        state["square"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        spread = (state["square"] / (1 - beta2**steps)).sqrt_().add_(group["eps"])
+        parameter.addcdiv_(state["mean"], spread, value=-group["lr"] / (1 - beta1**steps))
+
+
+def orthogonalize(matrix: Tensor) -> Tensor:
+    """About U Vᵀ of the singular value decomposition U S Vᵀ of `matrix` (rows, columns), computed in bfloat16.
+
+    Singular values that are not tiny come out within 0.6 … 1.3.
+    """
+    a, b, c = _NEWTON_SCHULZ
+    x: Tensor = matrix.bfloat16()
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x = x / (x.norm() + 1e-7)
+    for _ in range(_STEPS):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x.T if tall else x

@@ -1,0 +1,122 @@
+"""Muon: orthogonal steps for matrices, Adam's for the rest, and how a configuration asks for it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from vidtok.errors import ConfigError
+from vidtok.training.muon import Muon, orthogonalize
+from vidtok.training.optimization import make_optimizer
+from vidtok.training.settings import TrainingSettings, _optimizer
+
+
+@pytest.mark.parametrize("shape", [(16, 40), (40, 16), (24, 24)])
+def test_orthogonalizing_keeps_the_singular_vectors_and_evens_out_the_values(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+    values = (u.T @ orthogonalize(matrix).float() @ vh.T).diagonal()
+    assert values.min() > 0.55
+    assert values.max() < 1.35
+
+
+def test_a_step_of_a_matrix_has_the_size_of_adams() -> None:
+    weight = nn.Parameter(torch.zeros(32, 16, 3, 3))
+    weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)) * 1e-4
+    Muon([weight], lr=0.01).step()
+    assert float(weight.detach().square().mean().sqrt()) == pytest.approx(0.2 * 0.01, rel=0.2)
+
+
+def test_what_is_no_matrix_takes_adams_steps() -> None:
+    ours, theirs = (nn.Parameter(torch.ones(7)) for _ in range(2))
+    muon = Muon([ours], lr=0.01, betas=(0.9, 0.99))
+    adam = torch.optim.Adam([theirs], lr=0.01, betas=(0.9, 0.99))
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(5):
+        gradient = torch.randn(7, generator=generator)
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        muon.step()
+        adam.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.gradients
+def test_a_saved_state_goes_on_as_if_never_saved() -> None:
+    def steps(net: nn.Module, muon: Muon, seeds: range) -> None:
+        for seed in seeds:
+            x = torch.randn(8, 6, generator=torch.Generator().manual_seed(seed))
+            muon.zero_grad()
+            (net(x) - x).square().mean().backward()
+            muon.step()
+
+    torch.manual_seed(0)
+    net = nn.Linear(6, 6)
+    muon = Muon(net.parameters(), lr=0.05)
+    steps(net, muon, range(3))
+    other = copy.deepcopy(net)
+    resumed = Muon(other.parameters(), lr=1.0)
+    resumed.load_state_dict(copy.deepcopy(muon.state_dict()))
+    steps(net, muon, range(3, 6))
+    steps(other, resumed, range(3, 6))
+    assert torch.equal(net.weight, other.weight)
+    assert torch.equal(net.bias, other.bias)
+
+
+@pytest.mark.gradients
+def test_it_learns_a_badly_scaled_map() -> None:
+    torch.manual_seed(0)
+    scales = torch.logspace(0, -2, 16)
+    x = torch.randn(256, 16) * scales
+    wanted = x @ torch.randn(16, 16)
+    weight = nn.Parameter(torch.zeros(16, 16))
+    muon = Muon([weight], lr=0.1)
+    start = float(wanted.square().mean())
+    for _ in range(200):
+        muon.zero_grad()
+        loss = (x @ weight.T - wanted).square().mean()
+        loss.backward()
+        muon.step()
+    assert loss.item() < 0.02 * start
+
+
+def test_weight_decay_shrinks_matrices_alone() -> None:
+    weight, bias = nn.Parameter(torch.ones(4, 4)), nn.Parameter(torch.ones(4))
+    for parameter in (weight, bias):
+        parameter.grad = torch.zeros_like(parameter)
+    Muon([weight, bias], lr=0.1, weight_decay=0.5).step()
+    assert torch.allclose(weight, torch.full((4, 4), 0.95))
+    assert torch.equal(bias, torch.ones(4))
+
+
+def test_a_configuration_asks_for_it_by_name() -> None:
+    kind, options = _optimizer(
+        {"target": "vidtok.training.muon.Muon", "params": {"momentum": 0.9, "betas": [0.9, 0.95]}}
+    )
+    settings = TrainingSettings(base_learning_rate=1e-3, optimizer=kind, optimizer_options=options)
+    muon = make_optimizer([nn.Parameter(torch.zeros(2, 2))], settings, 1e-3)
+    assert isinstance(muon, Muon)
+    assert muon.defaults["momentum"] == 0.9
+    assert muon.defaults["betas"] == (0.9, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"momentum": 1.0}, r"optimizer_config\.params\.momentum is 1\.0; expected a number from 0 to less than 1"),
+        ({"amsgrad": True}, r"optimizer_config\.params\.amsgrad is not known"),
+    ],
+)
+def test_options_that_it_cannot_take_are_refused(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _optimizer({"target": "vidtok.training.muon.Muon", "params": params})
+
+
+def test_sharded_parameters_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidtok.training.optimization.is_sharded", lambda parameter: True)
+    settings = TrainingSettings(base_learning_rate=1e-3, optimizer="muon")
+    with pytest.raises(ConfigError, match="Muon, whose steps need whole matrices, and the strategy is FSDP"):
+        make_optimizer([nn.Parameter(torch.zeros(2, 2))], settings, 1e-3)
