@@ -144,7 +144,8 @@ def _maker(text: str, device: str | None, dtype: DType) -> ModelMaker:
 
     def make() -> ModelSubject:
         model = load_model(source, checkpoint, device, dtype)
-        return ModelSubject(model, model.name if checkpoint is None else f"{model.name}={checkpoint.stem}")
+        own = checkpoint is not None and checkpoint.stem != model.name
+        return ModelSubject(model, f"{model.name}={checkpoint.stem}" if checkpoint and own else model.name)
 
     return make
 

@@ -14,7 +14,7 @@ import numpy as np
 from vidtok.metrics.accumulate import Extreme, Figure
 from vidtok.video import Pixels, VideoWriter
 
-_AROUND = 12
+_AROUND = 24
 """Frames of the clip before and after the frame itself."""
 ERROR_GAIN = 4
 """How much brighter than it is the error is shown."""

@@ -37,17 +37,13 @@ class Series:
     name: str
     points: Sequence[Point]
     style: int
-    """Which colour and which shape, from 0; colours repeat after `COLOURS`."""
+    """Which colour, shape and kind of line, from 0; colours repeat after `COLOURS`, with dashed lines."""
     line: bool = True
     """Whether the points are joined."""
     markers: bool = True
     """Whether each point is marked."""
     tag: str = ""
     """Written beside the last point."""
-
-    @property
-    def colour(self) -> int:
-        return self.style % COLOURS
 
 
 @dataclass(frozen=True)
@@ -95,7 +91,7 @@ def bars(values: Sequence[float], x_title: str, y_title: str, style: int = 0) ->
 
 def swatch(style: int, *, line: bool = True, marker: bool = True) -> str:
     """The mark of a series, for a legend."""
-    parts = [f'<line class="c{style % COLOURS} stroke" x1="1" y1="7" x2="25" y2="7"/>'] if line else []
+    parts = [f'<line class="{_line(style)}" x1="1" y1="7" x2="25" y2="7"/>'] if line else []
     parts += [_marker(13, 7, style)] if marker else []
     return f'<svg class="swatch" viewBox="0 0 26 14" aria-hidden="true">{"".join(parts)}</svg>'
 
@@ -165,11 +161,11 @@ def _grid(place: _Place) -> str:
 
 def _series(series: Series, place: _Place) -> str:
     parts = []
-    colour = f"c{series.colour}"
+    colour = f"c{series.style % COLOURS}"
     at = [(place.x(point.x), place.y(point.y)) for point in series.points]
     if series.line and len(at) > 1:
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in at)
-        parts.append(f'<path class="{colour} stroke" d="{path}"><title>{escape(series.name)}</title></path>')
+        parts.append(f'<path class="{_line(series.style)}" d="{path}"><title>{escape(series.name)}</title></path>')
     for point, (x, y) in zip(series.points, at, strict=True):
         if point.low is not None and point.high is not None:
             ends = place.y(point.low), place.y(point.high)
@@ -182,6 +178,11 @@ def _series(series: Series, place: _Place) -> str:
         parts.append(f'<text class="tag" x="{x + shift:.1f}" y="{y - 6:.1f}" text-anchor="{anchor}">')
         parts.append(f"{escape(series.tag)}</text>")
     return "".join(parts)
+
+
+def _line(style: int) -> str:
+    """The classes of a line."""
+    return f"c{style % COLOURS} stroke{' dash' if style // COLOURS % 2 else ''}"
 
 
 def _marker(x: float, y: float, style: int, label: str = "") -> str:

@@ -78,20 +78,22 @@ class Runner:
         self.networks = networks
         self.store = store
         self.workers = workers
+        self._unreadable: dict[str, Unreadable] = {}
 
     def measure(self, subject: Subject, progress: Progress | None = None) -> Outcome:
         """Measure `subject` on all videos; those that were kept from before are not measured again.
 
-        Videos that cannot be read are left out and listed. What is done is kept, whatever ends this early.
+        Videos that cannot be read are left out and listed, and not tried again for other subjects. What is done is
+        kept, whatever ends this early.
         """
         started = time.perf_counter()
-        job = _Job(self, subject, progress)
+        job = _Job(self, subject, self._unreadable, progress)
         try:
             job.run()
         finally:
             job.close()
         measured = [job.measured[video.name] for video in self.videos if video.name in job.measured]
-        failures = [job.failed[video.name] for video in self.videos if video.name in job.failed]
+        failures = [self._unreadable[video.name] for video in self.videos if video.name in self._unreadable]
         return Outcome(measured, failures, time.perf_counter() - started, job.subject_seconds)
 
     def key(self, subject: Subject, video: Video) -> dict[str, Any]:
@@ -136,11 +138,13 @@ class _Opened:
 class _Job:
     """One subject on all videos."""
 
-    def __init__(self, runner: Runner, subject: Subject, progress: Progress | None) -> None:
+    def __init__(
+        self, runner: Runner, subject: Subject, failed: dict[str, Unreadable], progress: Progress | None
+    ) -> None:
         self._runner, self._subject = runner, subject
         self._progress = progress if progress is not None else lambda done: None
         self.measured: dict[str, Measured] = {}
-        self.failed: dict[str, Unreadable] = {}
+        self._failed = failed
         self.subject_seconds = 0.0
         self._extremes: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -159,7 +163,7 @@ class _Job:
                 opened = future.result()
                 self._put_through(video, opened, done)
             except VideoError as error:
-                self.failed[video.name] = Unreadable(video.name, str(error))
+                self._failed[video.name] = Unreadable(video.name, str(error))
             done += 1
             self._progress(done)
         while self._behind:
@@ -177,10 +181,12 @@ class _Job:
         """The videos that are still to be measured."""
         todo = []
         for video in self._runner.videos:
+            if video.name in self._failed:
+                continue
             try:
                 key = self._runner.key(self._subject, video)
             except VideoError as error:
-                self.failed[video.name] = Unreadable(video.name, str(error))
+                self._failed[video.name] = Unreadable(video.name, str(error))
                 continue
             kept = None if self._runner.store is None else self._runner.store.load(key)
             if kept is None:
