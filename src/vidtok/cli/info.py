@@ -40,6 +40,9 @@ def values(latent: LatentLayout, frames: int) -> tuple[str, str]:
     count = latent.values_per_frame * frames
     if latent.discrete:
         return "tokens", f"{count:,} ({grid}, T x H x W), each one of {latent.codebook_size:,}, {latent.coding}"
+    if latent.streams:
+        streams = ", ".join(f"{s.name} {' x '.join(map(str, (s.channels, *s.positions)))}" for s in latent.streams)
+        return "latent", f"{frames} clips of {latent.channels:,} values ({streams}), {latent.coding}"
     return "latent", f"{latent.channels} channels x {grid} (T x H x W), {count:,} values, {latent.coding}"
 
 

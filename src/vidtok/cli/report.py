@@ -36,8 +36,11 @@ def progress_bar(what: str, total: int | None, unit: str = "frames") -> Iterator
 def summary(result: Reconstruction, model: Tokenizer) -> str:
     """The figures of `result` as lines of text."""
     channels, frames, height, width = result.latent_shape
+    streams = ", ".join(f"{s.name} {' x '.join(map(str, (s.channels, *s.positions)))}" for s in model.config.streams)
     grid = f"{frames} x {height} x {width}"
-    if result.tokens is None:
+    if streams:
+        size = ("latent", f"{frames} clips of {channels:,} values ({streams}), counted as 16 bits each")
+    elif result.tokens is None:
         values = f"{result.latent_shape[0] * frames * height * width:,}"
         size = ("latent", f"{channels} channels x {grid} (T x H x W), {values} values, counted as 16 bits each")
     else:

@@ -140,6 +140,15 @@ class VideoModel(nn.Module):
         """Latent, reconstruction of as many frames as `video`, and the bottleneck's log; arguments as for `encode`."""
         raise NotImplementedError
 
+    def pack(self, latent: Any) -> Tensor:
+        """A latent, or tokens, as one tensor (B, z, T', H', W') or (B, T', H', W'): as it is, unless it has streams."""
+        packed: Tensor = latent
+        return packed
+
+    def unpack(self, packed: Tensor) -> Any:
+        """What `pack` packed."""
+        return packed
+
     def encode_packed(self, video: Tensor) -> Tensor:
         """The latent of a clip as one tensor: the posterior's mode (B, z, T', H', W'), or tokens (B, T', H', W')."""
         raise NotImplementedError

@@ -17,6 +17,8 @@ from vidtok.tokens.header import MAX_FRAMES, MAX_HEADER_BYTES, LatentLayout, Tok
 
 MAGIC = b"\x89VTOK\r\n\x1a"
 VERSION = 1
+STREAMS_VERSION = 2
+"""The version of files whose latents have several streams: readers of version 1 must not take them for one."""
 _PREAMBLE = struct.Struct("<8sHHII")  # magic, version, 0, length and CRC-32 of the header; then the CRC-32 of all this
 _CHUNK = struct.Struct("<4sIQIIII")  # tag, payload length, first latent frame, latent frames, frames, flags, its CRC-32
 _CRC = struct.Struct("<I")
@@ -78,7 +80,8 @@ class Layout:
 def preamble(header: TokenHeader) -> bytes:
     """The beginning of a file, up to its first chunk."""
     content = header.to_json()
-    fixed = _PREAMBLE.pack(MAGIC, VERSION, 0, len(content), zlib.crc32(content))
+    version = STREAMS_VERSION if header.latent.streams else VERSION
+    fixed = _PREAMBLE.pack(MAGIC, version, 0, len(content), zlib.crc32(content))
     return fixed + _CRC.pack(zlib.crc32(fixed)) + content
 
 
@@ -114,9 +117,9 @@ def read_header(file: BinaryIO, name: str) -> tuple[TokenHeader, int]:
     _, version, _, length, crc = _PREAMBLE.unpack_from(fixed)
     if zlib.crc32(fixed[: _PREAMBLE.size]) != _CRC.unpack_from(fixed, _PREAMBLE.size)[0]:
         raise TokenFileError(f"{name} is damaged in its first {_PREAMBLE_BYTES} bytes; get an undamaged copy")
-    if version != VERSION:
+    if version not in (VERSION, STREAMS_VERSION):
         raise TokenFileError(
-            f"{name} is a token file of version {version}; this version of the package reads version {VERSION} "
+            f"{name} is a token file of version {version}; this version of the package reads up to {STREAMS_VERSION} "
             "(a newer one may read it: `pip install --upgrade vidtok`)"
         )
     if length > min(MAX_HEADER_BYTES, size - _PREAMBLE_BYTES):

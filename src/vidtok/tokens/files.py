@@ -9,7 +9,6 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from vidtok.models.config import FSQConfig
 from vidtok.tokens.errors import TokenFileError
@@ -37,7 +36,7 @@ def read(path: str | os.PathLike[str]) -> TokenFile:
 
 def write(
     path: str | os.PathLike[str],
-    values: Tensor,
+    values: Any,
     model: Tokenizer,
     *,
     size: tuple[int, int, int],
@@ -50,8 +49,8 @@ def write(
 
     Args:
         path: where; the file appears there whole or not at all.
-        values: what `encode` returned: a latent (1, z, T', H', W') or, of an FSQ model, `log["indices"]`
-            (1, T', H', W').
+        values: what `encode` returned: a latent, such as (1, z, T', H', W') or a `TwinLatent`, or, of an FSQ model,
+            `log["indices"]` (1, T', H', W').
         model: the tokenizer that encoded it.
         size: frames, height and width of the video.
         fps: its frames per second.
@@ -68,7 +67,7 @@ def write(
         chunk = -(-(clip_frames or frames) // model.config.temporal_factor)
     header = make_header(model, height=height, width=width, fps=Fraction(fps), coding=coding, chunk=chunk)
     with TokenWriter(path, header) as writer:
-        writer.write(values, times)
+        writer.write(model.pack(values), times)
         writer.finish(frames)
 
 
@@ -119,6 +118,7 @@ def make_header(
         spatial_factor=config.spatial_factor,
         causal=config.is_causal,
         levels=bottleneck.levels if isinstance(bottleneck, FSQConfig) else None,
+        streams=config.streams,
     )
     if chunk is None:
         chunk = max(1, min(DEFAULT_CHUNK, latent.largest_chunk))

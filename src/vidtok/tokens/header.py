@@ -10,6 +10,7 @@ from fractions import Fraction
 from math import prod
 from typing import Any, TypeVar
 
+from vidtok.models.config import LatentStream
 from vidtok.tokens.errors import TokenFileError
 
 TOKEN_CODINGS = ("packed", "static", "adaptive")
@@ -25,11 +26,15 @@ MAX_ADAPTIVE_ROWS = 1 << 12
 MAX_GRID = 4096
 """Latent rows and columns at most."""
 MAX_CHANNELS = 1024
+MAX_STREAMS = 16
+MAX_STREAM_VALUES = 1 << 16
+"""Values of a latent position, where they are those of several streams."""
 MAX_CHUNK = 4096
 MAX_FACTOR = 1024
 MAX_FRAMES = 1 << 40
 _MAX_PIXELS = MAX_GRID * MAX_FACTOR
 _MAX_TEXT = 4096
+_MAX_AXES = 4
 _MAX_RATE = 1_000_000_000
 
 T = TypeVar("T")
@@ -71,6 +76,13 @@ class LatentLayout:
     """Latent frames of every chunk but the last; for a non-causal model, those of a clip."""
     levels: tuple[int, ...] | None = None
     """For tokens, the number of values of each channel; their product is the codebook's size."""
+    streams: tuple[LatentStream, ...] = ()
+    """The parts that the channels of a latent position are of, one after another; none: they are of one part."""
+
+    @property
+    def scaled(self) -> tuple[tuple[int, int], ...]:
+        """By stream: channels, of which each has a scale of its own in int8, and how many of the z values one has."""
+        return tuple((s.channels, prod(s.positions)) for s in self.streams) or ((self.channels, 1),)
 
     @property
     def discrete(self) -> bool:
@@ -152,7 +164,8 @@ class TokenHeader:
         latent, video = self.latent, self.video
         _require(latent.coding in TOKEN_CODINGS + LATENT_CODINGS, "latent.coding", latent.coding,
                  "one of " + ", ".join(TOKEN_CODINGS + LATENT_CODINGS))  # fmt: skip
-        for name, limit in (("height", MAX_GRID), ("width", MAX_GRID), ("channels", MAX_CHANNELS),
+        channels = MAX_STREAM_VALUES if latent.streams else MAX_CHANNELS
+        for name, limit in (("height", MAX_GRID), ("width", MAX_GRID), ("channels", channels),
                             ("temporal_factor", MAX_FACTOR), ("spatial_factor", MAX_FACTOR),
                             ("chunk", MAX_CHUNK)):  # fmt: skip
             value = getattr(latent, name)
@@ -169,12 +182,28 @@ class TokenHeader:
             expected = -(-pixels // latent.spatial_factor)
             _require(getattr(latent, name) == expected, f"latent.{name}", getattr(latent, name),
                      f"{expected}, for {pixels} pixels at a factor of {latent.spatial_factor}")  # fmt: skip
+        self._check_streams()
         _require(latent.chunk <= latent.largest_chunk, "latent.chunk", latent.chunk,
                  f"at most {latent.largest_chunk} latent frames of this size in {latent.coding}")  # fmt: skip
         _require(math.isfinite(video.start), "video.start", video.start, "a number of seconds")
         for name, ratio in (("fps", video.fps), ("sample_aspect_ratio", video.sample_aspect_ratio)):
             _require(0 < ratio.numerator <= _MAX_RATE and ratio.denominator <= _MAX_RATE, f"video.{name}",
                      str(ratio), "a positive fraction of numbers up to a thousand million")  # fmt: skip
+
+    def _check_streams(self) -> None:
+        latent, streams = self.latent, self.latent.streams
+        if not streams:
+            return
+        names = [stream.name for stream in streams]
+        sizes = [size for stream in streams for size in (stream.channels, *stream.positions)]
+        fit = all(len(stream.positions) <= _MAX_AXES for stream in streams)
+        _require(fit and len(set(names)) == len(names) and 1 <= min(sizes) <= max(sizes) <= MAX_STREAM_VALUES,
+                 "latent.streams", names, "streams of different names and of 1 to "
+                 f"{MAX_STREAM_VALUES} channels and positions along at most {_MAX_AXES} axes")  # fmt: skip
+        total = sum(stream.values for stream in streams)
+        _require(total == latent.channels and latent.height == latent.width == 1 and not latent.discrete,
+                 "latent.streams", f"of {total} values", f"{latent.channels} values of a continuous latent of one "
+                 "position a frame")  # fmt: skip
 
     def to_json(self) -> bytes:
         """UTF-8 JSON, from which `from_json` makes an equal header."""
@@ -221,7 +250,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if hasattr(value, "__dataclass_fields__"):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        # A latent of one part is written without a list of streams.
+        named = {f.name: getattr(value, f.name) for f in fields(value)}
+        return {name: _plain(item) for name, item in named.items() if item or name != "streams"}
     return value
 
 
@@ -281,6 +312,12 @@ def _flag(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
+def _streams(value: Any) -> tuple[LatentStream, ...] | None:
+    if not isinstance(value, list) or len(value) > MAX_STREAMS or not all(isinstance(item, dict) for item in value):
+        return None
+    return tuple(_read(LatentStream, {"latent.streams": item}, "latent.streams") for item in value)
+
+
 _READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "str": (_text, f"text of at most {_MAX_TEXT} characters"),
     "int": (_whole, "a whole number"),
@@ -289,6 +326,7 @@ _READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "Fraction": (_fraction, "[numerator, denominator]"),
     "tuple[int, ...]": (_wholes, "a list of whole numbers"),
     "tuple[int, int]": (_pair, "two whole numbers"),
+    "tuple[LatentStream, ...]": (_streams, f"a list of at most {MAX_STREAMS} mappings"),
 }
 
 

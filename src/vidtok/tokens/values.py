@@ -36,7 +36,7 @@ def encode_values(values: Tensor, layout: LatentLayout) -> tuple[bytes, bool]:
             "the latent holds values that are not finite; compute in float32 or bfloat16, or check the checkpoint"
         )
     if layout.coding == "int8":
-        return _encode_int8(values.float()), False
+        return _encode_int8(values.float(), layout), False
     stored = values.to(STORED[layout.coding])
     if not bool(stored.isfinite().all()):
         raise TokenFileError(
@@ -51,7 +51,7 @@ def stored_size(layout: LatentLayout, frames: int) -> int | None:
     if layout.discrete:
         return packed_size(count, _bits(layout)) if layout.coding == "packed" else None
     if layout.coding == "int8":
-        return layout.channels * _SCALE_BYTES + count
+        return _scale_count(layout) * _SCALE_BYTES + count
     return count * STORED[layout.coding].itemsize
 
 
@@ -74,17 +74,17 @@ def decode_values(content: bytes, layout: LatentLayout, frames: int, *, packed: 
         return _decode_tokens(content, layout, frames, packed=packed or layout.coding == "packed")
     shape = (1, layout.channels, frames, layout.height, layout.width)
     if layout.coding == "int8":
-        return _decode_int8(content, layout.channels).view(shape)
+        return _decode_int8(content, layout).view(shape)
     values = torch.frombuffer(bytearray(content), dtype=STORED[layout.coding]).view(shape)
     if not bool(values.isfinite().all()):
         raise ValuesError("it holds values that are not finite")
     return values
 
 
-def int8_error(values: Tensor) -> tuple[float, float]:
+def int8_error(values: Tensor, layout: LatentLayout) -> tuple[float, float]:
     """Sums of the squares of `values` (z, T', H', W'), and of what storing them as int8 changes in them."""
     values = values.detach().float().cpu()
-    back = _decode_int8(_encode_int8(values), values.shape[0]).view(values.shape)
+    back = _decode_int8(_encode_int8(values, layout), layout).view(values.shape)
     return float(values.double().square().sum()), float((values - back).double().square().sum())
 
 
@@ -118,11 +118,14 @@ def _decode_tokens(content: bytes, layout: LatentLayout, frames: int, *, packed:
     return torch.from_numpy(tokens).unsqueeze(0)
 
 
-def _encode_int8(values: Tensor) -> bytes:
+def _encode_int8(values: Tensor, layout: LatentLayout) -> bytes:
     """A float32 scale for each channel, then the values divided by it and rounded, -127 to 127."""
     flat = values.flatten(1)
-    scales = _scales(flat.abs().amax(1))
-    steps = torch.round(flat / scales.clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(1))
+    by_stream = torch.split(flat.abs().amax(1), [channels * count for channels, count in layout.scaled])
+    largest = [part.view(channels, -1).amax(1) for part, (channels, _) in zip(by_stream, layout.scaled, strict=True)]
+    scales = _scales(torch.cat(largest))
+    divisors = _by_value(scales, layout).clamp(min=torch.finfo(torch.float32).tiny)
+    steps = torch.round(flat / divisors.unsqueeze(1))
     return _bytes_of(scales) + _bytes_of(steps.clamp(-_INT8_LARGEST, _INT8_LARGEST).to(torch.int8))
 
 
@@ -138,12 +141,23 @@ def _scales(largest: Tensor) -> Tensor:
     return torch.from_numpy(bits.astype(np.uint32).view(np.float32))
 
 
-def _decode_int8(content: bytes, channels: int) -> Tensor:
-    scales = torch.frombuffer(bytearray(content[: channels * _SCALE_BYTES]), dtype=torch.float32)
+def _scale_count(layout: LatentLayout) -> int:
+    return sum(channels for channels, _ in layout.scaled)
+
+
+def _by_value(scales: Tensor, layout: LatentLayout) -> Tensor:
+    """The scale of each of the z values: streams have one for the several values of a channel."""
+    counts = [count for channels, count in layout.scaled for _ in range(channels)]
+    return scales.repeat_interleave(torch.tensor(counts))
+
+
+def _decode_int8(content: bytes, layout: LatentLayout) -> Tensor:
+    scale_bytes = _scale_count(layout) * _SCALE_BYTES
+    scales = torch.frombuffer(bytearray(content[:scale_bytes]), dtype=torch.float32)
     if not bool((scales.isfinite() & (scales >= 0)).all()):
         raise ValuesError("it has scales that are negative or not finite")
-    steps = torch.frombuffer(bytearray(content[channels * _SCALE_BYTES :]), dtype=torch.int8)
-    values = steps.view(channels, -1).float() * scales.unsqueeze(1)
+    steps = torch.frombuffer(bytearray(content[scale_bytes:]), dtype=torch.int8)
+    values = steps.view(layout.channels, -1).float() * _by_value(scales, layout).unsqueeze(1)
     if not bool(values.isfinite().all()):
         raise ValuesError("it holds values that are not finite")
     return values

@@ -149,7 +149,7 @@ class TokenWriter:
         flags, timing = self._timing(frames)
         content, packed = encode_values(values, latent)
         if latent.coding == "int8":
-            self._energy = [a + b for a, b in zip(self._energy, int8_error(values), strict=True)]
+            self._energy = [a + b for a, b in zip(self._energy, int8_error(values, latent), strict=True)]
         flags |= FLAG_PACKED if packed else 0
         entry = ChunkEntry(self._offset, first, latents, frames)
         with _writing(self.path):
