@@ -42,7 +42,7 @@ def videos(tmp_path: Path) -> Path:
 def _no_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
     """LPIPS's weights are nowhere, whatever this machine has."""
 
-    def none(cls: type[LPIPS]) -> LPIPS:
+    def none(cls: type[LPIPS], source: object = None) -> LPIPS:
         raise LPIPSWeightsError("LPIPS lacks VGG16; put it somewhere")
 
     monkeypatch.setattr(LPIPS, "from_weights", classmethod(none))
@@ -113,7 +113,7 @@ def test_lpips_where_its_weights_are_at_hand(
             assert prediction.shape[2] <= 16
             return torch.full((1, target.shape[2]), 0.25)
 
-    monkeypatch.setattr(LPIPS, "from_weights", classmethod(lambda cls: Distance()))
+    monkeypatch.setattr(LPIPS, "from_weights", classmethod(lambda cls, source: Distance()))
     assert call(models[KL_1_0], videos, "--precision", "autocast") == 0
     assert scores(capsys.readouterr().out)["LPIPS"] == "0.2500"
 

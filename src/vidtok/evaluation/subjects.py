@@ -90,6 +90,7 @@ class ModelSubject(Subject):
         precision: makes the context that it computes in, such as `torch.autocast`.
         reseed: whether the noise of sampling is drawn anew for each video, so that a video's figures do not depend on
             those before it.
+        show: whether to keep frames to look at.
     """
 
     kind = "model"
@@ -99,11 +100,13 @@ class ModelSubject(Subject):
         self, model: Tokenizer, name: str | None = None, *,
         precision: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
         reseed: bool = True,
+        show: bool = True,
     ) -> None:  # fmt: skip
         self.model = model
         self.name = name or model.name
         self._precision = precision
         self._reseed = reseed
+        self.show = show
 
     def identity(self) -> dict[str, Any]:
         config = self.model.config
