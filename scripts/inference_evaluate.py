@@ -3,113 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import os
 import sys
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
 
-import torch
-
-import vidtok
 from vidtok.cli.guard import guarded
-from vidtok.cli.published import add_model_options, autocast, check_chunk_size
-from vidtok.cli.report import progress_bar
-from vidtok.device import choose_device
-from vidtok.errors import VideoError
-from vidtok.evaluation.measuring import Networks
-from vidtok.evaluation.runner import Outcome, Runner
-from vidtok.evaluation.settings import Settings
-from vidtok.evaluation.subjects import ModelSubject
-from vidtok.evaluation.videos import find_videos
-from vidtok.metrics.accumulate import Scores
-from vidtok.metrics.meter import load_lpips
-from vidtok.metrics.unavailable import Unavailable
+from vidtok.cli.published import add_data_options, add_model_options
+from vidtok.cli.published_evaluate import evaluate, load_model_from_config
 
-log = logging.getLogger(__name__)
-
-_FIGURES = ("psnr", "ssim", "lpips")
-
-
-def load_model_from_config(
-    config: str | os.PathLike[str], ckpt: str | os.PathLike[str], verbose: bool = False
-) -> vidtok.Tokenizer:
-    """The model that the YAML file (or model name) `config` describes, with the weights of `ckpt`, on the CPU.
-
-    `verbose` says on stderr what was loaded. Raises `vidtok.VidTokError` if either cannot be used; see `vidtok.load`.
-    """
-    model = vidtok.load(config, ckpt)
-    if verbose:
-        count = sum(weight.numel() for weight in model.parameters())
-        print(f"loaded {model.name} ({count:,} parameters) with the weights of {ckpt}", file=sys.stderr)
-    return model
+__all__ = ["load_model_from_config"]
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="PSNR, SSIM and LPIPS of a model over all .mp4 files of a folder.")
     add_model_options(parser)
-    parser.add_argument("--data_dir", default="./", help="the folder; videos are looked for in all folders below it")
-    parser.add_argument("--meta_path", default=None, help="a CSV file whose column `videos` names files of data_dir")
+    add_data_options(parser)
     return parser.parse_args(argv)
-
-
-def evaluate(arguments: argparse.Namespace) -> str:
-    """Measure what `arguments` say, and return the scores as text."""
-    videos = find_videos(
-        arguments.data_dir, arguments.meta_path, suffixes=(".mp4",), named="--data_dir", meta_named="--meta_path"
-    )
-    model = load_model_from_config(arguments.config, arguments.ckpt).to(choose_device())
-    check_chunk_size(arguments.chunk_size, model)
-    networks = Networks(load_lpips(device=model.device), Unavailable("not part of the published command"), model.device)
-    runner = Runner(videos, _settings(arguments, model), networks)
-    # The noise of sampling goes on from video to video, as published.
-    subject = ModelSubject(model, precision=partial(autocast, arguments.precision, model), reseed=False, show=False)
-    torch.manual_seed(arguments.seed)
-    with progress_bar(model.name, len(videos), "videos") as progress:
-        outcome = runner.measure(subject, progress)
-    for video in outcome.unreadable:
-        log.warning("%s", video.reason)
-    if not outcome.measured:
-        raise VideoError(f"none of the {len(videos)} videos of {arguments.data_dir} could be read; see above")
-    return _text(outcome)
-
-
-def _settings(arguments: argparse.Namespace, model: vidtok.Tokenizer) -> Settings:
-    """How the published script reads and cuts videos: in clips, the last one filled, unless they are taken whole.
-
-    The published figures count the frames that fill a clip.
-    """
-    whole = arguments.read_long_video and model.is_causal
-    return Settings(
-        height=arguments.input_height,
-        width=arguments.input_width,
-        fps=arguments.sample_fps,
-        clip_frames=None if whole else arguments.chunk_size,
-        fill=not whole,
-        sample=True,
-        seed=arguments.seed,
-    )
-
-
-def _text(outcome: Outcome) -> str:
-    scores = Scores()
-    for video in outcome.measured:
-        scores.update(video.name, video.scores)
-    frames = sum(video.frames for video in outcome.measured)
-    lines = [f"videos: {len(outcome.measured)}, frames: {frames}"]
-    if outcome.unreadable:
-        lines.append(f"not counted: {len(outcome.unreadable)} videos that cannot be read whole; see above")
-    missing: dict[str, Any] = {
-        metric: reason for video in outcome.measured for metric, reason in video.unavailable.items()
-    }
-    for metric in _FIGURES:
-        figure = scores.estimate(metric)
-        measured = (
-            f"not measured: {missing.get(metric, figure)}" if isinstance(figure, Unavailable) else f"{figure.mean:.4f}"
-        )
-        lines.append(f"{metric.upper()}: {measured}")
-    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,6 +22,7 @@ from tiny import (
     write_model,
     write_video,
 )
+from vidtok.cli import published_reconstruct
 from vidtok.roundtrip import clip_pairs, continued_clip_pairs, stream_pairs
 from vidtok.video import Pixels, VideoWriter, probe, read_video, to_uint8
 
@@ -44,7 +45,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[Pixels]:
             frames.append(pixels)
             super().write(pixels)
 
-    monkeypatch.setattr(inference_reconstruct, "VideoWriter", Spy)
+    monkeypatch.setattr(published_reconstruct, "VideoWriter", Spy)
     return frames
 
 

@@ -349,7 +349,7 @@ def test_files_that_are_no_token_files(path: Path) -> None:
         (whole[:300], "is cut off in its header"),
         (whole[:9] + b"x" + whole[10:], "is damaged in its first 24 bytes"),
         (whole[:100] + b"~" + whole[101:], "is damaged in its header; get an undamaged copy"),
-        (resealed(whole[:8] + b"\x02" + whole[9:]), "is a token file of version 2; this version of the package reads"),
+        (resealed(whole[:8] + b"\x03" + whole[9:]), "is a token file of version 3; this version of the package reads"),
         (resealed(whole.replace(b'"chunk": 4', b'"chunk": 0')), "the header's latent.chunk is 0; expected 1 to 4096"),
     ):
         other.write_bytes(content)

@@ -43,8 +43,9 @@ def test_int8_stored_again_is_the_same() -> None:
 
 
 def test_what_int8_costs() -> None:
-    values = draw_values(make_header("int8"), 200)[0]
-    signal, noise = int8_error(values)
+    header = make_header("int8")
+    values = draw_values(header, 200)[0]
+    signal, noise = int8_error(values, header.latent)
     assert signal == pytest.approx(values.numel(), rel=0.05)
     # Steps of 1/127 of the largest, about 4 sigma of 3,000 values, with an even error of 1/12 of a step squared.
     step = values.abs().flatten(1).amax(1).mean() / 127

@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 import vidtok
-from vidtok.cli import compare, decode, encode, evaluate, example, export, info, models, reconstruct, synthesize, train
+from vidtok.cli import (
+    compare,
+    decode,
+    encode,
+    evaluate,
+    example,
+    export,
+    info,
+    models,
+    reconstruct,
+    reenact,
+    synthesize,
+    train,
+)
 from vidtok.cli.guard import guarded
 
 app = typer.Typer(
@@ -38,6 +51,7 @@ def _root(
 
 
 app.command("reconstruct")(reconstruct.reconstruct)
+app.command("reenact")(reenact.reenact)
 app.command("encode")(encode.encode)
 app.command("decode")(decode.decode)
 app.command("info")(info.info)

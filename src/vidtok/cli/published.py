@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidtok.errors import VidTokError
+from vidtok.errors import VideoError, VidTokError
 
 if TYPE_CHECKING:
     from vidtok.tokenizer import Tokenizer
 
 _NAME = "vidtok_kl_causal_488_4chn"
+_TWIN = "vidtwin_structure_7_7_8_dynamics_7_8"
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """The options of both inference scripts, with the published defaults."""
+    """The options of the first family's inference scripts, with the published defaults."""
     parser.add_argument("--config", default=f"configs/{_NAME}.yaml", help="the model's YAML file, or its name")
     parser.add_argument("--ckpt", default=f"checkpoints/{_NAME}.ckpt", help="its weights")
     parser.add_argument("--input_height", type=int, default=256, help="shorter side after the resize; rows")
@@ -29,12 +31,43 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=42, help="of the noise where a KL model draws its latents")
 
 
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say what to measure on."""
+    parser.add_argument("--data_dir", default="./", help="the folder; videos are looked for in all folders below it")
+    parser.add_argument("--meta_path", default=None, help="a CSV file whose column `videos` names files of data_dir")
+
+
+def add_vidtwin_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the second family's scripts, with the published defaults."""
+    parser.add_argument("--config", default=f"configs/vidtwin/{_TWIN}.yaml", help="the model's YAML file, or its name")
+    parser.add_argument("--ckpt", default=f"checkpoints/{_TWIN}.ckpt", help="its weights")
+    parser.add_argument("--input_height", type=int, default=224, help="shorter side after the resize; rows")
+    parser.add_argument("--input_width", type=int, default=224, help="columns after the centre crop")
+    parser.add_argument("--sample_fps", type=float, default=25, help="frames per second to take, and to write")
+    parser.add_argument(
+        "--num_frames_per_batch", dest="chunk_size", type=int, default=16, help="frames computed at a time"
+    )
+    parser.add_argument("--precision", choices=("full", "autocast"), default="full", help="full is float32")
+    parser.add_argument("--seed", type=int, default=42, help="of the noise where latents are drawn")
+    # All of a video is taken, the last clip filled up.
+    parser.set_defaults(read_long_video=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of the results. `VideoError` if it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VideoError(f"{folder} cannot be made: {error.strerror}; give another --output_video_dir") from error
+
+
 def check_chunk_size(chunk_size: int, model: Tokenizer) -> None:
     """`VidTokError` unless `chunk_size` is a positive multiple of the model's temporal factor."""
     factor = model.config.temporal_factor
+    option = "--chunk_size" if model.config.frame_size is None else "--num_frames_per_batch"
     if chunk_size < 1 or chunk_size % factor:
         raise VidTokError(
-            f"--chunk_size is {chunk_size}; expected a multiple of {factor}, the temporal factor of {model.name}"
+            f"{option} is {chunk_size}; expected a multiple of {factor}, the temporal factor of {model.name}"
         )
 
 

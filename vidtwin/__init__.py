@@ -1,0 +1,1 @@
+"""The second family's published command lines, over the library."""

@@ -1,0 +1,1 @@
+"""The published command lines, over the library."""

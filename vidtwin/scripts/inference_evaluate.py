@@ -1,0 +1,29 @@
+"""The published command to measure VidTwin on a folder of videos. See docs/vidtwin.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from vidtok.cli.guard import guarded
+from vidtok.cli.published import add_data_options, add_vidtwin_options
+from vidtok.cli.published_evaluate import evaluate, load_model_from_config
+
+__all__ = ["load_model_from_config"]
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="PSNR, SSIM and LPIPS of a model over all .mp4 files of a folder.")
+    add_vidtwin_options(parser)
+    add_data_options(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    return guarded(lambda: print(evaluate(arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

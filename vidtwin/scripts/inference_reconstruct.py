@@ -1,0 +1,29 @@
+"""The published command to reconstruct one video with VidTwin; `vidtok reconstruct` does more. See docs/vidtwin.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from vidtok.cli.guard import guarded
+from vidtok.cli.published import add_vidtwin_options
+from vidtok.cli.published_reconstruct import reconstruct
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Reconstruct a video; the input is put beside the result.")
+    add_vidtwin_options(parser)
+    parser.add_argument("--input_video_path", default="assets/example.mp4", help="the video to reconstruct")
+    parser.add_argument("--output_video_dir", default="tmp", help="writes STEM_reconstructed.mp4 there")
+    parser.set_defaults(pad_gen_frames=False, concate_input=True)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    return guarded(lambda: print(f"reconstructed video: {reconstruct(arguments)}"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""The published command for the structure of one video with the dynamics of another; `vidtok reenact` does more.
+
+See docs/vidtwin.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import vidtok
+from vidtok.cli.guard import guarded
+from vidtok.cli.published import add_vidtwin_options, autocast, check_chunk_size, make_folder
+from vidtok.cli.report import progress_bar
+from vidtok.computing import frame_size
+from vidtok.device import choose_device
+from vidtok.reenactment import ReenactmentJob, check_vidtwin
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Structure of one video, dynamics of another; both beside the result.")
+    add_vidtwin_options(parser)
+    for part in ("structure", "dynamics"):
+        parser.add_argument(f"--input_video_path_{part}", required=True, help=f"the video whose {part} to take")
+    parser.add_argument("--output_video_dir", default="tmp", help="writes cross_STRUCTURE-STEM_DYNAMICS-STEM.mp4 there")
+    return parser.parse_args(argv)
+
+
+def reenact(arguments: argparse.Namespace) -> Path:
+    """Do what `arguments` say, and return the path of what was written."""
+    structure, dynamics = Path(arguments.input_video_path_structure), Path(arguments.input_video_path_dynamics)
+    folder = Path(arguments.output_video_dir)
+    make_folder(folder)
+    output = folder / f"cross_{structure.stem}_{dynamics.stem}.mp4"
+    job = ReenactmentJob(output, structure=structure, dynamics=dynamics, fps=arguments.sample_fps)
+    model = check_vidtwin(vidtok.load(arguments.config, arguments.ckpt, device=choose_device()))
+    frame_size(model, arguments.input_height, arguments.input_width)
+    check_chunk_size(arguments.chunk_size, model)
+    with progress_bar(output.name, job.frame_estimate) as progress, autocast(arguments.precision, model):
+        return job.run(model, progress).output
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    return guarded(lambda: print(f"reenacted video: {reenact(arguments)}"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
