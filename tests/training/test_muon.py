@@ -24,16 +24,17 @@ def test_orthogonalizing_keeps_the_singular_vectors_and_evens_out_the_values(sha
     assert values.max() < 1.35
 
 
-def test_a_step_of_a_matrix_has_the_size_of_adams() -> None:
-    weight = nn.Parameter(torch.zeros(32, 16, 3, 3))
+@pytest.mark.parametrize(("shape", "norm"), [((8, 16, 3, 3), 1.0), ((64, 16), 2.0)])
+def test_a_step_changes_wide_and_narrow_weights_by_one_spectral_norm(shape: tuple[int, ...], norm: float) -> None:
+    weight = nn.Parameter(torch.zeros(shape))
     weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)) * 1e-4
     Muon([weight], lr=0.01).step()
-    assert float(weight.detach().square().mean().sqrt()) == pytest.approx(0.2 * 0.01, rel=0.2)
+    assert float(torch.linalg.matrix_norm(weight.detach().flatten(1), 2)) == pytest.approx(0.01 * norm, rel=0.25)
 
 
 def test_what_is_no_matrix_takes_adams_steps() -> None:
     ours, theirs = (nn.Parameter(torch.ones(7)) for _ in range(2))
-    muon = Muon([ours], lr=0.01, betas=(0.9, 0.99))
+    muon = Muon([ours], lr=0.1, adam_factor=0.1, betas=(0.9, 0.99))
     adam = torch.optim.Adam([theirs], lr=0.01, betas=(0.9, 0.99))
     generator = torch.Generator().manual_seed(2)
     for _ in range(5):

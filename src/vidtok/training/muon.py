@@ -11,20 +11,19 @@ from torch import Tensor, nn
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration that the authors chose: five steps bring singular values to 0.7 … 1.2."""
 _STEPS = 5
-_RMS = 0.2
-"""Root mean square of a step's entries at learning rate 1, about that of Adam's (Liu et al., arXiv 2502.16982)."""
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for weights of two or more dimensions, Adam for biases, norms and scalars, at one learning rate.
+    """Muon for weights of two or more dimensions, Adam for biases, norms and scalars.
 
-    A convolution's weight (out, in, k, …) is taken as the matrix (out, in k …). Steps are scaled to the size of Adam's,
-    so that one learning rate suits both parts and a rate that is right for Adam is a good start.
+    A convolution's weight (out, in, k, …) is taken as the matrix (out, in k …). A step changes it by `lr` times
+    sqrt(max(1, rows / columns)) in spectral norm, so that wide and narrow layers learn at one relative rate.
 
     Args:
         params: what to train; no parameter may be sharded, since a step needs the whole matrix.
-        lr: learning rate, above 0.
+        lr: learning rate of matrices, above 0; 0.02 is usual.
         momentum: of matrices, from 0 to less than 1.
+        adam_factor: Adam's learning rate as a factor of `lr`, above 0.
         betas: Adam's, for the rest.
         eps: Adam's.
         weight_decay: decoupled, of matrices alone.
@@ -33,16 +32,19 @@ class Muon(torch.optim.Optimizer):
     def __init__(
         self,
         params: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
-        lr: float = 1e-3,
+        lr: float = 0.02,
         *,
         momentum: float = 0.95,
+        adam_factor: float = 0.05,
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(
-            params, {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        )
+        defaults = {
+            "lr": lr, "momentum": momentum, "adam_factor": adam_factor,
+            "betas": betas, "eps": eps, "weight_decay": weight_decay,
+        }  # fmt: skip
+        super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -71,7 +73,8 @@ class Muon(torch.optim.Optimizer):
         direction = orthogonalize(ahead.flatten(1))
         if group["weight_decay"]:
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        scale = _RMS * max(direction.shape) ** 0.5
+        rows, columns = direction.shape
+        scale = max(1.0, rows / columns) ** 0.5
         parameter.add_(direction.view_as(parameter).to(parameter.dtype), alpha=-group["lr"] * scale)
 
     def _adam_step(self, parameter: Tensor, group: dict[str, Any]) -> None:
@@ -86,7 +89,8 @@ class Muon(torch.optim.Optimizer):
         state["mean"].lerp_(gradient, 1 - beta1)
         state["square"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         spread = (state["square"] / (1 - beta2**steps)).sqrt_().add_(group["eps"])
-        parameter.addcdiv_(state["mean"], spread, value=-group["lr"] / (1 - beta1**steps))
+        rate = group["lr"] * group["adam_factor"]
+        parameter.addcdiv_(state["mean"], spread, value=-rate / (1 - beta1**steps))
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ Optimizer = Literal["adam", "adamw", "muon"]
 _PARAMS = "model.params"
 _OPTIMIZER = f"{_PARAMS}.optimizer_config"
 _ADAM_OPTIONS = ("betas", "eps", "weight_decay", "amsgrad", "foreach", "fused")
-_MUON_OPTIONS = ("betas", "eps", "weight_decay", "momentum")
+_MUON_OPTIONS = ("betas", "eps", "weight_decay", "momentum", "adam_factor")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +167,7 @@ def _optimizer(section: Mapping[str, Any] | None) -> tuple[Optimizer, dict[str, 
             f"{_OPTIMIZER}.params.betas", betas, "two numbers from 0 to less than 1, such as [0.9, 0.999]",
         )  # fmt: skip
         options["betas"] = tuple(betas)
-    for key, least in (("eps", 0.0), ("weight_decay", 0.0)):
+    for key, least in (("eps", 0.0), ("weight_decay", 0.0), ("adam_factor", 0.0)):
         if key in options:
             _require(_is_number(options[key], least), f"{_OPTIMIZER}.params.{key}", options[key], "a number from 0 up")
     if "momentum" in options:
