@@ -1,4 +1,4 @@
-"""An example that needs nothing from elsewhere: a clip that is drawn here and a model without trained weights."""
+"""A clip to try things on that needs nothing from elsewhere: it is drawn here."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from vidtok.models.config import AutoencoderConfig, KLConfig
-from vidtok.tokenizer import Tokenizer
 from vidtok.video import Pixels, VideoWriter
 
 _Picture = npt.NDArray[np.float64]
@@ -19,7 +16,6 @@ CLIP_FPS = 24
 CLIP_FRAMES = 49
 CLIP_SIZE = (192, 256)
 """(height, width)."""
-UNTRAINED_NAME = "untrained"
 
 _SEED = 0
 
@@ -30,15 +26,6 @@ def write_clip(path: Path) -> Path:
         for frame in draw_clip():
             writer.write(frame[None])
     return path
-
-
-def save_untrained(folder: Path) -> Path:
-    """Save a small causal model with random weights, always the same ones, to `folder` and return it."""
-    config = AutoencoderConfig(z_channels=16, bottleneck=KLConfig(), ch=16, ch_mult=(1, 2, 2, 2), num_res_blocks=1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SEED)
-        model = Tokenizer(config, name=UNTRAINED_NAME)
-    return model.save_pretrained(folder)
 
 
 def draw_clip(frames: int = CLIP_FRAMES, size: tuple[int, int] = CLIP_SIZE) -> Iterator[Pixels]:

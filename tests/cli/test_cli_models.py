@@ -10,7 +10,6 @@ import yaml
 from vidtok.cli import main
 from vidtok.zoo import registry
 
-
 _VIDTWIN = "vidtwin_structure_7_7_8_dynamics_7_8"
 
 
@@ -47,19 +46,20 @@ def test_a_table_for_people(columns: str, capsys: pytest.CaptureFixture[str], mo
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "\t" not in "".join(lines)
-    assert len(lines) == 25
+    assert len(lines) == 27
     assert lines[0].split() == ["name", "TxHxW", "latent", "version", "PSNR", "SSIM", "LPIPS", "FVD", "weights"]
     assert lines[1].split() == [
         "vidtok_kl_causal_488_4chn", "4x8x8", "4", "channels", "1.0", "29.64", "0.852", "0.114", "194.2", "no",
     ]  # fmt: skip
-    assert "vidtok_fsq_causal_41616_262144_v1_1 " in lines[-2]
+    assert "vidtok_fsq_causal_41616_262144_v1_1 " in lines[-4]
+    assert lines[-3].split() == [registry.SHIPPED[0], "4x8x8", "16", "channels", "1.1", "-", "-", "-", "-", "no"]
     assert lines[-1].split()[:6] == [_VIDTWIN, "16x224x224", "8,064", "values", "1.0", "28.14"]
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--json"]) == 0
     entries = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
-    assert len(entries) == 24
+    assert len(entries) == 26
     assert entries[_VIDTWIN]["streams"] == [
         {"name": "structure", "channels": 8, "positions": [16, 7, 7]},
         {"name": "dynamics_x", "channels": 8, "positions": [16, 7]},

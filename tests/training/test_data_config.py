@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from support import ALL_MODELS
 from vidtok.errors import ConfigError
 from vidtok.training.data import DataConfig, SyntheticClipsConfig, VideosConfig, build_data
 from vidtok.training.synthetic import SyntheticConfig
 from vidtok.zoo.published import read_config
-from vidtok.zoo.registry import models
 
 VIDEOS = "vidtok.data.vidtok.VidTokDataset"
 SYNTHETIC = "vidtok.data.synthetic.SyntheticClips"
@@ -60,7 +60,7 @@ def test_the_published_section_is_understood(caplog):
     ]
 
 
-@pytest.mark.parametrize("name", models("vidtok"))
+@pytest.mark.parametrize("name", ALL_MODELS)
 def test_every_configuration_of_the_family_has_such_a_section(name):
     folders = [f"data.params.{part}.params.data_dir=videos" for part in ("train", "validation")]
     raw = read_config(name, folders).raw["data"]

@@ -2,16 +2,16 @@ from collections.abc import Callable
 
 import pytest
 
+from support import ALL_MODELS
 from vidtok.zoo.fit import fitting_models
-from vidtok.zoo.registry import models
 
 PublishedShapes = Callable[[str], dict[str, tuple[int, ...]]]
 
 
-@pytest.mark.parametrize("name", list(models("vidtok")))
+@pytest.mark.parametrize("name", ALL_MODELS)
 def test_exactly_the_models_with_the_same_names_and_shapes_fit(name: str, published_shapes: PublishedShapes) -> None:
     shapes = published_shapes(name)
-    assert fitting_models(shapes) == [other for other in models("vidtok") if published_shapes(other) == shapes]
+    assert fitting_models(shapes) == [other for other in ALL_MODELS if published_shapes(other) == shapes]
 
 
 def test_nothing_fits_another_width_or_other_weights(published_shapes: PublishedShapes) -> None:

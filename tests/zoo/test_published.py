@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from support import ALL_MODELS
 from vidtok.errors import ConfigError
 from vidtok.models.config import FSQConfig, KLConfig
 from vidtok.zoo.published import model_config, read_config, show
@@ -104,7 +105,7 @@ def test_a_published_file_describes_the_model_that_bears_its_name(tmp_path: Path
     assert run.raw["lightning"]["trainer"]["precision"] == "bf16-mixed"
 
 
-@pytest.mark.parametrize("name", list(models("vidtok")))
+@pytest.mark.parametrize("name", ALL_MODELS)
 def test_every_file_has_the_published_sections_and_values(name: str) -> None:
     raw = read_config(name).raw
     params = raw["model"]["params"]

@@ -2,14 +2,16 @@ from pathlib import Path
 
 import pytest
 
-from vidtok.errors import ConfigError
+from support import ALL_MODELS
+from vidtok.errors import CheckpointError, ConfigError
 from vidtok.zoo import registry
 from vidtok.zoo.published import read_config
-from vidtok.zoo.registry import entry, models, weights_at_hand
+from vidtok.zoo.registry import SHIPPED, entry, models, weights_at_hand
 
 
 def test_the_family_is_complete_and_in_the_published_order() -> None:
-    names = list(models("vidtok"))
+    assert list(models("vidtok")) == [*ALL_MODELS, *SHIPPED]
+    names = ALL_MODELS
     assert len(names) == 23
     assert names[0] == "vidtok_kl_causal_488_4chn"
     assert names[-1] == "vidtok_fsq_causal_41616_262144_v1_1"
@@ -27,7 +29,7 @@ def test_entries_say_where_config_and_weights_are() -> None:
     assert later.config.parent.name == "vidtok_v1_1"
 
 
-@pytest.mark.parametrize("name", list(models("vidtok")))
+@pytest.mark.parametrize("name", ALL_MODELS)
 def test_every_name_agrees_with_its_configuration(name: str) -> None:
     model = read_config(name).model
     _, kind, variant, compression, size, *version = name.split("_")
@@ -48,7 +50,7 @@ def test_every_name_has_its_file_at_the_published_place_in_the_repository() -> N
     configs = Path(__file__).parents[2] / "configs"
     for name, known in models().items():
         folder = configs / "vidtwin" if known.family == "vidtwin" else configs
-        folder = configs / "vidtok_v1_1" if known.version == "1.1" else folder
+        folder = configs / "vidtok_v1_1" if known.version == "1.1" and name not in SHIPPED else folder
         assert (folder / f"{name}.yaml").read_text() == known.config.read_text()
     files = [path.stem for path in configs.rglob("*.yaml") if path.parent.name != "bases"]
     assert set(files) >= set(models())
@@ -61,20 +63,23 @@ def test_an_unknown_name_brings_the_near_ones_and_where_to_see_all() -> None:
     assert "'vidtok_kl_causal_488_4ch'" in message
     assert "did you mean vidtok_kl_causal_488_4chn" in message
     assert "`vidtok models`" in message
-    with pytest.raises(ConfigError, match="no model is called 'x'; `vidtok models` lists all 24"):
+    with pytest.raises(ConfigError, match="no model is called 'x'; `vidtok models` lists all 26"):
         entry("x")
 
 
-@pytest.mark.parametrize("place", ["{name}/model.safetensors", "{name}.safetensors"])
-def test_weights_that_ship_with_the_package_are_at_hand(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_ship_with_the_package_are_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "package_folder", lambda: tmp_path)
     known = entry("vidtok_kl_causal_488_4chn")
     monkeypatch.setattr("vidtok.zoo.hub.cached_file", lambda repo, file: None)
     assert weights_at_hand(known) is None
-    path = tmp_path / "zoo" / "weights" / place.format(name=known.name)
+    path = tmp_path / "zoo" / "weights" / known.name / "model.safetensors"
     path.parent.mkdir(parents=True)
     path.touch()
     assert weights_at_hand(known) == path
     assert registry.fetch_weights(known) == path
+
+
+def test_shipped_weights_that_are_missing_are_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "package_folder", lambda: tmp_path)
+    with pytest.raises(CheckpointError, match="come with this package, are missing from .*; install it anew: `pip"):
+        registry.fetch_weights(entry(SHIPPED[0]))

@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from vidtok.errors import ConfigError
+from vidtok.errors import CheckpointError, ConfigError
 from vidtok.zoo import hub
 from vidtok.zoo.suggest import near
 
@@ -51,6 +51,9 @@ _PUBLISHED: dict[str, _Scores | None] = {
 }
 
 
+SHIPPED = ("vidtok_kl_causal_488_16chn_tiny", "vidtok_fsq_causal_488_32768_tiny")
+"""Small models of version 1.1 whose weights come with this package, the one to begin with first."""
+
 # Likewise, of the second family.
 _VIDTWIN: dict[str, _Known] = {"vidtwin_structure_7_7_8_dynamics_7_8": (28.14, None, None, None)}
 
@@ -65,9 +68,9 @@ class ModelEntry:
     version: Literal["1.0", "1.1"]
     config: Path
     """The YAML file inside this package."""
-    hub_repo: str
-    """Repository on the Hugging Face Hub that holds the published weights."""
-    hub_file: str
+    hub_repo: str | None
+    """Repository on the Hugging Face Hub that holds the published weights; None: they come with this package."""
+    hub_file: str | None
     """The weights' path inside `hub_repo`."""
     psnr: float | None = None
     """Published PSNR in dB, higher is better."""
@@ -87,7 +90,8 @@ def package_folder() -> Path:
 @cache
 def _models() -> dict[str, ModelEntry]:
     first = {name: _entry(name, scores) for name, scores in _PUBLISHED.items()}
-    return first | {name: _vidtwin_entry(name, scores) for name, scores in _VIDTWIN.items()}
+    shipped = {name: _shipped_entry(name) for name in SHIPPED}
+    return first | shipped | {name: _vidtwin_entry(name, scores) for name, scores in _VIDTWIN.items()}
 
 
 def _entry(name: str, scores: _Scores | None) -> ModelEntry:
@@ -106,6 +110,11 @@ def _entry(name: str, scores: _Scores | None) -> ModelEntry:
         lpips=lpips,
         fvd=fvd,
     )
+
+
+def _shipped_entry(name: str) -> ModelEntry:
+    config = package_folder() / "configs" / f"{name}.yaml"
+    return ModelEntry(name=name, family="vidtok", version="1.1", config=config, hub_repo=None, hub_file=None)
 
 
 def _vidtwin_entry(name: str, scores: _Known) -> ModelEntry:
@@ -142,11 +151,10 @@ def weights_at_hand(entry: ModelEntry) -> Path | None:
 
     Never touches the network.
     """
-    shipped = package_folder() / "zoo" / "weights"
-    for path in (shipped / entry.name / "model.safetensors", shipped / f"{entry.name}.safetensors"):
-        if path.is_file():
-            return path
-    return hub.cached_file(entry.hub_repo, entry.hub_file)
+    shipped = package_folder() / "zoo" / "weights" / entry.name / "model.safetensors"
+    if shipped.is_file():
+        return shipped
+    return hub.cached_file(entry.hub_repo, entry.hub_file) if entry.hub_repo and entry.hub_file else None
 
 
 def fetch_weights(entry: ModelEntry) -> Path:
@@ -154,4 +162,12 @@ def fetch_weights(entry: ModelEntry) -> Path:
 
     Raises `CheckpointError`, saying what was tried and how to get the file by hand, if they cannot be had.
     """
-    return weights_at_hand(entry) or hub.download_file(entry.hub_repo, entry.hub_file, wanted_for=entry.name)
+    at_hand = weights_at_hand(entry)
+    if at_hand is not None:
+        return at_hand
+    if not entry.hub_repo or not entry.hub_file:
+        raise CheckpointError(
+            f"the weights of {entry.name}, which come with this package, are missing from {package_folder()}; "
+            "install it anew: `pip install --force-reinstall vidtok`"
+        )
+    return hub.download_file(entry.hub_repo, entry.hub_file, wanted_for=entry.name)
