@@ -121,7 +121,7 @@ class ReconstructionJob:
         self._reader = VideoReader(
             input,
             sample_fps=fps,
-            height=height if height or width else default_size,
+            height=default_size if height is None and width is None else height,
             width=width,
             max_frames=max_frames,
             start=start,

@@ -7,58 +7,16 @@ counted and compared. A latent of several streams is one whose channels are thos
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Protocol, overload
+from typing import Any, ClassVar, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
 from vidtok.models.bottleneck import Bottleneck, RegLog
-from vidtok.models.config import FSQConfig, KLConfig, LatentStream
+from vidtok.models.config import ModelConfig
 from vidtok.models.padding import Size
 
-
-class ModelConfig(Protocol):
-    """A frozen, validated description of a model, from which it is built."""
-
-    family: ClassVar[str]
-    """The name of the family: a key of `vidtok.zoo.families.FAMILIES`."""
-    training_only: ClassVar[tuple[str, ...]]
-    """Fields without influence on what a trained model computes."""
-
-    @property
-    def in_channels(self) -> int:
-        """Colours of a pixel: 3."""
-
-    @property
-    def bottleneck(self) -> KLConfig | FSQConfig:
-        """Whether latents are continuous (KL) or tokens (FSQ)."""
-
-    @property
-    def is_causal(self) -> bool:
-        """Whether no frame depends on a later one; such a model streams, others take independent clips."""
-
-    @property
-    def temporal_factor(self) -> int:
-        """Frames of video to a latent frame, f; clips of a non-causal model have a multiple of it."""
-
-    @property
-    def spatial_factor(self) -> int:
-        """Pixels to a latent position, in height and in width."""
-
-    @property
-    def z_channels(self) -> int:
-        """Values of a latent position, z."""
-
-    @property
-    def frame_size(self) -> tuple[int, int] | None:
-        """The one (height, width) that the model takes; None: it takes any."""
-
-    @property
-    def streams(self) -> tuple[LatentStream, ...]:
-        """The parts that the z values of a latent frame are made of, where H' = W' = 1; none: it is of one part."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, from which the family makes an equal config."""
+__all__ = ["ModelConfig", "VideoModel"]
 
 
 class VideoModel(nn.Module):

@@ -160,7 +160,7 @@ class EncodeJob:
         self._reader = VideoReader(
             input,
             sample_fps=options.fps,
-            height=options.height if options.height or options.width else options.default_size,
+            height=options.default_size if options.height is None and options.width is None else options.height,
             width=options.width,
             max_frames=options.max_frames,
             start=options.start,

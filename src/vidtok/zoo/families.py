@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vidtok.models.config import AutoencoderConfig
-from vidtok.models.contract import ModelConfig
+from vidtok.models.config import AutoencoderConfig, ModelConfig
 from vidtok.models.vidtwin.config import VidTwinConfig
 from vidtok.zoo.schema import autoencoder_config
 from vidtok.zoo.schema_vidtwin import vidtwin_config

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from vidtok.models.contract import ModelConfig
+from vidtok.models.config import ModelConfig
 from vidtok.zoo import registry
 from vidtok.zoo.families import family_of
 from vidtok.zoo.published import read_config

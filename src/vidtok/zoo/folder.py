@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from vidtok.errors import CheckpointError, ConfigError
-from vidtok.models.contract import ModelConfig
+from vidtok.models.config import ModelConfig
 from vidtok.zoo.families import FAMILIES
 from vidtok.zoo.hub import FOLDER_FILES
 

@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from vidtok.errors import ConfigError
-from vidtok.models.contract import ModelConfig
+from vidtok.models.config import ModelConfig
 from vidtok.zoo import layers, registry, sections
 from vidtok.zoo.families import FAMILIES
 from vidtok.zoo.suggest import near
