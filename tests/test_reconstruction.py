@@ -25,7 +25,7 @@ from tiny import (
 )
 from vidtok import Tokenizer, VideoError, VidTokError
 from vidtok.metrics.image import psnr, ssim
-from vidtok.reconstruction import Reconstruction, ReconstructionJob, reconstruct
+from vidtok.reconstruction import Reconstruction, ReconstructionJob, ReconstructOptions
 from vidtok.video import Pixels, VideoWriter, probe, read_video, to_float, to_uint8
 
 MODELS = {name: tiny_model(name) for name in (KL_1_0, KL_1_1, FSQ_1_1, KL_NONCAUSAL, FSQ_NONCAUSAL)}
@@ -60,7 +60,7 @@ def same_pixels(left: Pixels, right: Pixels) -> bool:
 def test_a_long_video_is_what_the_whole_of_it_at_once_is(name: str, tmp_path: Path, written: list[Pixels]) -> None:
     model = MODELS[name]
     video = write_video(tmp_path / "in.mp4", 39, 24, 32, fps=30)
-    result = reconstruct(model, video, tmp_path / "out.mp4", chunk_frames=5)
+    result = model.reconstruct(video, tmp_path / "out.mp4", chunk_frames=5)
     frames = read_video(video).numpy()
     expected = decoded(model, frames)
     assert same_pixels(np.concatenate(written), to_uint8(expected))
@@ -76,7 +76,7 @@ def test_a_long_video_is_what_the_whole_of_it_at_once_is(name: str, tmp_path: Pa
 def test_a_non_causal_model_goes_clip_by_clip(name: str, tmp_path: Path, written: list[Pixels]) -> None:
     model = MODELS[name]
     video = write_video(tmp_path / "in.mp4", 22, 16, 16)
-    result = reconstruct(model, video, tmp_path / "out.mp4")
+    result = model.reconstruct(video, tmp_path / "out.mp4")
     frames = read_video(video).numpy()
     expected = torch.cat([decoded(model, frames[:16]), decoded(model, frames[16:])], 2)
     assert same_pixels(np.concatenate(written), to_uint8(expected))
@@ -102,7 +102,7 @@ def test_a_picture_becomes_a_png(tmp_path: Path) -> None:
     model, picture = MODELS[KL_1_1], draw(1, 21, 30)
     with VideoWriter(tmp_path / "in.png", 1) as writer:
         writer.write(picture)
-    result = reconstruct(model, tmp_path / "in.png", tmp_path / "out.png")
+    result = model.reconstruct(tmp_path / "in.png", tmp_path / "out.png")
     assert same_pixels(read_video(tmp_path / "out.png").numpy(), to_uint8(decoded(model, picture)))
     assert (result.frames, result.latent_shape) == (1, (4, 1, 3, 4))
 
@@ -114,7 +114,7 @@ def test_any_size_is_kept_and_made_even_in_the_file_alone(tmp_path: Path, writte
     for number, frame in enumerate(draw(3, 21, 13)):
         with VideoWriter(folder / f"{number}.png", 1) as writer:
             writer.write(frame[None])
-    result = reconstruct(model, folder, tmp_path / "out.mp4")
+    result = model.reconstruct(folder, tmp_path / "out.mp4")
     assert (result.height, result.width) == (21, 13)
     assert same_pixels(np.concatenate(written), to_uint8(decoded(model, draw(3, 21, 13))))
     assert (probe(tmp_path / "out.mp4").height, probe(tmp_path / "out.mp4").width) == (22, 14)
@@ -122,14 +122,14 @@ def test_any_size_is_kept_and_made_even_in_the_file_alone(tmp_path: Path, writte
 
 def test_frames_too_small_for_ssim_have_none(tmp_path: Path) -> None:
     video = write_video(tmp_path / "in.mp4", 2, 8, 8)
-    result = reconstruct(MODELS[KL_1_0], video, tmp_path / "out.mp4")
+    result = MODELS[KL_1_0].reconstruct(video, tmp_path / "out.mp4")
     assert result.ssim is None
     assert math.isfinite(result.psnr)
 
 
 def test_the_source_stands_at_the_left(tmp_path: Path, written: list[Pixels]) -> None:
     video = write_video(tmp_path / "in.mp4", 5, 16, 24)
-    result = reconstruct(MODELS[KL_1_1], video, tmp_path / "out.mkv", side_by_side=True)
+    result = MODELS[KL_1_1].reconstruct(video, tmp_path / "out.mkv", side_by_side=True)
     frames, both = read_video(video).numpy(), np.concatenate(written)
     assert np.array_equal(both[:, :, :24], frames)
     assert same_pixels(both[:, :, 24:], to_uint8(decoded(MODELS[KL_1_1], frames)))
@@ -140,7 +140,7 @@ def test_the_source_stands_at_the_left(tmp_path: Path, written: list[Pixels]) ->
 def test_a_part_of_the_video_resized_and_cropped(tmp_path: Path, written: list[Pixels]) -> None:
     video = write_video(tmp_path / "in.mp4", 24, 32, 48, fps=24)
     options: dict[str, Any] = {"height": 16, "width": 16, "start": 0.25, "max_frames": 5}
-    result = reconstruct(MODELS[KL_1_0], video, tmp_path / "out.mp4", fps=12, **options)
+    result = MODELS[KL_1_0].reconstruct(video, tmp_path / "out.mp4", fps=12, **options)
     frames = read_video(video, sample_fps=12, **options).numpy()
     assert same_pixels(np.concatenate(written), to_uint8(decoded(MODELS[KL_1_0], frames)))
     assert (result.frames, result.fps, result.width) == (5, 12, 16)
@@ -150,10 +150,10 @@ def test_sound_is_kept_with_the_whole_video_only(tmp_path: Path) -> None:
     video = add_sound(write_video(tmp_path / "silent.mp4", 12, 16, 16), tmp_path / "in.mp4")
     assert audio_streams(video) == 1
     for options, expected in ({}, 1), ({"fps": 12}, 1), ({"max_frames": 11}, 0), ({"start": 0.1}, 0):
-        result = reconstruct(MODELS[KL_1_0], video, tmp_path / "out.mp4", **options)
+        result = MODELS[KL_1_0].reconstruct(video, tmp_path / "out.mp4", **options)
         assert audio_streams(tmp_path / "out.mp4") == expected, options
         assert result.sound_left_out == (not expected)
-    silent = reconstruct(MODELS[KL_1_0], tmp_path / "silent.mp4", tmp_path / "out.mp4", max_frames=2)
+    silent = MODELS[KL_1_0].reconstruct(tmp_path / "silent.mp4", tmp_path / "out.mp4", max_frames=2)
     assert not silent.sound_left_out
 
 
@@ -163,8 +163,8 @@ def test_a_tokenizer_does_it_as_well(tmp_path: Path) -> None:
     options: dict[str, Any] = {"height": 16, "width": 24, "fps": 12, "start": 0.05, "max_frames": 2, "chunk_frames": 1}
     options |= {"side_by_side": True, "allow_truncated": True}
     result = MODELS[KL_1_1].reconstruct(video, tmp_path / "a.mp4", progress=done.append, **options)
-    other = reconstruct(MODELS[KL_1_1], video, tmp_path / "b.mp4", **options)
-    assert done == [1, 2]
+    other = vidtok.reconstruction.reconstruct(MODELS[KL_1_1], video, tmp_path / "b.mp4", ReconstructOptions(**options))
+    assert done == [2]
     assert (result.frames, result.width, result.psnr) == (other.frames, other.width, other.psnr)
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
@@ -172,18 +172,11 @@ def test_a_tokenizer_does_it_as_well(tmp_path: Path) -> None:
 def test_progress_tells_the_frames_done(tmp_path: Path) -> None:
     video = write_video(tmp_path / "in.mp4", 9, 8, 8)
     done: list[int] = []
-    reconstruct(MODELS[KL_1_0], video, tmp_path / "out.mp4", chunk_frames=4, progress=done.append)
+    MODELS[KL_1_0].reconstruct(video, tmp_path / "out.mp4", chunk_frames=4, progress=done.append)
     assert done == sorted(set(done))
     assert done[-1] == 9
     assert len(done) > 1
     assert ReconstructionJob(video, tmp_path / "other.mp4").frame_estimate == 9
-
-
-@pytest.mark.parametrize(("side", "frames"), [(64, 16), (1024, 4), (4096, 4)])
-def test_fewer_frames_are_computed_at_a_time_where_they_are_large(side: int, frames: int, tmp_path: Path) -> None:
-    video = write_video(tmp_path / "in.mp4", 1, 16, 16)
-    job = ReconstructionJob(video, tmp_path / "out.mp4", height=side)
-    assert job._frames_at_a_time(MODELS[KL_1_0].config) == frames
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -196,7 +189,7 @@ def test_a_run_that_breaks_off_leaves_what_stood_there(error: type[BaseException
         raise error
 
     with pytest.raises(error):
-        reconstruct(MODELS[KL_1_0], video, output, progress=stop)
+        MODELS[KL_1_0].reconstruct(video, output, progress=stop)
     assert leftovers(tmp_path) == ["in.mp4", "out.mp4"]
     assert output.read_bytes() == b"before"
 
@@ -206,9 +199,9 @@ def test_damaged_video_is_used_only_when_allowed(tmp_path: Path) -> None:
     damaged = tmp_path / "cut.mp4"
     damaged.write_bytes(content[: len(content) * 3 // 4])
     with pytest.raises(VideoError, match=r"cut\.mp4 is cut off or damaged.*--allow-truncated"):
-        reconstruct(MODELS[KL_1_0], damaged, tmp_path / "out.mp4")
+        MODELS[KL_1_0].reconstruct(damaged, tmp_path / "out.mp4")
     assert leftovers(tmp_path) == ["cut.mp4", "whole.mp4"]
-    result = reconstruct(MODELS[KL_1_0], damaged, tmp_path / "out.mp4", allow_truncated=True)
+    result = MODELS[KL_1_0].reconstruct(damaged, tmp_path / "out.mp4", allow_truncated=True)
     assert result.truncated
     assert 0 < result.frames < 40
     assert probe(tmp_path / "out.mp4").frame_count == result.frames
@@ -228,16 +221,16 @@ def test_errors_before_any_work(tmp_path: Path) -> None:
     ]
     for source, output, options, message in cases:
         with pytest.raises(VideoError if "chunk" not in message else VidTokError, match=message):
-            ReconstructionJob(source, output, **options)
-    ReconstructionJob(video, tmp_path / "out.png", max_frames=1)
+            ReconstructionJob(source, output, ReconstructOptions(**options))
+    ReconstructionJob(video, tmp_path / "out.png", ReconstructOptions(max_frames=1))
     assert leftovers(tmp_path) == ["in.mp4"]
 
 
 def test_a_clip_length_must_suit_a_non_causal_model(tmp_path: Path) -> None:
     video = write_video(tmp_path / "in.mp4", 10, 8, 8)
     with pytest.raises(VidTokError, match=r"chunk_frames is 10; expected a multiple of 4, since a non-causal model"):
-        reconstruct(MODELS[KL_NONCAUSAL], video, tmp_path / "out.mp4", chunk_frames=10)
-    result = reconstruct(MODELS[KL_NONCAUSAL], video, tmp_path / "out.mp4", chunk_frames=8)
+        MODELS[KL_NONCAUSAL].reconstruct(video, tmp_path / "out.mp4", chunk_frames=10)
+    result = MODELS[KL_NONCAUSAL].reconstruct(video, tmp_path / "out.mp4", chunk_frames=8)
     assert result.latent_shape[1] == 3
 
 
@@ -247,7 +240,7 @@ def test_values_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
     with torch.no_grad():
         model.decoder.conv_out.conv.bias.fill_(torch.nan)
     with pytest.raises(VidTokError, match=rf"{KL_1_0} gives values that are not finite in float32; use float32 or"):
-        reconstruct(model, video, tmp_path / "out.mp4")
+        model.reconstruct(video, tmp_path / "out.mp4")
     assert leftovers(tmp_path) == ["in.mp4"]
 
 
@@ -272,12 +265,12 @@ def test_short_memory_is_an_error_with_advice(
 
     monkeypatch.setattr(model.encoder, "forward", fail)
     with pytest.raises(VidTokError, match=r"memory is too small for this; choose smaller frames \(--size\)"):
-        reconstruct(model, video, tmp_path / "out.mp4")
+        model.reconstruct(video, tmp_path / "out.mp4")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype: torch.dtype, tmp_path: Path) -> None:
     video = write_video(tmp_path / "in.mp4", 6, 16, 16)
-    full = reconstruct(MODELS[KL_1_1], video, tmp_path / "full.mp4")
-    half = reconstruct(tiny_model(KL_1_1).to(dtype), video, tmp_path / "half.mp4")
+    full = MODELS[KL_1_1].reconstruct(video, tmp_path / "full.mp4")
+    half = tiny_model(KL_1_1).to(dtype).reconstruct(video, tmp_path / "half.mp4")
     assert half.psnr == pytest.approx(full.psnr, abs=0.5)

@@ -8,19 +8,22 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from vidtok.computing import CLIP_FRAMES, check_finite, frame_size, memory_advice
-from vidtok.errors import VideoError, VidTokError
+from vidtok.computing import check_finite, memory_advice
+from vidtok.errors import VideoError
 from vidtok.metrics.image import psnr, ssim
 from vidtok.models.config import FSQConfig
-from vidtok.models.contract import ModelConfig
+from vidtok.options import ReadOptions
+from vidtok.planning import plan
 from vidtok.roundtrip import Pair, clip_pairs, stream_pairs
-from vidtok.video import Pixels, VideoReader, VideoWriter, to_float, to_uint8
+from vidtok.tiling import Tiling
+from vidtok.video import VideoReader, VideoWriter, to_float, to_uint8
 
 if TYPE_CHECKING:
     from vidtok.tokenizer import Tokenizer
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
 LATENT_BITS = 16
 """Bits that a value of a continuous latent counts as."""
 _RGB_BITS = 24
-_CHUNK_PIXELS = CLIP_FRAMES * 512 * 512
 _SSIM_SIDE = 11
 
 Progress = Callable[[int], None]
@@ -63,6 +65,8 @@ class Reconstruction:
     """Whether the input is damaged, and ends here where the damage begins (only with `allow_truncated`)."""
     sound_left_out: bool
     """Whether the input has sound that the output has not, since only a part of the video was asked for."""
+    tiling: Tiling | None = None
+    """The tiles that frames were cut into; None: they were not."""
 
     @property
     def tokens(self) -> int | None:
@@ -91,59 +95,44 @@ class Reconstruction:
         return self.frames / self.seconds
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReconstructOptions(ReadOptions):
+    """What is reconstructed of a video, and how."""
+
+    side_by_side: bool = False
+    """Put the source to the left of the reconstruction."""
+
+
 class ReconstructionJob:
     """A reconstruction whose input can be read and whose output can be written, both checked, before it needs a model.
 
-    Arguments and errors are those of `reconstruct`; with `default_size`, frames are squares of so many pixels a side
-    where neither height nor width is given and the model takes any.
+    Arguments and errors are those of `reconstruct`.
     """
 
     def __init__(
         self,
         input: str | os.PathLike[str],
         output: str | os.PathLike[str],
-        *,
-        height: int | None = None,
-        width: int | None = None,
-        fps: float | None = None,
-        start: float = 0.0,
-        max_frames: int | None = None,
-        chunk_frames: int | None = None,
-        side_by_side: bool = False,
-        allow_truncated: bool = False,
-        default_size: int | None = None,
+        options: ReconstructOptions | None = None,
     ) -> None:
-        if chunk_frames is not None and chunk_frames < 1:
-            raise VidTokError(f"chunk_frames is {chunk_frames}; expected at least 1")
+        self._options = options = ReconstructOptions() if options is None else options
         _check_apart(Path(input), Path(output))
         # The output's place is looked at before the input, which may take long to read through.
         VideoWriter(output, 1).abort()
-        self._reader = VideoReader(
-            input,
-            sample_fps=fps,
-            height=default_size if height is None and width is None else height,
-            width=width,
-            max_frames=max_frames,
-            start=start,
-            allow_truncated=allow_truncated,
-        )
+        self._reader = options.open(input)
         info = self._reader.info
         if Path(output).suffix.lower() == ".png" and self._reader.frame_estimate != 1:
             raise VideoError(
                 f"{output} is a picture, which holds one frame, but {input} is a video; "
                 "give an output that ends in .mp4, or take one frame (max_frames=1, --max-frames 1)"
             )
-        whole = start == 0 and max_frames is None
         self._writer = VideoWriter(
             output,
             self._reader.fps,
-            audio_from=input if whole and info.has_audio else None,
+            audio_from=input if options.to_the_end and info.has_audio else None,
             sample_aspect_ratio=info.sample_aspect_ratio,
         )
-        self._sound_left_out = info.has_audio and not whole
-        self._size = (height, width, default_size)
-        self._chunk_frames = chunk_frames
-        self._side_by_side = side_by_side
+        self._sound_left_out = info.has_audio and not options.to_the_end
 
     @property
     def frame_estimate(self) -> int | None:
@@ -152,15 +141,16 @@ class ReconstructionJob:
 
     def run(self, model: Tokenizer, progress: Progress | None = None) -> Reconstruction:
         """Do it; once only. Raises as `reconstruct` does, and then leaves nothing behind."""
-        self._reader.fit(*frame_size(model, *self._size))
-        chunk_frames = self._frames_at_a_time(model.config)
+        self._options.fit(self._reader, model)
+        chosen = plan(model, self._reader.size, self._options, "both", self._reader.frame_estimate)
+        model = model.with_tiling(chosen.tiling)
         started = time.perf_counter()
         figures = _Figures()
         with self._reader as reader, self._writer as writer:
-            for pair in _checked(model, _pairs(model, reader.chunks(chunk_frames))):
+            for pair in _checked(model, _pairs(model, reader, chosen.frames)):
                 figures.add(pair)
                 shown = to_uint8(pair.reconstruction)
-                writer.write(np.concatenate([pair.source, shown], axis=2) if self._side_by_side else shown)
+                writer.write(np.concatenate([pair.source, shown], axis=2) if self._options.side_by_side else shown)
                 if progress is not None:
                     progress(figures.frames)
         bottleneck = model.config.bottleneck
@@ -178,37 +168,16 @@ class ReconstructionJob:
             seconds=time.perf_counter() - started,
             truncated=reader.truncated,
             sound_left_out=self._sound_left_out,
+            tiling=chosen.tiling,
         )
-
-    def _frames_at_a_time(self, config: ModelConfig) -> int:
-        """How many frames to compute at a time; `VidTokError` if those asked for do not fit the model."""
-        given, factor = self._chunk_frames, config.temporal_factor
-        if config.is_causal:
-            if given is not None:
-                return given
-            height, width = self._reader.size
-            return max(factor, min(CLIP_FRAMES, _CHUNK_PIXELS // (height * width) // factor * factor))
-        if given is not None and given % factor:
-            raise VidTokError(
-                f"chunk_frames is {given}; expected a multiple of {factor}, since a non-causal model takes "
-                f"a video in clips of whole groups of {factor} frames"
-            )
-        return given or -(-CLIP_FRAMES // factor) * factor
 
 
 def reconstruct(
     model: Tokenizer,
     input: str | os.PathLike[str],
     output: str | os.PathLike[str],
+    options: ReconstructOptions | None = None,
     *,
-    height: int | None = None,
-    width: int | None = None,
-    fps: float | None = None,
-    start: float = 0.0,
-    max_frames: int | None = None,
-    chunk_frames: int | None = None,
-    side_by_side: bool = False,
-    allow_truncated: bool = False,
     progress: Progress | None = None,
 ) -> Reconstruction:
     """Write to `output` what `model` makes of the video, picture or folder of pictures `input`.
@@ -222,15 +191,7 @@ def reconstruct(
         model: what encodes and decodes.
         input: anything that `VideoReader` reads.
         output: a path that ends in .mp4, .mov or .mkv, or in .png for one frame.
-        height, width: resize the shorter side and crop the centre, as `VideoReader` does; None: as stored, or the one
-            size that the model takes.
-        fps: frames per second to sample; None: every frame.
-        start: seconds into the video to start at.
-        max_frames: stop after so many frames.
-        chunk_frames: frames to compute at a time. For a causal model it only weighs speed against memory (None: 16, or
-            fewer if they are large); for a non-causal one it is the length of a clip (None: 16).
-        side_by_side: put the source to the left of the reconstruction.
-        allow_truncated: let a damaged video end where the damage begins, instead of raising.
+        options: what to read of the input, and how much to compute at a time; None: all of it, as it suits.
         progress: called after every chunk with the number of frames done.
 
     Raises:
@@ -238,19 +199,7 @@ def reconstruct(
         VidTokError: an option does not fit the model, the model gives values that are not finite, or memory
             is too small.
     """
-    job = ReconstructionJob(
-        input,
-        output,
-        height=height,
-        width=width,
-        fps=fps,
-        start=start,
-        max_frames=max_frames,
-        chunk_frames=chunk_frames,
-        side_by_side=side_by_side,
-        allow_truncated=allow_truncated,
-    )
-    return job.run(model, progress)
+    return ReconstructionJob(input, output, options).run(model, progress)
 
 
 def _check_apart(input: Path, output: Path) -> None:
@@ -258,8 +207,15 @@ def _check_apart(input: Path, output: Path) -> None:
         raise VideoError(f"{output} is the input itself; give another output")
 
 
-def _pairs(model: Tokenizer, chunks: Iterator[Pixels]) -> Iterator[Pair]:
-    return (stream_pairs if model.is_causal else clip_pairs)(model, chunks)
+def _pairs(model: Tokenizer, reader: VideoReader, frames: int) -> Iterator[Pair]:
+    """All frames of `reader`, `frames` at a time, or in one piece where there is but one more."""
+    chunks = reader.chunks(frames)
+    if not model.is_causal:
+        return clip_pairs(model, chunks)
+    head = list(islice(chunks, 2))
+    if len(head) < 2 or len(head[1]) == 1 < frames:
+        return clip_pairs(model, [np.concatenate(head)])
+    return stream_pairs(model, chain(head, chunks))
 
 
 def _checked(model: Tokenizer, pairs: Iterator[Pair]) -> Iterator[Pair]:

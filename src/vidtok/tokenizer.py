@@ -24,7 +24,7 @@ from vidtok.zoo.families import family_of
 from vidtok.zoo.folder import read_folder, save_folder
 from vidtok.zoo.hub import resolve_hub_repo
 from vidtok.zoo.published import read_config
-from vidtok.zoo.registry import entry, fetch_weights, models
+from vidtok.zoo.registry import entry, fetch_weights, models, named_by_repo
 from vidtok.zoo.run import is_run, run_checkpoint, run_config, run_model_name
 from vidtok.zoo.suggest import near
 
@@ -90,37 +90,18 @@ class Tokenizer(VideoModel):
         input: str | PathLike[str],
         output: str | PathLike[str],
         *,
-        height: int | None = None,
-        width: int | None = None,
-        fps: float | None = None,
-        start: float = 0.0,
-        max_frames: int | None = None,
-        chunk_frames: int | None = None,
-        side_by_side: bool = False,
-        allow_truncated: bool = False,
         progress: Callable[[int], None] | None = None,
+        **options: Any,
     ) -> Reconstruction:
         """Write to the file `output` what this model makes of the video, picture or folder of pictures `input`.
 
-        In constant memory for videos of any length. Arguments, result and errors are those of
-        `vidtok.reconstruction.reconstruct`.
+        In constant memory for videos of any length. `options` are the fields of
+        `vidtok.reconstruction.ReconstructOptions`, such as `height`, `max_frames`, `side_by_side` and `max_memory`;
+        everything else is as for `vidtok.reconstruction.reconstruct`.
         """
-        from vidtok.reconstruction import reconstruct
+        from vidtok.reconstruction import ReconstructOptions, reconstruct
 
-        return reconstruct(
-            self,
-            input,
-            output,
-            height=height,
-            width=width,
-            fps=fps,
-            start=start,
-            max_frames=max_frames,
-            chunk_frames=chunk_frames,
-            side_by_side=side_by_side,
-            allow_truncated=allow_truncated,
-            progress=progress,
-        )
+        return reconstruct(self, input, output, ReconstructOptions(**options), progress=progress)
 
     def save_pretrained(self, save_directory: str | PathLike[str], *, push_to_hub: bool = False, **hub: Any) -> Path:
         """Write `config.json` and `model.safetensors` to a folder, whole or not at all, and return the folder.
@@ -229,7 +210,8 @@ def load(
     Args:
         source: the name of a model of the family (`vidtok models` lists them; weights come from the package, the
             Hub's cache or the Hub), a YAML file of the published schema, a folder that `save_pretrained` wrote, the
-            folder of a training run, whose newest checkpoint is taken, or a Hub repository `owner/name`.
+            folder of a training run, whose newest checkpoint is taken, or a Hub repository `owner/name`: one that
+            `save_pretrained` wrote, or the published one of a family of one model.
         checkpoint: weights to use, `.safetensors`, `.ckpt` or `.pt`, instead of those that `source` leads to.
         device: where to put the model; None: the CPU.
         dtype: of its weights and of what it computes, whatever they were saved in; None: float32.
@@ -261,6 +243,7 @@ def _resolve(
     """The configuration that `source` leads to, the model's name, and the file of its weights."""
     text = fspath(source)
     path = Path(text).expanduser()
+    text = named_by_repo(text) if not path.exists() else text
     if text in models():
         weights = Path(checkpoint) if checkpoint is not None else fetch_weights(entry(text))
         return read_config(text).model, text, weights

@@ -20,7 +20,7 @@ def example(
     from vidtok.device import choose_device
     from vidtok.errors import VideoError
     from vidtok.example import write_clip
-    from vidtok.reconstruction import ReconstructionJob
+    from vidtok.reconstruction import ReconstructionJob, ReconstructOptions
     from vidtok.zoo.registry import SHIPPED
 
     place = choose_device(device)
@@ -29,7 +29,8 @@ def example(
     except OSError as error:
         raise VideoError(f"{folder} cannot be made: {error.strerror}; choose another folder with --folder") from error
     model = vidtok.load(SHIPPED[0], device=place)
-    job = ReconstructionJob(write_clip(folder / "clip.mp4"), folder / "reconstructed.mp4", side_by_side=True)
+    options = ReconstructOptions(side_by_side=True)
+    job = ReconstructionJob(write_clip(folder / "clip.mp4"), folder / "reconstructed.mp4", options)
     with progress_bar("reconstructing", job.frame_estimate) as progress:
         result = job.run(model, progress)
     typer.echo(summary(result, model))

@@ -61,11 +61,9 @@ def reconstruct(
     wanted = wanted_size(height, width, size)
 
     from vidtok.cli.report import progress_bar, summary
-    from vidtok.reconstruction import ReconstructionJob
+    from vidtok.reconstruction import ReconstructionJob, ReconstructOptions
 
-    job = ReconstructionJob(
-        input,
-        output,
+    options = ReconstructOptions(
         **wanted,
         fps=fps,
         start=start,
@@ -74,6 +72,7 @@ def reconstruct(
         side_by_side=side_by_side,
         allow_truncated=allow_truncated,
     )
+    job = ReconstructionJob(input, output, options)
     tokenizer = load_model(model, checkpoint, device, dtype)
     with progress_bar("reconstructing", job.frame_estimate) as progress:
         result = job.run(tokenizer, progress)
