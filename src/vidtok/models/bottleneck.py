@@ -114,4 +114,4 @@ def _noise_by_frame(like: Tensor, generator: torch.Generator | None) -> Tensor:
     noise = torch.empty(shape, device=like.device)
     for frame in noise:
         frame.normal_(generator=generator)
-    return noise.permute(1, 2, 0, 3, 4)
+    return noise.movedim(0, 2)

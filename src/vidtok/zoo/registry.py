@@ -146,6 +146,17 @@ def entry(name: str) -> ModelEntry:
     return known[name]
 
 
+def named_by_repo(source: str) -> str:
+    """The name of the model that the published repository `source` holds; any other `source` as it is.
+
+    Raises `ConfigError` if the repository holds several, of which one must be named.
+    """
+    names = [name for name, known in _models().items() if known.hub_repo == source]
+    if len(names) > 1:
+        raise ConfigError(f"{source} holds {len(names)} models; give the name of one, such as {names[0]}")
+    return names[0] if names else source
+
+
 def weights_at_hand(entry: ModelEntry) -> Path | None:
     """The weights of `entry` on this machine: shipped with the package or in the Hub's cache; None if neither.
 
