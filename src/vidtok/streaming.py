@@ -90,8 +90,12 @@ class EncodeStream(_Stream):
         generator: torch.Generator | None = None,
         moments_only: bool = False,
         tiling: Tiling | None = None,
+        midway: bool = False,
     ) -> None:
+        """`midway`: the stream starts with a group of f frames inside of a video, and what comes before is unknown; so
+        the first latent frames differ from the video's, `vidtok.models.receptive.unsettled_latents` of them at most."""
         super().__init__(model, model.encoder, encodes=True, tiling=tiling)
+        self._state.started = midway
         self._moments_only = moments_only
         self._sample = sample
         self._generator = generator

@@ -62,6 +62,13 @@ class Tiling:
         starts = [round(i * (units - size) / (count - 1)) for i in range(count)] if count > 1 else [0]
         return tuple(Span(start, start + size) for start in starts)
 
+    def grid(self, size: tuple[int, int], factor: int) -> dict[str, int] | None:
+        """What there is to say of the tiles of frames of `size` (height, width); None if these are left whole."""
+        rows, columns = (len(self.spans(side, factor)) for side in size)
+        if rows * columns == 1:
+            return None
+        return {"size": self.size, "overlap": self.overlap, "rows": rows, "columns": columns}
+
 
 @dataclass(frozen=True)
 class Span:
@@ -120,7 +127,7 @@ class TiledState(StreamState):
     def take(self, index: int, device: torch.device) -> StreamState:
         """The state of a tile, which `put` is to give back."""
         tile = self.tiles.pop(index, None)
-        state = tile.load(device) if isinstance(tile, OffloadedState) else tile or StreamState()
+        state = tile.load(device) if isinstance(tile, OffloadedState) else tile or StreamState(started=self.started)
         state.end = self.end
         return state
 

@@ -53,7 +53,7 @@ class Tokenizer(VideoModel):
         return object.__new__(kind)
 
     def with_tiling(self, tiling: Tiling | None) -> Tokenizer:
-        """This model, with another `tiling`: the parameters are shared, and this one stays as it is.
+        """This model, with another `tiling`: a copy that shares the parameters, or itself if that is its own.
 
         Raises `VidTokError` if the model takes frames of one size only, which are not to be cut.
         """
@@ -63,6 +63,8 @@ class Tokenizer(VideoModel):
                 f"{self.name} takes frames of {width} x {height} pixels only and cannot take them in tiles; leave out "
                 "--tile and --max-memory (tile, max_memory)"
             )
+        if tiling == self.tiling:
+            return self
         tiled = copy(self)
         tiled.tiling = tiling
         return tiled

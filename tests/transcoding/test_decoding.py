@@ -19,7 +19,7 @@ from tiny import FSQ_1_0, FSQ_1_1, FSQ_NONCAUSAL, KL_1_0, KL_1_1, KL_NONCAUSAL, 
 from vidtok import Tokenizer, VideoError, VidTokError, tokens
 from vidtok.models.receptive import first_exact_frame, start_latent
 from vidtok.tokens import DamagedTokenFileError, TokenFile, TokenFileError
-from vidtok.transcoding import DecodeJob, Decoding, Moment, decode_file, frame_range
+from vidtok.transcoding import DecodeJob, DecodeOptions, Decoding, Moment, decode_file, frame_range
 from vidtok.video import VideoReader, probe, read_video, to_float, to_uint8
 
 MODELS = {name: tiny_model(name) for name in (KL_1_0, KL_1_1, FSQ_1_0, FSQ_1_1, KL_NONCAUSAL, FSQ_NONCAUSAL)}
@@ -127,7 +127,7 @@ def test_a_file_becomes_a_video(name: str, tmp_path: Path) -> None:
     assert done == sorted(done)
     info = probe(tmp_path / "out.mp4")
     assert (info.frame_count, info.fps, info.width, info.height) == (43, 12, 30, 22)
-    result = decode_file(model, tmp_path / "a.vtok", tmp_path / "part.mp4", start="1.5", end="30f")
+    result = decode_file(model, tmp_path / "a.vtok", tmp_path / "part.mp4", DecodeOptions(start="1.5", end="30f"))
     assert result.frames == 12
     assert probe(tmp_path / "part.mp4").frame_count == 12
     assert result.latents < 43 // 4
@@ -136,7 +136,7 @@ def test_a_file_becomes_a_video(name: str, tmp_path: Path) -> None:
 def test_a_frame_as_a_picture_is_exact(tmp_path: Path) -> None:
     model = MODELS[FSQ_1_0]
     write_tokens(tmp_path / "a.vtok", model, 30)
-    decode_file(model, tmp_path / "a.vtok", tmp_path / "out.png", start="17f", end="18f")
+    decode_file(model, tmp_path / "a.vtok", tmp_path / "out.png", DecodeOptions(start="17f", end="18f"))
     with TokenFile(tmp_path / "a.vtok") as file:
         expected = to_uint8(whole(model, file)[:, :, 17:18])
     difference = np.abs(read_video(tmp_path / "out.png").numpy().astype(int) - expected)
@@ -151,7 +151,7 @@ def test_times_are_those_that_were_stored(tmp_path: Path) -> None:
     values = make_clip(1, 4, 6, 1, 1)
     tokens.write(tmp_path / "a.vtok", values, model, size=(21, 8, 8), fps=10, times=times)
     for suffix in (".mp4", ".mkv"):
-        decode_file(model, tmp_path / "a.vtok", tmp_path / f"out{suffix}", start="3f")
+        decode_file(model, tmp_path / "a.vtok", tmp_path / f"out{suffix}", DecodeOptions(start="3f"))
         with VideoReader(tmp_path / f"out{suffix}") as reader:
             shown = [frame.time for frame in reader]
         np.testing.assert_allclose(shown, np.array(times[3:]) - times[3], atol=1e-6)
@@ -214,7 +214,7 @@ def test_parts_by_time_where_the_rate_varies(tmp_path: Path) -> None:
 def test_parts_that_are_not_there(start: Moment, end: Moment, message: str, tmp_path: Path) -> None:
     write_tokens(tmp_path / "a.vtok", MODELS[KL_1_0], 50)
     with pytest.raises(TokenFileError, match=message):
-        DecodeJob(tmp_path / "a.vtok", tmp_path / "out.mp4", start=start, end=end)
+        DecodeJob(tmp_path / "a.vtok", tmp_path / "out.mp4", DecodeOptions(start=start, end=end))
 
 
 def damage(path: Path, chunk: int) -> None:
@@ -239,8 +239,8 @@ def test_what_is_damaged_is_named_and_the_rest_decoded(name: str, tmp_path: Path
         decode_file(model, path, tmp_path / "out.mp4")
     assert leftovers(tmp_path) == ["a.vtok"]
     # What needs nothing of that chunk is decoded all the same.
-    assert decode_file(model, path, tmp_path / "out.mp4", end=f"{first - 8}f").frames == first - 8
-    result = decode_file(model, path, tmp_path / "out.mp4", skip_damaged=True)
+    assert decode_file(model, path, tmp_path / "out.mp4", DecodeOptions(end=f"{first - 8}f")).frames == first - 8
+    result = decode_file(model, path, tmp_path / "out.mp4", DecodeOptions(skip_damaged=True))
     assert result.frames == 150
     (named,) = result.damages
     assert named.startswith(f"chunk 1 (frames {first} to {last}) is damaged")
@@ -263,11 +263,11 @@ def test_a_file_that_was_cut_off(tmp_path: Path) -> None:
     path.write_bytes(content[: third + 50])
     with pytest.raises(TokenFileError, match=r"has no end: it is still being written, or was cut off after 125 frames"):
         decode_file(model, path, tmp_path / "out.mp4")
-    result = decode_file(model, path, tmp_path / "out.mp4", skip_damaged=True)
+    result = decode_file(model, path, tmp_path / "out.mp4", DecodeOptions(skip_damaged=True))
     assert result.frames == 125
     path.write_bytes(content[: first + 9])
     with pytest.raises(TokenFileError, match="has no frames in it that can be decoded; encode again"):
-        decode_file(model, path, tmp_path / "out.mp4", skip_damaged=True)
+        decode_file(model, path, tmp_path / "out.mp4", DecodeOptions(skip_damaged=True))
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"expected one of .mp4"):
         decode_file(MODELS[KL_1_0], path, tmp_path / "out.avi")
     with pytest.raises(VidTokError, match="chunk_frames is 0; expected at least 1"):
-        decode_file(MODELS[KL_1_0], path, tmp_path / "out.mp4", chunk_frames=0)
+        decode_file(MODELS[KL_1_0], path, tmp_path / "out.mp4", DecodeOptions(chunk_frames=0))
     broken = tiny_model(KL_1_0)
     with torch.no_grad():
         next(broken.decoder.parameters()).fill_(float("inf"))

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidtok.cli.options import CheckpointOption, DeviceOption, DType, DTypeOption, load_model
+from vidtok.cli.options import (
+    CheckpointOption,
+    DeviceOption,
+    DType,
+    DTypeOption,
+    MaxMemoryOption,
+    TileOption,
+    TileOverlapOption,
+    load_model,
+)
 
 if TYPE_CHECKING:
     from vidtok.tokenizer import Tokenizer
@@ -56,6 +65,9 @@ def decode(
     chunk_frames: Annotated[
         int | None, typer.Option(min=1, help="Frames to compute at a time.", show_default="16, fewer if large")
     ] = None,
+    tile: TileOption = None,
+    tile_overlap: TileOverlapOption = None,
+    max_memory: MaxMemoryOption = None,
 ) -> None:
     """Decode a token file, or part of it, to a video.
 
@@ -64,17 +76,19 @@ def decode(
     made with is refused. An existing OUTPUT is replaced, once the new one is whole.
     """
     from vidtok.cli.report import progress_bar
-    from vidtok.transcoding import DecodeJob
+    from vidtok.transcoding import DecodeJob, DecodeOptions
 
-    with DecodeJob(
-        input,
-        output,
+    options = DecodeOptions(
         start=start,
         end=end,
         chunk_frames=chunk_frames,
+        tile=tile,
+        tile_overlap=tile_overlap,
+        max_memory=max_memory,
         skip_damaged=skip_damaged,
         sound=audio,
-    ) as job:
+    )
+    with DecodeJob(input, output, options) as job:
         name = model if model is not None else _known_model(job.header.model.name, input)
         tokenizer = load_model(name, checkpoint, device, dtype)
         with progress_bar("decoding", job.frames) as progress:

@@ -9,7 +9,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidtok.cli.options import CheckpointOption, DeviceOption, DType, DTypeOption, ModelOption, load_model
+from vidtok.cli.options import (
+    CheckpointOption,
+    ChunkFramesOption,
+    DeviceOption,
+    DType,
+    DTypeOption,
+    FpsOption,
+    HeightOption,
+    MaxFramesOption,
+    MaxMemoryOption,
+    ModelOption,
+    SizeOption,
+    StartOption,
+    TileOption,
+    TileOverlapOption,
+    TruncatedOption,
+    WidthOption,
+    load_model,
+)
 from vidtok.cli.reconstruct import wanted_size
 
 if TYPE_CHECKING:
@@ -51,34 +69,20 @@ def encode(
             show_default="adaptive for tokens, 16-bit floats for latents",
         ),
     ] = None,
-    height: Annotated[
-        int | None, typer.Option(min=1, help="Rows after resize and crop.", show_default="as --width, or 256")
-    ] = None,
-    width: Annotated[
-        int | None, typer.Option(min=1, help="Columns after resize and crop.", show_default="as --height, or 256")
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="original|N", help="`original`: no resize and no crop; N: both sides N.")
-    ] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames per second to sample.", show_default="every frame")] = None,
-    start: Annotated[float, typer.Option(min=0, help="Seconds into the video to start at.")] = 0.0,
-    max_frames: Annotated[
-        int | None, typer.Option(min=1, help="Stop after so many frames.", show_default="all")
-    ] = None,
+    height: HeightOption = None,
+    width: WidthOption = None,
+    size: SizeOption = None,
+    fps: FpsOption = None,
+    start: StartOption = 0.0,
+    max_frames: MaxFramesOption = None,
     audio: Annotated[bool, typer.Option("--audio", help="Keep the sound beside the token file, as .mka.")] = False,
     device: DeviceOption = None,
     dtype: DTypeOption = DType.float32,
-    chunk_frames: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Frames to compute at a time; for a non-causal model, the length of its clips.",
-            show_default="16, fewer if large",
-        ),
-    ] = None,
-    allow_truncated: Annotated[
-        bool, typer.Option("--allow-truncated", help="Use what can be decoded of a damaged video.")
-    ] = False,
+    chunk_frames: ChunkFramesOption = None,
+    tile: TileOption = None,
+    tile_overlap: TileOverlapOption = None,
+    max_memory: MaxMemoryOption = None,
+    allow_truncated: TruncatedOption = False,
 ) -> None:
     """Encode a video to a file of tokens or latents, which `vidtok decode` turns into a video again.
 
@@ -99,6 +103,9 @@ def encode(
         start=start,
         max_frames=max_frames,
         chunk_frames=chunk_frames,
+        tile=tile,
+        tile_overlap=tile_overlap,
+        max_memory=max_memory,
         coding=None if coding is None else coding.value,
         sound=audio,
         allow_truncated=allow_truncated,
@@ -143,7 +150,7 @@ def _encode_tree(
 
 
 def _summary(result: Encoded, model: Tokenizer) -> str:
-    from vidtok.cli.info import rate, values
+    from vidtok.cli.info import rate, tiles, values
 
     video = result.header.video
     shown = "" if video.picture else f", {float(video.fps):.6g} a second"
@@ -159,6 +166,10 @@ def _summary(result: Encoded, model: Tokenizer) -> str:
         rows.insert(4, ("int8", f"{result.int8_snr:.2f} dB from the latent to what rounding adds to it"))
     if result.sound is not None:
         rows.insert(1, ("sound", str(result.sound)))
+    if result.resumed:
+        rows.insert(3, ("resumed", f"after {result.resumed:,} frames, which an interrupted run had encoded"))
+    if result.header.encoding.get("tiling"):
+        rows.insert(3, tiles(result.header.encoding["tiling"]))
     if result.truncated:
         rows.insert(3, ("damage", "the input broke off here; the rest of it is not in the output"))
     return "\n".join(f"{name:<8}{value}" for name, value in rows)

@@ -25,7 +25,8 @@ def guarded(command: Callable[[], object]) -> int:
 
     A `VidTokError` is printed as one message on stderr. Ctrl-C, SIGTERM and SIGHUP end the command as an exception
     does, so that outputs begun are removed. A reader of stdout that has gone, as in `vidtok models | head -1`, ends it
-    quietly. Other exceptions are raised: they are defects, and their traceback is wanted.
+    quietly, and a full disk behind stdout with a message. Other exceptions are raised: they are defects, and their
+    traceback is wanted.
     """
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     code = 0
@@ -44,17 +45,25 @@ def guarded(command: Callable[[], object]) -> int:
         code = _INTERRUPTED
     except BrokenPipeError:
         code = _FAILED
-    return code if _flushed() else _FAILED
+    except OSError:
+        code = _flush()
+        if not code:
+            raise
+        return code
+    return _flush() or code
 
 
-def _flushed() -> bool:
-    """Whether all that was printed has found its reader; if not, the interpreter's own flush at its end is silenced."""
+def _flush() -> int:
+    """The exit code if what was printed cannot be written, else 0; the interpreter's own flush is silenced then."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    return True
+        if isinstance(error, BrokenPipeError):
+            return _FAILED
+        sys.stderr.write(f"error: what is printed cannot be written: {error.strerror}; send it elsewhere\n")
+        return _USER_ERROR
+    return 0
 
 
 @contextlib.contextmanager

@@ -46,6 +46,16 @@ def values(latent: LatentLayout, frames: int) -> tuple[str, str]:
     return "latent", f"{latent.channels} channels x {grid} (T x H x W), {count:,} values, {latent.coding}"
 
 
+def tiles(tiling: Any) -> tuple[str, str]:
+    """What a file's header says of tiles."""
+    known = isinstance(tiling, dict) and all(
+        type(tiling.get(key)) is int for key in ("size", "overlap", "rows", "columns")
+    )
+    if not known:
+        return "tiles", "frames were encoded in tiles"
+    return "tiles", "{rows} x {columns}, of at most {size} pixels, which overlap by {overlap} or more".format(**tiling)
+
+
 def rate(bits_per_pixel: float, compression: float, size: int, source_bytes: int | None) -> str:
     """How small a file of `size` bytes is."""
     text = f"{bits_per_pixel:.4f} bits per pixel, {compression:.1f} times smaller than 24-bit RGB"
@@ -72,6 +82,8 @@ def _as_text(file: TokenFile) -> str:
     if file.frames:
         figures = _figures(file)
         rows.append(("rate", rate(figures["bits_per_pixel"], figures["compression"], file.bytes, _source_bytes(file))))
+    if header.encoding.get("tiling"):
+        rows.insert(4, tiles(header.encoding["tiling"]))
     if source is not None:
         before = "" if source.width is None else f", {source.width} x {source.height} pixels"
         coded = "" if source.codec is None else f", {source.codec} {source.pixel_format}"

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from vidtok.tokenizer import Tokenizer
 
+_OVERLAP = 64
+
 
 class DType(str, Enum):
     """What a model computes in."""
@@ -46,6 +48,48 @@ DeviceOption = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 and so on.", show_default="cuda if there is one, else cpu")
 ]
 DTypeOption = Annotated[DType, typer.Option("--dtype", help="What to compute in.")]
+
+HeightOption = Annotated[
+    int | None, typer.Option(min=1, help="Rows after resize and crop.", show_default="as --width, or 256")
+]
+WidthOption = Annotated[
+    int | None, typer.Option(min=1, help="Columns after resize and crop.", show_default="as --height, or 256")
+]
+SizeOption = Annotated[
+    str | None, typer.Option(metavar="original|N", help="`original`: no resize and no crop; N: both sides N.")
+]
+FpsOption = Annotated[float | None, typer.Option(help="Frames per second to sample.", show_default="every frame")]
+StartOption = Annotated[float, typer.Option(min=0, help="Seconds into the video to start at.")]
+MaxFramesOption = Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.", show_default="all")]
+TruncatedOption = Annotated[bool, typer.Option("--allow-truncated", help="Use what can be decoded of a damaged video.")]
+ChunkFramesOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Frames to compute at a time; for a non-causal model, the length of its clips.",
+        show_default="16, fewer if large",
+    ),
+]
+TileOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="Take large frames in tiles of at most so many pixels a side, blended where they overlap.",
+        show_default="whole frames",
+    ),
+]
+TileOverlapOption = Annotated[
+    int | None,
+    typer.Option(metavar="PIXELS", help="By how much tiles overlap at least.", show_default=str(_OVERLAP)),
+]
+MaxMemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Choose tiles so that no more memory is needed, such as 6GB: of the process, or on a GPU of the GPU.",
+        show_default="no limit",
+    ),
+]
 
 
 def load_model(model: str, checkpoint: Path | None, device: str | None, dtype: DType) -> Tokenizer:

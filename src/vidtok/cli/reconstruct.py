@@ -7,7 +7,25 @@ from typing import Annotated
 
 import typer
 
-from vidtok.cli.options import CheckpointOption, DeviceOption, DType, DTypeOption, ModelOption, load_model
+from vidtok.cli.options import (
+    CheckpointOption,
+    ChunkFramesOption,
+    DeviceOption,
+    DType,
+    DTypeOption,
+    FpsOption,
+    HeightOption,
+    MaxFramesOption,
+    MaxMemoryOption,
+    ModelOption,
+    SizeOption,
+    StartOption,
+    TileOption,
+    TileOverlapOption,
+    TruncatedOption,
+    WidthOption,
+    load_model,
+)
 
 _PUBLISHED_SIZE = 256
 
@@ -19,36 +37,22 @@ def reconstruct(
     ],
     model: ModelOption,
     checkpoint: CheckpointOption = None,
-    height: Annotated[
-        int | None, typer.Option(min=1, help="Rows after resize and crop.", show_default="as --width, or 256")
-    ] = None,
-    width: Annotated[
-        int | None, typer.Option(min=1, help="Columns after resize and crop.", show_default="as --height, or 256")
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="original|N", help="`original`: no resize and no crop; N: both sides N.")
-    ] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames per second to sample.", show_default="every frame")] = None,
-    start: Annotated[float, typer.Option(min=0, help="Seconds into the video to start at.")] = 0.0,
-    max_frames: Annotated[
-        int | None, typer.Option(min=1, help="Stop after so many frames.", show_default="all")
-    ] = None,
+    height: HeightOption = None,
+    width: WidthOption = None,
+    size: SizeOption = None,
+    fps: FpsOption = None,
+    start: StartOption = 0.0,
+    max_frames: MaxFramesOption = None,
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="Put the source to the left of the reconstruction.")
     ] = False,
     device: DeviceOption = None,
     dtype: DTypeOption = DType.float32,
-    chunk_frames: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Frames to compute at a time; for a non-causal model, the length of its clips.",
-            show_default="16, fewer if large",
-        ),
-    ] = None,
-    allow_truncated: Annotated[
-        bool, typer.Option("--allow-truncated", help="Use what can be decoded of a damaged video.")
-    ] = False,
+    chunk_frames: ChunkFramesOption = None,
+    tile: TileOption = None,
+    tile_overlap: TileOverlapOption = None,
+    max_memory: MaxMemoryOption = None,
+    allow_truncated: TruncatedOption = False,
 ) -> None:
     """Encode and decode a video, write the result and say how good it is.
 
@@ -69,6 +73,9 @@ def reconstruct(
         start=start,
         max_frames=max_frames,
         chunk_frames=chunk_frames,
+        tile=tile,
+        tile_overlap=tile_overlap,
+        max_memory=max_memory,
         side_by_side=side_by_side,
         allow_truncated=allow_truncated,
     )

@@ -35,6 +35,8 @@ def progress_bar(what: str, total: int | None, unit: str = "frames") -> Iterator
 
 def summary(result: Reconstruction, model: Tokenizer) -> str:
     """The figures of `result` as lines of text."""
+    from vidtok.cli.info import tiles
+
     channels, frames, height, width = result.latent_shape
     streams = ", ".join(f"{s.name} {' x '.join(map(str, (s.channels, *s.positions)))}" for s in model.config.streams)
     grid = f"{frames} x {height} x {width}"
@@ -56,6 +58,9 @@ def summary(result: Reconstruction, model: Tokenizer) -> str:
         ("rate", f"{result.bits_per_pixel:.4f} bits per pixel, {result.compression:.1f} times smaller than 24-bit RGB"),
         ("time", f"{result.seconds:.2f} s, {result.frames_per_second:.2f} frames a second"),
     ]
+    grid_of_tiles = result.tiling and result.tiling.grid((result.height, result.width), model.config.spatial_factor)
+    if grid_of_tiles:
+        rows.insert(3, tiles(grid_of_tiles))
     if result.truncated:
         rows.insert(3, ("damage", f"the input is damaged after {result.frames:,} frames; what follows is left out"))
     if result.sound_left_out:

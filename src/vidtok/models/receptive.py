@@ -1,4 +1,4 @@
-"""How much of the past a decoder needs: its receptive field over time, derived from its layers."""
+"""How much of the past an encoder or decoder needs: its receptive field over time, derived from its layers."""
 
 from __future__ import annotations
 
@@ -44,6 +44,24 @@ def start_latent(decoder: nn.Module, frame: int) -> int:
     factor = cast(Decoder, decoder).config.temporal_factor
     spoiled = first_exact_frame(decoder, 1) - factor
     return max(0, (frame - spoiled) // factor)
+
+
+def unsettled_latents(encoder: nn.Module) -> int:
+    """How many latent frames differ from the video's at most, where a causal `encoder` starts inside of a video.
+
+    It starts with a group of f frames, and a state that is marked as `started` but remembers nothing. A convolution
+    that looks k frames back spoils k frames more; a temporal downsampling also looks at the frame before each pair,
+    and so makes 1 + s // 2 spoiled frames of s.
+    """
+    coder = cast(Any, encoder)
+    if not coder.config.is_causal:
+        raise ValueError("a non-causal encoder sees whole clips; there is no frame to start at inside of one")
+    spoiled = _reach(coder.conv_in)
+    for level in coder.down_temporal:
+        spoiled += sum(_reach(block) for block in level.block)
+        if hasattr(level, "downsample"):
+            spoiled = (spoiled + 2) // 2
+    return spoiled + _reach(coder.mid.block_1) + _reach(coder.mid.block_2) + _reach(coder.conv_out)
 
 
 def _reach(module: nn.Module) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import weakref
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidtok.tokens.container import FLAG_PACKED, FLAG_TIMES, ChunkEntry, chunk, index, preamble
+from vidtok.tokens.container import (
+    CHUNK_HEADER_BYTES,
+    FLAG_PACKED,
+    FLAG_TIMES,
+    ChunkEntry,
+    chunk,
+    index,
+    preamble,
+    read_chunk_header,
+)
 from vidtok.tokens.errors import TokenFileError
 from vidtok.tokens.header import TokenHeader
 from vidtok.tokens.values import encode_values, int8_error
@@ -33,18 +43,23 @@ class TokenWriter:
     """Writes a token file chunk by chunk. Use it in a `with` block.
 
     Until it is finished it stands beside its place, with `.part` behind its name, where `TokenFile` can read what is
-    there; the file appears at `path` when the block ends. If the block ends by any exception, nothing is left behind; a
+    there; the file appears at `path` when the block ends. If the block ends by an exception, nothing is left behind; a
     `.part` that a killed process has left is overwritten.
+
+    With `resume`, the whole chunks of such a `.part` are taken over, if its header is the same to the byte and as far
+    as they are sound: `latent_frames` says how many latent frames are there, and the next ones are to be written. A
+    block that is interrupted (by `KeyboardInterrupt` or `SystemExit`) then leaves its whole chunks there, if any.
 
     Raises `TokenFileError` if the place cannot be written, another process is writing to it, or values do not fit.
     """
 
-    def __init__(self, path: str | os.PathLike[str], header: TokenHeader) -> None:
+    def __init__(self, path: str | os.PathLike[str], header: TokenHeader, *, resume: bool = False) -> None:
         self.path = Path(path)
         self.header = header
         self.partial = partial_path(path)
         self.latent_frames = 0
-        """Latent frames given so far."""
+        """Latent frames given so far, those included that were taken over."""
+        self._resume = resume
         self._entries: list[ChunkEntry] = []
         self._values: list[Tensor] = []
         self._held = 0
@@ -57,7 +72,10 @@ class TokenWriter:
             self._file = _open_partial(self.partial, self.path)
             self._remove = weakref.finalize(self, _discard, self._file, self.partial)
             self._offset = 0
-            self._put(beginning)
+            if not (resume and self._take_over(beginning)):
+                self._file.seek(0)
+                self._file.truncate()
+                self._put(beginning)
 
     @property
     def int8_snr(self) -> float | None:
@@ -133,8 +151,32 @@ class TokenWriter:
     ) -> None:
         if kind is None:
             self.finish()
+        elif self._resume and self._entries and issubclass(kind, KeyboardInterrupt | SystemExit):
+            self._remove.detach()
+            self._file.close()
         else:
             self.abort()
+
+    def _take_over(self, beginning: bytes) -> bool:
+        """Go on behind the chunks of a `.part` that begins with `beginning`; False, and nothing, if it does not."""
+        file, latent = self._file, self.header.latent
+        size = os.fstat(file.fileno()).st_size
+        if file.read(len(beginning)) != beginning:
+            return False
+        at = len(beginning)
+        while (found := read_chunk_header(file, at, latent)) is not None:
+            first, entry = self.latent_frames, found.entry
+            frames = latent.frames_before(first + latent.chunk) - latent.frames_before(first)
+            whole = (entry.first_latent, entry.latents, entry.frames) == (first, latent.chunk, frames)
+            end = at + CHUNK_HEADER_BYTES + found.length
+            if not whole or end > size or zlib.crc32(file.read(found.length)) != found.crc:
+                break
+            self._entries.append(entry)
+            self.latent_frames, at = first + latent.chunk, end
+        file.seek(at)
+        file.truncate()
+        self._offset = at
+        return True
 
     def _write_chunk(self, latents: int, end: int | None) -> None:
         """Write the next `latents` latent frames; `end` is the number of all frames, once that is known."""
@@ -190,6 +232,7 @@ def opened_partial(path: Path) -> Iterator[BinaryIO]:
     with _writing(path):
         file = _open_partial(partial, path)
         try:
+            file.truncate(0)
             yield file
             _move(file, partial, path)
         except BaseException:
@@ -205,7 +248,7 @@ def _move(file: BinaryIO, partial: Path, path: Path) -> None:
 
 
 def _open_partial(partial: Path, path: Path) -> BinaryIO:
-    """The file at `partial`, empty, locked for this process where the system can do that."""
+    """The file at `partial`, as it is or empty, locked for this process where the system can do that."""
     while True:
         handle = os.open(partial, os.O_CREAT | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o666)
         file = open(handle, "r+b", buffering=0)  # noqa: SIM115
@@ -213,7 +256,6 @@ def _open_partial(partial: Path, path: Path) -> BinaryIO:
             _lock(handle)
             # The process that had the lock may have moved the file to its place meanwhile.
             if partial.exists() and os.path.samestat(os.fstat(handle), partial.stat()):
-                file.truncate(0)
                 return file
         except BlockingIOError as error:
             file.close()

@@ -1,6 +1,6 @@
 """File to file: videos to token files and back, one at a time or a tree of them."""
 
-from vidtok.transcoding.decoding import Decoded, DecodeJob, Decoding, decode_file
+from vidtok.transcoding.decoding import Decoded, DecodeJob, DecodeOptions, Decoding, decode_file
 from vidtok.transcoding.encoding import TOKEN_SUFFIX, Encoded, EncodeJob, EncodeOptions, encode_file
 from vidtok.transcoding.moment import Moment, frame_range
 from vidtok.transcoding.sound import sound_path
@@ -9,6 +9,7 @@ from vidtok.transcoding.tree import TreeJob, TreeResult, TreeStep, encode_tree
 __all__ = [
     "TOKEN_SUFFIX",
     "DecodeJob",
+    "DecodeOptions",
     "Decoded",
     "Decoding",
     "EncodeJob",

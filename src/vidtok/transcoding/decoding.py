@@ -20,6 +20,8 @@ from vidtok.computing import check_finite, computing, frames_at_a_time
 from vidtok.errors import VideoError
 from vidtok.models.autoencoder import Decoder
 from vidtok.models.receptive import start_latent
+from vidtok.options import ComputeOptions
+from vidtok.planning import plan
 from vidtok.tokens import Chunk, TokenFile, TokenFileError, TokenHeader, check_model
 from vidtok.transcoding.moment import Moment, frame_range
 from vidtok.transcoding.sound import sound_path
@@ -54,6 +56,21 @@ class Decoded:
     """From the first chunk read to the output in its place."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DecodeOptions(ComputeOptions):
+    """What is decoded of a token file, and how."""
+
+    start: Moment = None
+    """Where to begin: seconds from the first frame, or a frame as in "100f"; None: at the first frame."""
+    end: Moment = None
+    """Before what to stop, likewise; None: after the last frame."""
+    skip_damaged: bool = False
+    """Bridge what is damaged or missing with copies of the last latent frame before it, and take a file that was cut
+    off as far as it goes, instead of raising."""
+    sound: bool = True
+    """Put the sound that was kept beside the token file into the output, if all of the video is decoded."""
+
+
 class DecodeJob:
     """A decoding whose input can be read and whose output can be written, both checked, before it needs a model.
 
@@ -62,12 +79,7 @@ class DecodeJob:
     Args:
         input: a token file.
         output: a path that ends in .mp4, .mov or .mkv, or in .png for one frame.
-        start: where to begin: seconds from the first frame, or a frame as in "100f"; None: at the first frame.
-        end: before what to stop, likewise; None: after the last frame.
-        chunk_frames: frames to compute at a time, for a causal model; it weighs speed against memory.
-        skip_damaged: bridge what is damaged or missing with copies of the last latent frame before it, and take a file
-            that was cut off as far as it goes, instead of raising.
-        sound: put the sound that was kept beside the token file into the output, if all of the video is decoded.
+        options: what to decode, and how.
 
     Raises:
         TokenFileError: the input is not a whole token file, or has no frames between `start` and `end`.
@@ -78,21 +90,15 @@ class DecodeJob:
         self,
         input: str | os.PathLike[str],
         output: str | os.PathLike[str],
-        *,
-        start: Moment = None,
-        end: Moment = None,
-        chunk_frames: int | None = None,
-        skip_damaged: bool = False,
-        sound: bool = True,
+        options: DecodeOptions | None = None,
     ) -> None:
+        self._options = options = DecodeOptions() if options is None else options
         self._output = Path(output)
-        self._chunk_frames = chunk_frames
-        self._skip_damaged = skip_damaged
         VideoWriter(output, 1).abort()
         self._file = TokenFile(input)
         try:
-            _check_complete(self._file, skip_damaged)
-            self._range = frame_range(self._file, start, end, skip_damaged=skip_damaged)
+            _check_complete(self._file, options.skip_damaged)
+            self._range = frame_range(self._file, options.start, options.end, skip_damaged=options.skip_damaged)
             if self._output.suffix.lower() == ".png" and self.frames != 1:
                 raise VideoError(
                     f"{output} is a picture, which holds one frame, but {self.frames} are to be decoded; give an "
@@ -103,7 +109,7 @@ class DecodeJob:
             raise
         beside = sound_path(input)
         kept = bool(self.header.encoding.get("sound")) and beside.is_file()
-        self._sound = beside if sound and kept and self.frames == self._file.frames else None
+        self._sound = beside if options.sound and kept and self.frames == self._file.frames else None
 
     def __enter__(self) -> DecodeJob:
         return self
@@ -134,7 +140,10 @@ class DecodeJob:
         """
         started = time.perf_counter()
         check_model(self.header.model, model, self._file.path, allow_other=allow_other)
-        decoding = Decoding(model, self._file, *self._range, self._chunk_frames, skip_damaged=self._skip_damaged)
+        length = self.frames if self.frames == self._file.frames else None
+        chosen = plan(model, self._file.size[1:], self._options, "decode", length)
+        model, skip_damaged = model.with_tiling(chosen.tiling), self._options.skip_damaged
+        decoding = Decoding(model, self._file, *self._range, chosen.frames, skip_damaged=skip_damaged)
         video = self.header.video
         timed = self._file.timed and self.frames > 1 and self._output.suffix.lower() != ".png"
         aside = self._output.with_name(f".{self._output.stem[:100]}.{uuid.uuid4().hex[:12]}{self._output.suffix}")
@@ -168,7 +177,7 @@ class DecodeJob:
         )
 
     def _retime(self, aside: Path) -> None:
-        times = self._file.times(*self._range, skip_damaged=self._skip_damaged)
+        times = self._file.times(*self._range, skip_damaged=self._options.skip_damaged)
         final = aside.with_stem(aside.stem + "t")
         try:
             retime(aside, final, self.header.video.fps, (times - times[0]).tolist())
@@ -285,23 +294,11 @@ def decode_file(
     model: Tokenizer,
     input: str | os.PathLike[str],
     output: str | os.PathLike[str],
+    options: DecodeOptions | None = None,
     *,
-    start: Moment = None,
-    end: Moment = None,
-    chunk_frames: int | None = None,
-    skip_damaged: bool = False,
-    sound: bool = True,
     allow_other: bool = False,
     progress: Progress | None = None,
 ) -> Decoded:
     """Write to `output` the video that the token file `input` holds; see `DecodeJob`, whose arguments these are."""
-    with DecodeJob(
-        input,
-        output,
-        start=start,
-        end=end,
-        chunk_frames=chunk_frames,
-        skip_damaged=skip_damaged,
-        sound=sound,
-    ) as job:
+    with DecodeJob(input, output, options) as job:
         return job.run(model, progress, allow_other=allow_other)

@@ -5,23 +5,22 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from torch import Tensor
-
-from vidtok.computing import check_finite, computing, frame_size, frames_at_a_time
+from vidtok.computing import check_finite, computing, frame_size
 from vidtok.errors import VideoError, VidTokError
-from vidtok.models.contract import ModelConfig
+from vidtok.options import ReadOptions
+from vidtok.planning import Plan, plan
 from vidtok.tokens import LATENT_CODINGS, TOKEN_CODINGS, Source, TokenFileError, TokenHeader, TokenWriter, make_header
-from vidtok.tokens.writer import check_place
+from vidtok.tokens.writer import check_place, partial_path
+from vidtok.transcoding.latents import batches, encoded
 from vidtok.transcoding.sound import extract_sound, sound_path
-from vidtok.video import Fit, Frame, Pixels, VideoReader, to_float
+from vidtok.video import Fit
 from vidtok.video.source import open_source
 from vidtok.video.timing import Window
 
@@ -36,35 +35,18 @@ Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodeOptions:
+class EncodeOptions(ReadOptions):
     """What decides about the content of a token file, beside the video and the model."""
 
-    height: int | None = None
-    """Resize the shorter side and crop the centre, as `VideoReader` does; None: as stored, or the one size that the
-    model takes."""
-    width: int | None = None
-    default_size: int | None = None
-    """Side of the square frames where neither height nor width is given and the model takes any; None: as stored."""
-    fps: float | None = None
-    """Frames per second to sample; None: every frame."""
-    start: float = 0.0
-    """Seconds into the video to start at."""
-    max_frames: int | None = None
-    """Stop after so many frames."""
-    chunk_frames: int | None = None
-    """Frames to compute at a time. For a causal model it only weighs speed against memory (None: 16, or fewer if they
-    are large); for a non-causal one it is the length of a clip (None: 16)."""
     coding: str | None = None
     """How values are stored; see `vidtok.tokens.make_header`."""
     sound: bool = False
     """Keep the sound beside the token file, in a file that ends in `.mka`."""
-    allow_truncated: bool = False
-    """Let a damaged video end where the damage begins, instead of raising."""
 
     @property
     def whole(self) -> bool:
         """Whether all of a video is encoded, at its own rate."""
-        return self.fps is None and self.start == 0 and self.max_frames is None
+        return self.fps is None and self.to_the_end
 
     def settings(self, model: Tokenizer) -> dict[str, Any]:
         """What the header notes of how a file was made: equal for files of equal content."""
@@ -82,7 +64,10 @@ class EncodeOptions:
         }
         if not model.is_causal:
             noted["chunk_frames"] = self.chunk_frames
-        return noted
+        tiles = {"tile": self.tile, "tile_overlap": self.tile_overlap, "max_memory": self.max_memory}
+        if model.tiling is not None and self.tile is None and self.max_memory is None:
+            tiles = {"tile": model.tiling.size, "tile_overlap": model.tiling.overlap}
+        return noted | {name: value for name, value in tiles.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +88,8 @@ class Encoded:
     """Where the sound was kept."""
     truncated: bool
     """Whether the input broke off (only with `allow_truncated`)."""
+    resumed: int
+    """How many of the frames an interrupted run had encoded already."""
     seconds: float
     """From the first frame read to the output in its place."""
 
@@ -152,20 +139,10 @@ class EncodeJob:
                 "the sound is kept with a whole video only; leave out --audio (sound), or --fps, --start and "
                 "--max-frames (fps, start, max_frames)"
             )
-        if options.chunk_frames is not None and options.chunk_frames < 1:
-            raise VidTokError(f"chunk_frames is {options.chunk_frames}; expected at least 1")
         check_place(self._output)
         if self._output.exists() and self._input.exists() and self._output.samefile(self._input):
             raise VideoError(f"{output} is the input itself; give another output")
-        self._reader = VideoReader(
-            input,
-            sample_fps=options.fps,
-            height=options.default_size if options.height is None and options.width is None else options.height,
-            width=options.width,
-            max_frames=options.max_frames,
-            start=options.start,
-            allow_truncated=options.allow_truncated,
-        )
+        self._reader = options.open(input)
 
     @property
     def frame_estimate(self) -> int | None:
@@ -176,30 +153,35 @@ class EncodeJob:
         """Do it; once only. `progress` is called with the number of frames done.
 
         A latent is the posterior's mode. A causal model takes the video as one stream, with the result of all of it at
-        once, a non-causal one in independent clips. Raises `DamagedVideoError` if the video breaks off, and
-        `VidTokError` if an option does not fit the model, the model gives values that are not finite, or the GPU's
-        memory is too small; nothing is left behind then.
+        once, a non-causal one in independent clips. Where a run of the same encoding was killed or interrupted, what
+        it has left in the `.part` beside the output is taken over, and the file comes to be the same, bit for bit.
+
+        Raises `DamagedVideoError` if the video breaks off, and `VidTokError` if an option does not fit the model, the
+        model gives values that are not finite, or memory is too small; nothing is left behind then.
         """
         started = time.perf_counter()
-        height, width = frame_size(model, self.options.height, self.options.width, self.options.default_size)
-        self._reader.fit(height, width)
-        at_a_time = frames_at_a_time(model.config, self._reader.size, self.options.chunk_frames)
+        self.options.fit(self._reader, model)
+        chosen = plan(model, self._reader.size, self.options, "encode", self._reader.frame_estimate)
+        tiled = model.with_tiling(chosen.tiling)
         aside = self._output.with_name(f".{self._output.stem[:100]}.{uuid.uuid4().hex[:12]}.mka")
-        done = 0
         try:
             sounds = self.options.sound and self._reader.info.has_audio and extract_sound(self._input, aside)
             timed = self.options.fps is None and _rate_varies(self._input, self.options)
             with self._reader as reader, computing():
-                batches = _batches(iter(reader), *_cut(model.config, at_a_time))
-                first = next(batches)
-                header = self._header(model, first[0].time, at_a_time, sounds)
-                with TokenWriter(self._output, header) as writer:
-                    for frames, values in _encoded(model, first, batches):
+                frames = batches(iter(reader), chosen.frames, causal=model.is_causal)
+                first = next(frames)
+                header = self._header(model, first[0].time, chosen, sounds)
+                with TokenWriter(self._output, header, resume=self._may_resume()) as writer:
+                    known = header.latent.frames_before(writer.latent_frames)
+                    done = 0
+                    for batch, values in encoded(tiled, chain((first,), frames), chosen.frames, writer.latent_frames):
                         check_finite(values, model)
-                        done += len(frames)
-                        writer.write(values, [frame.time for frame in frames] if timed else None)
+                        new = batch[max(0, known - done) :]
+                        done += len(batch)
+                        if new or values.shape[-3]:
+                            writer.write(values, [frame.time for frame in new] if timed else None)
                         if progress is not None:
-                            progress(done)
+                            progress(max(done, known))
                     writer.finish(done)
             if sounds:
                 os.replace(aside, sound_path(self._output))
@@ -217,10 +199,18 @@ class EncodeJob:
             int8_snr=writer.int8_snr,
             sound=sound_path(self._output) if sounds else None,
             truncated=reader.truncated,
+            resumed=known,
             seconds=time.perf_counter() - started,
         )
 
-    def _header(self, model: Tokenizer, start: float, at_a_time: int, sounds: bool) -> TokenHeader:
+    def _may_resume(self) -> bool:
+        """Whether the input is a file that has not changed since what an interrupted run has left was written."""
+        try:
+            return self._input.is_file() and self._input.stat().st_mtime <= partial_path(self._output).stat().st_mtime
+        except OSError:
+            return True  # there is nothing to take over
+
+    def _header(self, model: Tokenizer, start: float, chosen: Plan, sounds: bool) -> TokenHeader:
         import vidtok
 
         reader, options = self._reader, self.options
@@ -246,7 +236,7 @@ class EncodeJob:
             width=width,
             fps=reader.fps,
             coding=options.coding,
-            chunk=None if model.is_causal else at_a_time // model.config.temporal_factor,
+            chunk=None if model.is_causal else chosen.frames // model.config.temporal_factor,
             start=start,
             picture=info.is_picture,
             sample_aspect_ratio=info.sample_aspect_ratio,
@@ -254,6 +244,8 @@ class EncodeJob:
             encoding={
                 "vidtok": vidtok.__version__,
                 "settings": options.settings(model),
+                "frames_at_a_time": chosen.frames,
+                "tiling": chosen.tiling and chosen.tiling.grid(reader.size, model.config.spatial_factor),
                 "sound": sounds,
             },
         )
@@ -277,54 +269,6 @@ def _rate_varies(path: Path, options: EncodeOptions) -> bool:
     if options.max_frames is not None:
         window = Window(options.start, options.start + 1, options.max_frames)
     return not open_source(path, window).timing.constant
-
-
-def _cut(config: ModelConfig, at_a_time: int) -> tuple[int, int]:
-    """How many frames to take first, and then at a time: a causal model's first frame stands alone."""
-    return (1 + at_a_time if config.is_causal else at_a_time), at_a_time
-
-
-def _batches(frames: Iterator[Frame], first: int, size: int) -> Iterator[list[Frame]]:
-    batch: list[Frame] = []
-    for frame in frames:
-        batch.append(frame)
-        if len(batch) == first:
-            yield batch
-            batch, first = [], size
-    if batch:
-        yield batch
-
-
-def _encoded(
-    model: Tokenizer, first: list[Frame], others: Iterator[list[Frame]]
-) -> Iterator[tuple[list[Frame], Tensor]]:
-    """Every batch of frames, with the values that are complete with it."""
-    discrete = model.regularization.discrete
-
-    def whole(frames: list[Frame]) -> Tensor:
-        return model.encode_packed(_video(frames))
-
-    if not model.is_causal:
-        yield first, whole(first)
-        for batch in others:
-            yield batch, whole(batch)
-        return
-    second = next(others, None)
-    if second is None:
-        # One piece: what `encode` of all of it gives, to the last bit.
-        yield first, whole(first)
-        return
-    with model.encode_stream(sample=False) as stream:
-        for batch in chain((first, second), others):
-            z = stream.push(_video(batch))
-            yield batch, stream.log["indices"] if discrete else z
-        z = stream.flush()
-        yield [], stream.log["indices"] if discrete else z
-
-
-def _video(frames: list[Frame]) -> Tensor:
-    pixels: Pixels = np.stack([frame.pixels for frame in frames])
-    return to_float(pixels)
 
 
 def _printable(name: str) -> str:
