@@ -125,10 +125,9 @@ class _Opened:
     def _again(self) -> Iterator[Pixels]:
         return FrameStream(self.stream.video, self._settings).chunks(self._length, fill=self._fill)
 
-    @property
-    def share(self) -> float:
-        """How much of it has been read, 0 to 1, as far as that can be told."""
-        return min(1.0, self.stream.frames / self.stream.frame_estimate) if self.stream.frame_estimate else 0.0
+    def share(self, frames: int) -> float:
+        """How much of it so many frames are, 0 to 1, as far as that can be told."""
+        return min(1.0, frames / self.stream.frame_estimate) if self.stream.frame_estimate else 0.0
 
     def close(self) -> None:
         self.ahead.close()
@@ -146,6 +145,7 @@ class _Job:
         self.measured: dict[str, Measured] = {}
         self._failed = failed
         self.subject_seconds = 0.0
+        self._keys: dict[str, dict[str, Any]] = {}
         self._extremes: dict[str, float] = {}
         self._lock = threading.Lock()
         self._behind: deque[Behind] = deque()
@@ -188,6 +188,7 @@ class _Job:
             except VideoError as error:
                 self._failed[video.name] = Unreadable(video.name, str(error))
                 continue
+            self._keys[video.name] = key
             kept = None if self._runner.store is None else self._runner.store.load(key)
             if kept is None:
                 todo.append(video)
@@ -212,6 +213,7 @@ class _Job:
             self._behind.popleft().finish()
         stream, networks = opened.stream, self._runner.networks
         measuring, tally, seconds = Measuring(networks, stream.fps, show=self._subject.show), Tally(), 0.0
+        frames = 0
         behind = Behind()
         try:
             pairs = self._subject.pairs(opened.frames(), self._runner.settings, tally)
@@ -222,7 +224,8 @@ class _Job:
                 if pair is None:
                     break
                 behind.put(partial(measuring.update, pair))
-                self._progress(done + opened.share)
+                frames += len(pair.source)
+                self._progress(done + opened.share(frames))
             self.subject_seconds += seconds
             figures = partial(measuring.result, video.name, stream.size, stream.fps, stream.sha256, seconds, tally)
             behind.put(lambda: self._keep(video, figures()))
@@ -234,7 +237,7 @@ class _Job:
     def _keep(self, video: Video, measured: Measured) -> None:
         noted = self._note(measured)
         if self._runner.store is not None:
-            self._runner.store.save(self._runner.key(self._subject, video), noted)
+            self._runner.store.save(self._keys[video.name], noted)
 
     def _note(self, measured: Measured) -> Measured:
         """Take figures in. Only those moments stay that are the best or the worst so far: pictures take much room."""

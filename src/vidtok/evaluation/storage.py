@@ -46,7 +46,8 @@ class PartStore:
 
     def save(self, key: Mapping[str, Any], measured: Measured) -> None:
         buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **measured.to_arrays())
+        arrays: dict[str, Any] = {**measured.to_arrays()}
+        np.savez(buffer, **arrays)
         write_whole(self._path(key), buffer.getvalue())
 
     def _path(self, key: Mapping[str, Any]) -> Path:
