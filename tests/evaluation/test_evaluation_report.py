@@ -82,7 +82,8 @@ def test_models_and_baselines_are_measured_on_the_same_frames(evaluated: tuple[P
     for result in codecs:
         for name in result.content["subject"]["matches"]:
             for video, other in zip(result.videos, results[name].videos, strict=True):
-                assert video["bits"] == pytest.approx(other["bits"], rel=0.35)
+                met = video["bits"] == pytest.approx(other["bits"], rel=0.1)
+                assert met or video["details"]["crf"] in (1, 51)
     lines = printed.splitlines()
     assert lines[0].split() == ["bits/pixel", "PSNR", "SSIM", "LPIPS", "FVD", "flicker", "codes", "used"]
     assert len(lines) > len(results)

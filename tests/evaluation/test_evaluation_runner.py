@@ -47,8 +47,7 @@ def expected(pairs: Iterator[Pair]) -> tuple[float, int]:
 
 
 @pytest.mark.parametrize("name", [KL_1_1, FSQ_1_0, KL_NONCAUSAL])
-@pytest.mark.parametrize("clip_frames", [None, 4])
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(("clip_frames", "workers"), [(None, 3), (4, 1)])
 def test_figures_are_those_of_the_frames(name: str, clip_frames: int | None, workers: int, folder: Path) -> None:
     settings = Settings(height=64, width=64, clip_frames=clip_frames)
     outcome = runner(folder, settings, workers=workers).measure(subject(name))
