@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vidtok.errors import CheckpointError, ConfigError, VideoError, VidTokError
     from vidtok.models.config import AutoencoderConfig, FSQConfig, KLConfig
     from vidtok.streaming import DecodeStream, EncodeStream
+    from vidtok.tiling import Tiling
     from vidtok.tokenizer import Tokenizer, load
     from vidtok.vidtwin import TwinLatent, VidTwin, VidTwinConfig
 
@@ -21,6 +22,7 @@ _HOMES = {
     "vidtok.errors": ("CheckpointError", "ConfigError", "VidTokError", "VideoError"),
     "vidtok.models.config": ("AutoencoderConfig", "FSQConfig", "KLConfig"),
     "vidtok.streaming": ("DecodeStream", "EncodeStream"),
+    "vidtok.tiling": ("Tiling",),
     "vidtok.tokenizer": ("Tokenizer", "load"),
     "vidtok.vidtwin": ("TwinLatent", "VidTwin", "VidTwinConfig"),
 }
@@ -35,6 +37,7 @@ __all__ = [
     "EncodeStream",
     "FSQConfig",
     "KLConfig",
+    "Tiling",
     "Tokenizer",
     "TwinLatent",
     "VidTokError",
