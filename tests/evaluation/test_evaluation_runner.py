@@ -9,6 +9,7 @@ import torch
 
 from evaluation.evaluation_models import NO_NETWORKS, subject
 from tiny import FSQ_1_0, FSQ_1_1, KL_1_0, KL_1_1, KL_NONCAUSAL, tiny_model, write_video
+from twin import SIDE, tiny_twin
 from vidtok import VidTokError
 from vidtok.evaluation.codecs import CODECS, RateSearch
 from vidtok.evaluation.linear import BlockShape, BlockTransform
@@ -79,6 +80,19 @@ def test_bits_and_codes_are_counted(folder: Path) -> None:
     for video, count in zip(runner(folder).measure(subject(KL_1_1)).measured, (4, 3), strict=True):
         assert video.tally.codebook is None
         assert video.tally.bits == 16 * 4 * count * 8 * 8
+
+
+def test_a_model_of_the_other_family(folder: Path) -> None:
+    model = ModelSubject(tiny_twin())
+    settings = Settings(height=SIDE, width=SIDE)
+    for video in runner(folder, settings).measure(model).measured:
+        assert video.tally.bits == 16 * model.model.config.z_channels
+        frames = read_video(folder / video.name, height=SIDE, width=SIDE).numpy()
+        mean, _ = expected(clip_pairs(model.model, [frames]))
+        assert video.scores.result()["psnr"].mean == pytest.approx(mean, abs=1e-4)
+    assert model.block_shape() is None
+    with pytest.raises(VidTokError, match=f"frames are 64 x 64 pixels; twin takes {SIDE} x {SIDE} alone"):
+        runner(folder).measure(model)
 
 
 def test_what_was_done_is_not_done_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
