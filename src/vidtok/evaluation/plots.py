@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 
 COLOURS = 8
@@ -42,8 +42,6 @@ class Series:
     """Whether the points are joined."""
     markers: bool = True
     """Whether each point is marked."""
-    tag: str = ""
-    """Written beside the last point."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,7 @@ def chart(series: Sequence[Series], x_title: str, y_title: str, *, log_x: bool =
     """A chart of `series`, none of them empty, as an `<svg>` element. On an axis with `log`, values are above 0."""
     points = [point for each in series for point in each.points]
     ends = [value for point in points for value in (point.y, point.low, point.high) if value is not None]
-    x_axis, y_axis = axis(x_title, [point.x for point in points], log_x), axis(y_title, ends, log_y)
-    place = _Place(x_axis, y_axis)
+    place = _Place(_tight(axis(x_title, [point.x for point in points], log_x), points), axis(y_title, ends, log_y))
     drawn = [_grid(place), *(_series(each, place) for each in series)]
     name = escape(f"{y_title} over {x_title}: {', '.join(each.name for each in series)}")
     return _svg(name, drawn)
@@ -107,6 +104,14 @@ def axis(title: str, values: Sequence[float], log: bool) -> Axis:
     step = _round_step((high - low) / _TICKS)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return Axis(title, False, [index * step for index in range(first, last + 1)], first * step, last * step)
+
+
+def _tight(x_axis: Axis, points: Sequence[Point]) -> Axis:
+    """A linear axis that ends with the last of several values: curves then fill the chart."""
+    last = max(point.x for point in points)
+    if x_axis.log or min(point.x for point in points) == last:
+        return x_axis
+    return replace(x_axis, high=last, ticks=[tick for tick in x_axis.ticks if tick <= last])
 
 
 def _round_step(step: float) -> float:
@@ -172,11 +177,6 @@ def _series(series: Series, place: _Place) -> str:
             parts.append(f'<path class="{colour} whisker" d="M{x:.1f} {ends[0]:.1f}V{ends[1]:.1f}"/>')
         if series.markers:
             parts.append(_marker(x, y, series.style, point.label or series.name))
-    if series.tag:
-        x, y = at[-1]
-        anchor, shift = ("end", -8) if x > _WIDTH * 0.7 else ("start", 8)
-        parts.append(f'<text class="tag" x="{x + shift:.1f}" y="{y - 6:.1f}" text-anchor="{anchor}">')
-        parts.append(f"{escape(series.tag)}</text>")
     return "".join(parts)
 
 
