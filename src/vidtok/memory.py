@@ -68,12 +68,6 @@ class Footprints:
     encode: Footprint
     decode: Footprint
 
-    def scaled(self, ratio: float) -> Footprints:
-        """Of tiles of `ratio` times the area: almost exactly so, except for small ones."""
-        return Footprints(
-            *(Footprint(round(one.states * ratio), round(one.working * ratio)) for one in self._used("both"))
-        )
-
     def streaming(self, direction: Direction, tiles: int) -> int:
         """Bytes at the peak where the streams of `tiles` tiles are all kept in memory."""
         used = self._used(direction)

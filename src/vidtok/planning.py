@@ -26,8 +26,6 @@ and after."""
 _CODEC_BYTES = 200
 """Bytes for each pixel of a frame that decoding and encoding of video hold, mostly frames to look ahead to."""
 _GPU_PIXEL_BYTES = 36
-_REFERENCE = 256
-"""Pixels a side of the tile by which all others are judged at first."""
 _SHARE_OF_FRAMES = 5
 """Frames outside of the model may take the budget over this."""
 
@@ -89,10 +87,7 @@ class _Search:
 
     def plan(self) -> Plan:
         tilings = self._tilings()
-        # All are judged by one dry run first; those that seem to fit are then looked at one by one.
-        first = bisect_left(
-            range(len(tilings)), True, key=lambda i: self._least(tilings[i], exact=False) <= self._limit
-        )
+        first = bisect_left(range(len(tilings)), True, key=lambda i: self._least(tilings[i]) <= self._limit)
         for tiling in tilings[first:]:
             for offload in (False, True) if tiling is not None and self._streams else (False,):
                 needed = self._bytes(tiling, offload=offload)
@@ -115,20 +110,20 @@ class _Search:
                 return found
             found.append(options.tiling(tile))
 
-    def _least(self, tiling: Tiling | None, *, exact: bool) -> int:
+    def _least(self, tiling: Tiling | None) -> int:
         """Bytes that are needed at least with these tiles."""
-        return self._bytes(tiling, offload=tiling is not None, exact=exact)
+        return self._bytes(tiling, offload=tiling is not None)
 
-    def _bytes(self, tiling: Tiling | None, *, offload: bool, exact: bool = True) -> int:
+    def _bytes(self, tiling: Tiling | None, *, offload: bool) -> int:
         """Bytes that are needed at the peak."""
-        tiles, used = self._grid(tiling, exact)
+        tiles, used = self._grid(tiling)
         alone = offload or not self._streams
         inside = used.one_tile(self._direction) if alone else used.streaming(self._direction, tiles)
         return self._resting + with_unseen(inside, self._model.device) + self._outside(self._frames)
 
     def _disk(self, tiling: Tiling | None) -> int:
         """Bytes that offloaded streams take where they lie."""
-        tiles, used = self._grid(tiling, exact=True)
+        tiles, used = self._grid(tiling)
         return tiles * used.states(self._direction)
 
     def _free_disk(self) -> int:
@@ -137,17 +132,11 @@ class _Search:
             return 1 << 60
         return shutil.disk_usage(tempfile.gettempdir()).free * 9 // 10
 
-    def _grid(self, tiling: Tiling | None, exact: bool) -> tuple[int, Footprints]:
+    def _grid(self, tiling: Tiling | None) -> tuple[int, Footprints]:
         """How many tiles there are, and what one takes."""
         config = cast(AutoencoderConfig, self._model.config)
         tiles, height, width = _grid(tiling, self._size, config.spatial_factor)
-
-        def dry_run(height: int, width: int) -> Footprints:
-            return footprints(config, self._model.dtype, self._model.device.type, self._frames, height, width)
-
-        if exact:
-            return tiles, dry_run(height, width)
-        return tiles, dry_run(_REFERENCE, _REFERENCE).scaled(height * width / _REFERENCE**2)
+        return tiles, footprints(config, self._model.dtype, self._model.device.type, self._frames, height, width)
 
     def _frames_below(self, limit: int) -> int:
         """Frames at a time that take no more than `limit` outside of the model, if there are so few."""
@@ -166,7 +155,7 @@ class _Search:
     def _too_little(self, tilings: list[Tiling | None]) -> VidTokError:
         size, model, limit = f"{self._size[1]} x {self._size[0]}", self._model.name, self._options.max_memory
         smallest = tilings[-1]
-        needed = self._least(smallest, exact=True)
+        needed = self._least(smallest)
         if needed > self._limit:
             tiles, height, width = _grid(smallest, self._size, self._model.config.spatial_factor)
             how = f"in tiles of {width} x {height}" if tiles > 1 else "in one piece"
@@ -175,7 +164,7 @@ class _Search:
                 f"{how}; allow more, or choose smaller frames (--size), fewer at a time (--chunk-frames) or bfloat16 "
                 "(--dtype)"
             )
-        fitting = next(tiling for tiling in tilings if self._least(tiling, exact=True) <= self._limit)
+        fitting = next(tiling for tiling in tilings if self._least(tiling) <= self._limit)
         return VidTokError(
             f"max_memory is {limit}, for which {model} has to keep {self._disk(fitting) / 1e9:.1f} GB for frames of "
             f"{size} pixels in temporary files, more than {tempfile.gettempdir()} has room for; name a folder with "
