@@ -41,7 +41,8 @@ def test_version_and_help() -> None:
     text = run("reconstruct", "-h").stdout
     for option in (
         "--output", "--model", "--checkpoint", "--height", "--width", "--size", "--fps", "--start", "--max-frames",
-        "--side-by-side", "--device", "--dtype", "--chunk-frames", "--allow-truncated",
+        "--side-by-side", "--device", "--dtype", "--chunk-frames", "--allow-truncated", "--tile", "--tile-overlap",
+        "--max-memory",
     ):  # fmt: skip
         assert option in text
 
@@ -51,6 +52,25 @@ def test_unknown_options_and_commands(capsys: pytest.CaptureFixture[str]) -> Non
     assert "--nonsense" in capsys.readouterr().err
     assert main(["recontruct"]) == 2
     assert "recontruct" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_behind_stdout_is_an_error_without_traceback() -> None:
+    for arguments in ["models"], ["--help"]:
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "vidtok", *arguments], stdout=full, stderr=subprocess.PIPE, text=True
+            )
+        expected = "error: what is printed cannot be written: No space left on device; send it elsewhere\n"
+        assert (done.returncode, done.stderr) == (2, expected)
+
+
+def test_other_errors_of_the_system_are_raised() -> None:
+    def fail() -> None:
+        raise OSError("a defect")
+
+    with pytest.raises(OSError, match="a defect"):
+        guarded(fail)
 
 
 def test_a_reader_that_has_gone_is_no_error() -> None:

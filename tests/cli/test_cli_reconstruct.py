@@ -212,3 +212,14 @@ def test_the_bar_shows_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, capsy
         captured = capsys.readouterr()
         assert ("reconstructing" in captured.err) is shown
         assert captured.out == ""
+
+
+def test_large_frames_in_tiles(
+    models: dict[str, ModelFiles], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = write_video(tmp_path / "wide.mp4", 5, 64, 160)
+    output = tmp_path / "out.mp4"
+    assert call(models[KL_1_1], video, "-o", output, "--size", "original", "--tile", "96", "--tile-overlap", "24") == 0
+    assert rows(capsys.readouterr().out)["tiles"] == "1 x 2, of at most 96 pixels, which overlap by 24 or more"
+    assert call(models[KL_1_1], video, "-o", output, "--size", "original", "--max-memory", "64GB") == 0
+    assert "tiles" not in rows(capsys.readouterr().out)

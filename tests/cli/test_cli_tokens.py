@@ -132,6 +132,29 @@ def test_the_default_is_the_published_size(
     assert rows(capsys.readouterr().out)["frames"] == "1, 256 x 256 pixels"
 
 
+def test_large_frames_in_tiles(
+    models: dict[str, ModelFiles], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video, path = write_video(tmp_path / "clip.mp4", 20, 64, 160), tmp_path / "a.vtok"
+    tiles = ("--tile", "96", "--tile-overlap", "24")
+    assert call("encode", models[FSQ_1_0], video, "-o", path, "--size", "original", *tiles) == 0
+    said = "1 x 2, of at most 96 pixels, which overlap by 24 or more"
+    assert rows(capsys.readouterr().out)["tiles"] == said
+    assert main(["info", str(path)]) == 0
+    assert rows(capsys.readouterr().out)["tiles"] == said
+    assert main(["info", str(path), "--json"]) == 0
+    encoding = json.loads(capsys.readouterr().out)["header"]["encoding"]
+    assert encoding["tiling"] == {"size": 96, "overlap": 24, "rows": 1, "columns": 2}
+    assert (encoding["settings"]["tile"], encoding["settings"]["tile_overlap"]) == (96, 24)
+    assert call("decode", models[FSQ_1_0], path, "-o", tmp_path / "out.mp4", *tiles) == 0
+    assert probe(tmp_path / "out.mp4").frame_count == 20
+    whole = tmp_path / "b.vtok"
+    assert call("encode", models[FSQ_1_0], video, "-o", whole, "--size", "original", "--max-memory", "64GB") == 0
+    assert "tiles" not in rows(capsys.readouterr().out)
+    with TokenFile(whole) as file:
+        assert file.header.encoding["tiling"] is None
+
+
 def test_a_tree(models: dict[str, ModelFiles], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "in" / "deep").mkdir(parents=True)
     write_video(tmp_path / "in" / "a.mp4", 5, 16, 16)
@@ -228,6 +251,10 @@ def test_the_wrong_model_is_refused(
         (["--device", "toaster"], "error: there is no device 'toaster'"),
         (["-o", "a.mp4"], "a.mp4 does not end in .vtok; expected a name such as video.vtok"),
         (["-o", "none/a.vtok"], "no such folder; make the folder first"),
+        (["--tile", "8"], "error: a tile has 8 pixels a side; expected at least 64"),
+        (["--tile-overlap", "8"], "tile_overlap is 8, but there are no tiles; give --tile or --max-memory"),
+        (["--max-memory", "much"], "max_memory is 'much'; expected an amount of memory such as 6GB"),
+        (["--max-memory", "1MB"], "max_memory is 1MB, but vidtok_kl_causal_488_4chn_v1_1 needs about"),
     ],
 )
 def test_values_that_cannot_be_used(

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any, TextIO, cast
 
 from vidtok.errors import VidTokError
 
@@ -31,7 +32,7 @@ def guarded(command: Callable[[], object]) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     code = 0
     try:
-        with _terminable():
+        with _terminable(), _checked_output():
             command()
     except SystemExit as exit:
         code = exit.code if isinstance(exit.code, int) else 0
@@ -45,25 +46,61 @@ def guarded(command: Callable[[], object]) -> int:
         code = _INTERRUPTED
     except BrokenPipeError:
         code = _FAILED
-    except OSError:
-        code = _flush()
-        if not code:
-            raise
-        return code
-    return _flush() or code
+    return code if _flushed() else _FAILED
 
 
-def _flush() -> int:
-    """The exit code if what was printed cannot be written, else 0; the interpreter's own flush is silenced then."""
+def _flushed() -> bool:
+    """Whether all that was printed is out; if not, the interpreter's own flush at its end is silenced."""
     try:
         sys.stdout.flush()
-    except OSError as error:
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            return _FAILED
-        sys.stderr.write(f"error: what is printed cannot be written: {error.strerror}; send it elsewhere\n")
-        return _USER_ERROR
-    return 0
+        return False
+    return True
+
+
+class _CheckedOutput:
+    """A text stream whose failures, other than a reader that has gone, are errors that the user can mend."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._checked():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._checked():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _checked(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise VidTokError(f"what is printed cannot be written: {error.strerror}; send it elsewhere") from error
+
+
+@contextlib.contextmanager
+def _checked_output() -> Iterator[None]:
+    """stdout is a `_CheckedOutput`, flushed at the end unless an error ends the block."""
+    before = sys.stdout
+    checked = _CheckedOutput(before)
+    sys.stdout = cast(TextIO, checked)
+    try:
+        yield
+    except SystemExit:
+        checked.flush()
+        raise
+    else:
+        checked.flush()
+    finally:
+        sys.stdout = before
 
 
 @contextlib.contextmanager
