@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from vidtok.models.state import StreamState
+from vidtok.models.winograd import Workspace
 
 PIECE_BYTES = {"cpu": 1 << 24, "cuda": 1 << 28}
 """Activation size that a stage aims at: fits the caches of a CPU; fills a GPU."""
@@ -52,7 +53,8 @@ def run_stages(stages: Iterable[Stage], x: Tensor, state: StreamState, *, in_pie
     pieces: Iterator[Piece] = iter([[x]])
     for stage in stages:
         pieces = _run_stage(stage, pieces, state, end)
-    outputs = [piece.pop() for piece in pieces]
+    with Workspace():
+        outputs = [piece.pop() for piece in pieces]
     filled = [out for out in outputs if out.shape[1]]
     return torch.cat(filled, 1) if len(filled) > 1 else (filled or outputs)[0]
 

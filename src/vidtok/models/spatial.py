@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidtok.models import winograd
 from vidtok.models.state import StreamState
 
 NORM_EPS = 1e-6
@@ -96,6 +97,11 @@ class Conv2d(nn.Module):
 
     def forward(self, x: Tensor, state: StreamState | None = None, *, activate: bool = False) -> Tensor:
         """Convolve `x` (B, T, H, W, C), through SiLU first if `activate`."""
+        if self.padding and self.stride == 1 and winograd.pays(x, self.weight):
+            frames = winograd.convolve(
+                x.flatten(0, 1), self.weight, self.bias, winograd.three_taps(), activate=activate
+            )  # fmt: skip
+            return frames.view(*x.shape[:2], *frames.shape[1:])
         if activate:
             x = silu(x)
         images = F.conv2d(as_images(x), self.weight, self.bias, stride=self.stride, padding=self.padding)
@@ -135,6 +141,9 @@ class SpatialUpsample(nn.Module):
         self.conv = Conv2d(channels, channels, 3)
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
+        if winograd.pays(x, self.conv.weight):
+            frames = winograd.convolve(x.flatten(0, 1), self.conv.weight, self.conv.bias, winograd.upsampled())
+            return frames.view(*x.shape[:2], *frames.shape[1:])
         images = F.interpolate(as_images(x), scale_factor=2.0, mode="nearest")
         out: Tensor = self.conv(as_clip(images, x.shape[0]))
         return out

@@ -11,13 +11,15 @@ Activations are channels-last, (B, T, H, W, C).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidtok.models import winograd
 from vidtok.models.config import TemporalPadding
-from vidtok.models.spatial import Wrapped, as_clip, as_images, init_convolution
+from vidtok.models.spatial import Wrapped, add, as_clip, as_images, init_convolution
 from vidtok.models.state import StreamState
 
 
@@ -46,12 +48,47 @@ class Taps(nn.Module):
             out = F.conv2d(x.flatten(2, 3).permute(0, 3, 1, 2), self.weight.unsqueeze(-1), self.bias)
             out = out.permute(0, 2, 3, 1).contiguous()
             return out.view(batch, out.shape[1], height, width, out.shape[3])
-        if batch == 1 and x.device.type == "cpu" and not torch.is_grad_enabled():
-            return self._by_frame_taps(x)
+        if x.device.type == "cpu" and not torch.is_grad_enabled():
+            run = self._by_winograd if winograd.pays(x, self.weight) else self._by_frame_taps
+            return run(x) if batch == 1 else torch.cat([run(x[i : i + 1]) for i in range(batch)])
         out = F.conv3d(
             x.permute(0, 4, 1, 2, 3), self.weight, self.bias, stride=(self.stride, 1, 1), padding=(0, 1, 1)
         )  # fmt: skip
         return out.permute(0, 2, 3, 4, 1).contiguous()
+
+    def _by_winograd(self, x: Tensor) -> Tensor:
+        """The 3D convolution of one clip with fewer multiplications inside the frames."""
+        time = winograd.single_frames(self.stride)
+        return winograd.convolve(x[0], self.weight, self.bias, winograd.three_taps(), time).unsqueeze(0)
+
+    def in_pairs(self, x: Tensor, lead: int) -> Tensor:
+        """The 3D convolution of one clip with fewer multiplications, over time too: by pairs of frames after `lead`.
+
+        Where a pair begins must follow from the stream, not from how it is cut: pairs round differently.
+        """
+        _, frames, height, width, _ = x.shape
+        frames -= self.reach
+        last = lead + (frames - lead) // 2 * 2
+        out = x.new_empty(1, frames, height, width, self.weight.shape[0])
+        for start, stop, time in (
+            (0, lead, winograd.single_frames()),
+            (lead, last, winograd.PAIR_OF_FRAMES),
+            (last, frames, winograd.single_frames()),
+        ):
+            if start < stop:
+                winograd.convolve(
+                    x[0, start : stop + self.reach], self.weight, self.bias, winograd.three_taps(), time,
+                    out=out[0, start:stop],
+                )  # fmt: skip
+        return out
+
+    def of_doubled(self, x: Tensor) -> Tensor:
+        """The 3D convolution of a clip in which every frame of `x` comes twice, fewer multiplications still.
+
+        (B, 1 + T, H, W, in) -> (B, 2 T, H, W, out): for neighbours x and y what is made of x x y and of x y y.
+        """
+        space, time = winograd.three_taps(), winograd.DOUBLED_FRAMES
+        return torch.stack([winograd.convolve(clip, self.weight, self.bias, space, time) for clip in x.unbind()])
 
     def _by_frame_taps(self, x: Tensor) -> Tensor:
         """The 3D convolution as one 2D convolution a tap, which runs faster than a 3D one on a CPU."""
@@ -100,15 +137,17 @@ class CausalConv(TimeLayer):
 
     def forward(self, x: Tensor, state: StreamState, *, activate: bool = False) -> Tensor:
         """As many frames as `x` has, (B, T, H, W, C), which goes through SiLU first if `activate`."""
-        reach = self.conv.reach
-        extended = self._extended(x, state) if activate else None
+        extended = self._activated(x, state) if activate else None
         if extended is None:
-            x = F.silu(x) if activate else x
-            extended = self._with_past(x, state, self.padding, keep=reach, start=reach)
+            extended = self.extended(F.silu(x) if activate else x, state)
         out: Tensor = self.conv(extended)
         return out
 
-    def _extended(self, x: Tensor, state: StreamState) -> Tensor | None:
+    def extended(self, x: Tensor, state: StreamState) -> Tensor:
+        """`x` with the frames before it in front."""
+        return self._with_past(x, state, self.padding, keep=self.conv.reach, start=self.conv.reach)
+
+    def _activated(self, x: Tensor, state: StreamState) -> Tensor | None:
         """SiLU(x) behind its past, written straight into one buffer; None where a gradient or a graph is wanted."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return None
@@ -166,7 +205,7 @@ class TemporalDownsample(TimeLayer):
             alone = self.padding == "first_frame" and not state.started
             x = self._with_past(x, state, self.padding, keep=1, start=2 if alone else 1)
         last = x.shape[1] - 2
-        mean = (x[:, 0:last:2] + x[:, 1 : last + 1 : 2] + x[:, 2::2]) / 3
+        mean = add(x[:, 0:last:2] + x[:, 1 : last + 1 : 2], x[:, 2::2]) / 3
         return mix(mean, self.conv(x), self.mix_factor)
 
 
@@ -188,8 +227,23 @@ class TemporalUpsample(TimeLayer):
 
     def forward(self, x: Tensor, state: StreamState) -> Tensor:
         """(B, T, H, W, C) -> (B, 2 T, H, W, C) over the length of a stream."""
+        seen = state.past.get(self.slot)
         u = self.interpolate(x, state)
-        return mix(u, self.conv(u, state), self.mix_factor) if u.shape[1] else u
+        return mix(u, self._convolved(x, u, state, seen), self.mix_factor) if u.shape[1] else u
+
+    def _convolved(self, x: Tensor, u: Tensor, state: StreamState, seen: Tensor | None) -> Tensor:
+        """The convolution of `u`, what was made of `x`; `seen` is what was remembered before that."""
+        taps = cast(Taps, self.conv.conv if isinstance(self.conv, CausalConv) else self.conv)
+        if not winograd.pays(x, taps.weight):
+            return cast(Tensor, self.conv(u, state))
+        if not isinstance(self.conv, CausalConv):
+            return taps.of_doubled(F.pad(x, (0, 0, 0, 0, 0, 0, 1, 1)))[:, 1:-1]
+        slot, padding = self.conv.slot, self.conv.padding
+        past = state.past.get(slot)
+        if past is None:
+            past = x[:, :1] if padding == "first_frame" else torch.zeros_like(x[:, :1])
+        state.keep(slot, x[:, -1:].expand(-1, taps.reach, -1, -1, -1).contiguous())
+        return taps.of_doubled(torch.cat([past[:, -1:], x], 1))
 
 
 class LinearTemporalUpsample(TemporalUpsample):
@@ -214,17 +268,37 @@ class LinearTemporalUpsample(TemporalUpsample):
         rest = x if held.shape[1] == 0 else held if x.shape[1] == 0 else torch.cat([held, x], 1)
         before, after = rest[:, :-1], rest[:, 1:]
         if before.shape[1]:
-            parts.append(torch.stack([before.lerp(after, 0.25), before.lerp(after, 0.75)], 2).flatten(1, 2))
+            parts.append(_between(before, after))
         if state.end:
             parts.append(rest[:, -1:])
         state.keep(self.slot, rest[:, -1:].clone())
-        return torch.cat(parts, 1) if parts else x
+        return torch.cat(parts, 1) if len(parts) > 1 else parts[0] if parts else x
+
+    def _convolved(self, x: Tensor, u: Tensor, state: StreamState, seen: Tensor | None) -> Tensor:
+        conv = cast(CausalConv, self.conv)
+        if u.shape[0] != 1 or not winograd.pays(u, conv.conv.weight):
+            return cast(Tensor, conv(u, state))
+        # The first frame and the clamped one after it come alone, then two with each frame, at the end one.
+        lead = min(u.shape[1], 2 if seen is None else 1 if seen.shape[1] == 0 else 0)
+        return conv.conv.in_pairs(conv.extended(u, state), lead)
+
+
+def _between(before: Tensor, after: Tensor) -> Tensor:
+    """Two frames for each of `before` and `after`, at a quarter and at three quarters of the way between them."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return torch.stack([before.lerp(after, 0.25), before.lerp(after, 0.75)], 2).flatten(1, 2)
+    out = before.new_empty(before.shape[0], 2 * before.shape[1], *before.shape[2:])
+    for i, weight in enumerate((0.25, 0.75)):
+        torch.lerp(before, after, weight, out=out[:, i::2])
+    return out
 
 
 def mix(x: Tensor, y: Tensor, mix_factor: Tensor) -> Tensor:
-    """s x + (1 - s) y with s = sigmoid(mix_factor)."""
+    """s x + (1 - s) y with s = sigmoid(mix_factor), into `y` where no gradient is wanted."""
     share = torch.sigmoid(mix_factor).to(x.dtype)
-    return torch.lerp(y.to(x.dtype), x, share)
+    if torch.is_grad_enabled() or y.dtype != x.dtype:
+        return torch.lerp(y.to(x.dtype), x, share)
+    return y.lerp_(x, share)
 
 
 def total_delay(upsamples: Sequence[TemporalUpsample]) -> int:
