@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ import vidtok
 from vidtok import Tokenizer, tokens
 from vidtok.metrics.image import psnr
 from vidtok.models.config import AutoencoderConfig
-from vidtok.tokens import LATENT_CODINGS, TOKEN_CODINGS
-from vidtok.transcoding import EncodeOptions, decode_file, encode_file
+from vidtok.tokens import LATENT_CODINGS, TOKEN_CODINGS, TokenWriter, make_header
+from vidtok.transcoding import decode_file, encode_file
 from vidtok.video import Pixels, VideoWriter, read_video, to_float
 from vidtok.zoo.published import read_config
 
@@ -93,26 +94,31 @@ def measure_memory(options: argparse.Namespace) -> None:
 def measure_codings(options: argparse.Namespace) -> None:
     model = vidtok.load(options.model, options.checkpoint)
     discrete = model.regularization.discrete
-    settings = EncodeOptions(height=options.size, width=options.size, max_frames=options.frames)
-    pixels = read_video(options.input, height=options.size, width=options.size, max_frames=options.frames)
-    source = to_float(pixels)
+    source = to_float(read_video(options.input, height=options.size, width=options.size, max_frames=options.frames))
+    size = (source.shape[2], source.shape[3], source.shape[4])
+    chunk = None if model.is_causal else -(-size[0] // model.config.temporal_factor)
     results: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         path = Path(scratch) / "video.vtok"
+        values = model.encode_packed(source)
         exact: torch.Tensor | None = None
         for coding in TOKEN_CODINGS if discrete else ("float32", *(c for c in LATENT_CODINGS if c != "float32")):
-            encoded = encode_file(model, options.input, path, replace(settings, coding=coding))
-            with tokens.read(path) as file, torch.no_grad():
-                decoded = model.decode(file.read(), discrete, size=file.size).float().clamp(-1, 1)
+            header = make_header(model, height=size[1], width=size[2], fps=Fraction(24), coding=coding, chunk=chunk)
+            with TokenWriter(path, header) as writer:
+                writer.write(values)
+                writer.finish(size[0])
+            with tokens.read(path) as file:
+                decoded = model.decode_packed(file.read(), size=size).float().clamp(-1, 1)
             exact = decoded if exact is None else exact
+            taken = path.stat().st_size
             results[coding] = {
-                "bytes": encoded.bytes,
-                "bits_per_pixel": round(encoded.bits_per_pixel, 4),
+                "bytes": taken,
+                "bits_per_pixel": round(8 * taken / prod(size), 4),
                 "psnr": round(psnr(decoded, source).mean().item(), 3),
                 "psnr_to_exact_values": round(psnr(decoded, exact).mean().item(), 2),
-                "latent_snr": None if encoded.int8_snr is None else round(encoded.int8_snr, 2),
+                "latent_snr": None if writer.int8_snr is None else round(writer.int8_snr, 2),
             }
-            print(f"{coding:>9}: {results[coding]}")
+            print(f"{coding:>9}: {results[coding]}", flush=True)
     write_results(
         f"tokens-codings-{model.name}",
         {"model": model.name, "input": Path(options.input).name, "frames": options.frames, "size": options.size,
