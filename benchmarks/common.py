@@ -52,18 +52,34 @@ def _cpu_name() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
-def matrix_rate(size: int = 4096, repeats: int = 3, dtype: torch.dtype = torch.float32) -> float:
-    """FLOP/s of a large product of matrices on the CPU, best of `repeats`."""
-    a, b = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
+def matrix_rate(
+    size: int = 4096, repeats: int = 3, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> float:
+    """FLOP/s of a large product of matrices, best of `repeats`."""
+    a, b = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
     best = min(seconds(lambda: a @ b) for _ in range(repeats + 1))
     return 2 * size**3 / best
 
 
+def copy_rate(count: int = 1 << 28, repeats: int = 3, device: str | torch.device = "cpu") -> float:
+    """Bytes a second that copying `count` bytes within memory moves, read and written; best of `repeats`."""
+    source, target = (torch.ones(count, dtype=torch.uint8, device=device) for _ in range(2))
+    return 2 * count / min(seconds(lambda: target.copy_(source)) for _ in range(repeats + 1))
+
+
 def seconds(run: Callable[[], object]) -> float:
-    """How long one call takes."""
+    """How long one call takes; on a GPU, until it has done what is asked of it."""
+    synchronize()
     start = time.perf_counter()
     run()
+    synchronize()
     return time.perf_counter() - start
+
+
+def synchronize() -> None:
+    """Wait for the GPU, where one is in use."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
 
 
 def reset_peak_memory() -> None:

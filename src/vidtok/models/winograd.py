@@ -169,9 +169,13 @@ def pays(x: Tensor, weight: Tensor) -> bool:
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
-        and min(weight.shape[:2]) >= SMALLEST_CHANNELS
-        and min(x.shape[-3:-1]) >= SMALLEST_FRAME
+        and large_enough(x, weight)
     )
+
+
+def large_enough(x: Tensor, weight: Tensor) -> bool:
+    """Whether frames `x` (…, H, W, C) and `weight` (out, in, …) are large enough for fewer products to save time."""
+    return min(weight.shape[:2]) >= SMALLEST_CHANNELS and min(x.shape[-3:-1]) >= SMALLEST_FRAME
 
 
 def convolve(

@@ -1,0 +1,149 @@
+"""The benchmarks run, on the smallest case that shows it, and count what they say they count."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from support import small_config
+from tiny import FSQ_1_1, KL_1_1, KL_NONCAUSAL, ONE_THREAD, write_model
+from vidtok import Tokenizer
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("limits")
+
+
+def run(script: str, *arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, BENCHMARKS / script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def result(script: str, out: Path, *arguments: str | Path) -> dict[str, Any]:
+    run(script, *arguments, "--out", out)
+    written: dict[str, Any] = json.loads(out.read_text())
+    assert written["environment"]["cpu"]
+    return written
+
+
+@pytest.mark.parametrize("name", [KL_1_1, FSQ_1_1, KL_NONCAUSAL])
+def test_operations_are_those_that_pytorch_counts(limits: ModuleType, name: str) -> None:
+    config = small_config(name, ch=16)
+    frames = 17 if config.is_causal else 16
+    for task, layers in limits.limits(config, (frames, 32, 32), torch.float32).items():
+        with torch.device("meta"), FlopCounterMode(display=False) as counter:
+            model = Tokenizer(config).eval()
+            if task == "encode":
+                model.encoder(torch.empty(1, 3, frames, 32, 32))
+            else:
+                model.decoder(torch.empty(1, config.z_channels, -(-frames // config.temporal_factor), 4, 4))
+        assert limits.total(layers).flop == counter.get_total_flops()
+
+
+def test_a_layer_counted_by_hand(limits: ModuleType) -> None:
+    layers = limits.limits(small_config(KL_1_1, ch=16), (17, 32, 32), torch.float32)["encode"]
+    work = layers["down.0.block.0.conv1"]
+    assert work.flop == 2 * 17 * 32 * 32 * 16 * 16 * 9
+    assert work.bytes == 4 * (2 * 17 * 32 * 32 * 16 + 16 * 16 * 9)
+    assert layers["down.0.block.0"].bytes == 4 * 17 * 32 * 32 * 16
+    positions = 4 * 4
+    assert layers["mid.attn_1"].flop == 2 * 2 * 5 * positions**2 * 64
+
+
+def test_fewer_products_are_counted_where_they_are_taken(limits: ModuleType) -> None:
+    config = small_config(KL_1_1, ch=128, num_res_blocks=1)
+    layers = limits.limits(config, (17, 256, 256), torch.float32)
+    plain = layers["encode"]["down.0.block.0.conv1"]
+    assert plain.reduced == plain.flop // 4
+    upsample = layers["decode"]["up.1.upsample.conv"]
+    assert upsample.reduced == round(upsample.flop * 25 / 144)
+    upsample = layers["decode"]["up_temporal.1.upsample.conv.conv"]
+    assert upsample.reduced == upsample.flop // 6
+    kept = layers["encode"]["down_temporal.1.block.0.conv1.conv"]
+    assert kept.reduced == kept.flop
+
+
+def test_the_original_computes_copies_of_the_first_frame(limits: ModuleType) -> None:
+    config = dataclasses.replace(small_config(KL_1_1), num_res_blocks=1)
+    shape = (17, 32, 32)
+    ours, theirs = (limits.limits(c, shape, torch.float32)["encode"] for c in (config, limits.original(config)))
+    assert theirs["conv_in.conv"].flop * 17 == ours["conv_in.conv"].flop * 20
+
+
+def test_limits_writes_floors(tmp_path: Path) -> None:
+    config = write_model(tmp_path, KL_1_1).config
+    options = ("--frames", "5", "--size", "32", "--matrix-size", "64")
+    sums = result("limits.py", tmp_path / "sums.json", config, *options)["models"][str(config)]
+    layers = result("limits.py", tmp_path / "layers.json", config, *options, "--layers")["models"][str(config)]
+    for task in ("encode", "decode"):
+        assert sums[task]["flop"] == sum(level["flop"] for level in sums[task]["levels"].values())
+        assert sums[task]["flop"] == sum(layer["flop"] for layer in layers[task]["layers"].values())
+        assert sums[task]["reduced_floor_seconds"] > 0 or sums[task]["floor_seconds"] == 0
+    assert set(sums["encode"]["levels"]) == {"conv_in", "down.0", "down.1", "down.2", "down.3", "mid", "conv_out"}
+
+
+_BENCHMARK = """\
+import json, sys
+import vidtok
+assert sys.argv[1] == "--size", f"invalid option {sys.argv[1]}"
+seconds = vidtok.SECONDS * int(sys.argv[2])
+tasks = {"encode": {"seconds": seconds, "all_seconds": [seconds]}, "decode": {"floor_seconds": 2, "frames": 17}}
+open(sys.argv[-1], "w").write(json.dumps({"tasks": tasks}))
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Two commits: in the second one, a package of the same name says that it takes a quarter of the time."""
+    folder = tmp_path / "repository"
+    (folder / "src" / "vidtok").mkdir(parents=True)
+    (folder / "benchmarks").mkdir()
+    (folder / "benchmarks" / "speed.py").write_text(_BENCHMARK)
+    git = ["git", "-C", str(folder), "-c", "user.name=A", "-c", "user.email=a@b.c"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    for seconds in (4.0, 1.0):
+        (folder / "src" / "vidtok" / "__init__.py").write_text(f"SECONDS = {seconds}\n")
+        subprocess.run([*git, "add", "."], check=True)
+        subprocess.run([*git, "commit", "-qm", f"{seconds}"], check=True)
+    return folder
+
+
+def test_commits_are_compared_by_turns(repository: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ratios.json"
+    options = ("--repository", repository, "--turns", "2", "--out", out, "--", "speed.py", "--size", "3")
+    done = run("compare.py", "HEAD~1", "HEAD", *options)
+    expected = {"times_as_fast": 4.0, "range": [4.0, 4.0], "each": [4.0, 4.0]}
+    same = {"times_as_fast": 1.0, "range": [1.0, 1.0], "each": [1.0, 1.0]}
+    assert json.loads(out.read_text())["ratios"] == {"tasks.encode": expected, "tasks.decode.floor_seconds": same}
+    assert "2 turns, times as fast" in done.stdout
+    assert "tasks.encode                4.00 (4.00 to 4.00)" in done.stdout
+    listed = subprocess.run(["git", "-C", repository, "worktree", "list"], capture_output=True, text=True, check=True)
+    assert len(listed.stdout.splitlines()) == 1
+
+
+def test_compare_says_what_is_wrong(repository: Path) -> None:
+    def message(*arguments: str, code: int) -> str:
+        return run("compare.py", "--repository", repository, *arguments, code=code).stderr
+
+    assert "give the benchmark behind --" in message("HEAD", "HEAD", code=2)
+    assert "--turns is 0; expected at least 1" in message("HEAD", "HEAD", "--turns", "0", "--", "x.py", code=2)
+    assert "no-such-commit" in message("no-such-commit", "HEAD", "--", "speed.py", code=1)
+    failed = message("HEAD", "HEAD", "--", "speed.py", "--shape", code=1)
+    assert "speed.py failed in" in failed
+    assert "invalid option --shape" in failed
