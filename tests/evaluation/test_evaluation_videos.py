@@ -11,9 +11,9 @@ import pytest
 
 from tiny import write_video
 from vidtok import VideoError, VidTokError
-from vidtok.evaluation.overlap import Ahead, Behind
 from vidtok.evaluation.settings import Settings
 from vidtok.evaluation.videos import FrameStream, Video, find_videos
+from vidtok.overlap import Ahead, Behind
 from vidtok.video import read_video
 
 

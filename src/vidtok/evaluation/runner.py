@@ -14,11 +14,11 @@ from typing import Any
 from vidtok.errors import VideoError
 from vidtok.evaluation.measuring import Measured, Measuring, Networks, Tally
 from vidtok.evaluation.moments import Moment
-from vidtok.evaluation.overlap import Ahead, Behind
 from vidtok.evaluation.settings import Settings
 from vidtok.evaluation.storage import PartStore
 from vidtok.evaluation.subjects import Frames, Subject
 from vidtok.evaluation.videos import FrameStream, Video
+from vidtok.overlap import Ahead, Behind
 from vidtok.video import Pixels
 
 WORKERS = 2

@@ -1,4 +1,4 @@
-"""Threads that keep the model busy: frames are read ahead of it, and figures are computed behind it.
+"""Threads that keep the model busy: what it takes is read ahead of it, what it gives is worked on behind it.
 
 PyTorch, NumPy and FFmpeg let other threads run while they compute, so threads suffice, and frames need no copies.
 """
@@ -62,6 +62,12 @@ class Ahead(Generic[T]):
         if self._error is not None:
             raise self._error
 
+    def __enter__(self) -> Ahead[T]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         self._stop.set()
         self._thread.join()
@@ -70,7 +76,8 @@ class Ahead(Generic[T]):
 class Behind:
     """Carries out the tasks that are put, in order, in a thread of its own, a few tasks behind.
 
-    What a task raises is raised by the next `put`, or by `finish`; the tasks after it are dropped.
+    What a task raises is raised by the next `put`, or by `finish`; the tasks after it are dropped. At the end of a
+    `with` block all is finished, or abandoned where the block raises.
     """
 
     def __init__(self, depth: int = _DEPTH) -> None:
@@ -78,6 +85,15 @@ class Behind:
         self._error: BaseException | None = None
         self._stop = threading.Event()
         self._thread = _start(self._work)
+
+    def __enter__(self) -> Behind:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.finish()
+        else:
+            self.abandon()
 
     def _work(self) -> None:
         while (task := self._queue.get()) is not None:
