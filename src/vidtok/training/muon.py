@@ -11,13 +11,16 @@ from torch import Tensor, nn
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration that the authors chose: five steps bring singular values to 0.7 … 1.2."""
 _STEPS = 5
+_LEAST_CHANNELS = 16
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for weights of two or more dimensions, Adam for biases, norms and scalars.
+    """Muon for weights between wide layers, Adam for biases, norms, scalars and what meets pixels or latents.
 
     A convolution's weight (out, in, k, …) is taken as the matrix (out, in k …). A step changes it by `lr` times
-    sqrt(max(1, rows / columns)) in spectral norm, so that wide and narrow layers learn at one relative rate.
+    sqrt(max(1, rows / columns)) in spectral norm, so that wide and narrow layers learn at one relative rate. Where fewer
+    than 16 channels come in or go out, as colours do, Adam takes over: an orthogonal step is as large in directions
+    whose gradient is only noise, and the output would shake with it.
 
     Args:
         params: what to train; no parameter may be sharded, since a step needs the whole matrix.
@@ -57,7 +60,7 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                if parameter.dim() >= 2:
+                if parameter.dim() >= 2 and min(parameter.shape[:2]) >= _LEAST_CHANNELS:
                     self._orthogonal_step(parameter, group)
                 else:
                     self._adam_step(parameter, group)
