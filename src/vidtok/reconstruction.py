@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +21,11 @@ from vidtok.errors import VideoError
 from vidtok.metrics.image import psnr, ssim
 from vidtok.models.config import FSQConfig
 from vidtok.options import ReadOptions
+from vidtok.overlap import Ahead, Behind
 from vidtok.planning import plan
 from vidtok.roundtrip import Pair, clip_pairs, stream_pairs
 from vidtok.tiling import Tiling
-from vidtok.video import VideoReader, VideoWriter, to_float, to_uint8
+from vidtok.video import Pixels, VideoWriter, to_float, to_uint8
 
 if TYPE_CHECKING:
     from vidtok.tokenizer import Tokenizer
@@ -146,13 +148,18 @@ class ReconstructionJob:
         model = model.with_tiling(chosen.tiling)
         started = time.perf_counter()
         figures = _Figures()
-        with self._reader as reader, self._writer as writer:
-            for pair in _checked(model, _pairs(model, reader, chosen.frames)):
-                figures.add(pair)
-                shown = to_uint8(pair.reconstruction)
-                writer.write(np.concatenate([pair.source, shown], axis=2) if self._options.side_by_side else shown)
+        done = 0
+        with (
+            self._reader as reader,
+            self._writer as writer,
+            Ahead(reader.chunks(chosen.frames), depth=1) as chunks,
+            Behind(depth=1) as behind,
+        ):
+            for pair in _checked(model, _pairs(model, iter(chunks), chosen.frames)):
+                behind.put(partial(self._finish, pair, figures))
+                done += len(pair.source)
                 if progress is not None:
-                    progress(figures.frames)
+                    progress(done)
         bottleneck = model.config.bottleneck
         (height, width), factor = reader.size, model.config.spatial_factor
         return Reconstruction(
@@ -170,6 +177,13 @@ class ReconstructionJob:
             sound_left_out=self._sound_left_out,
             tiling=chosen.tiling,
         )
+
+    def _finish(self, pair: Pair, figures: _Figures) -> None:
+        """What is left to do with frames once they are computed."""
+        figures.add(pair)
+        shown = to_uint8(pair.reconstruction)
+        wide = np.concatenate([pair.source, shown], axis=2) if self._options.side_by_side else shown
+        self._writer.write(wide)
 
 
 def reconstruct(
@@ -207,9 +221,8 @@ def _check_apart(input: Path, output: Path) -> None:
         raise VideoError(f"{output} is the input itself; give another output")
 
 
-def _pairs(model: Tokenizer, reader: VideoReader, frames: int) -> Iterator[Pair]:
-    """All frames of `reader`, `frames` at a time, or in one piece where there is but one more."""
-    chunks = reader.chunks(frames)
+def _pairs(model: Tokenizer, chunks: Iterator[Pixels], frames: int) -> Iterator[Pair]:
+    """All frames of `chunks` of `frames` each, or in one piece where there is but one more."""
     if not model.is_causal:
         return clip_pairs(model, chunks)
     head = list(islice(chunks, 2))

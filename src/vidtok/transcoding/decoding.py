@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -21,6 +22,7 @@ from vidtok.errors import VideoError
 from vidtok.models.autoencoder import Decoder
 from vidtok.models.receptive import start_latent
 from vidtok.options import ComputeOptions
+from vidtok.overlap import Behind
 from vidtok.planning import plan
 from vidtok.tokens import Chunk, TokenFile, TokenFileError, TokenHeader, check_model
 from vidtok.transcoding.moment import Moment, frame_range
@@ -154,11 +156,14 @@ class DecodeJob:
             sample_aspect_ratio=video.sample_aspect_ratio,
         )
         try:
-            with writer, computing():
+            done = 0
+            with writer, computing(), Behind(depth=1) as behind:
                 for piece in decoding:
-                    writer.write(to_uint8(piece))
+                    pixels = to_uint8(piece)
+                    behind.put(partial(writer.write, pixels))
+                    done += len(pixels)
                     if progress is not None:
-                        progress(writer.frame_count)
+                        progress(done)
             if timed:
                 self._retime(aside)
         finally:

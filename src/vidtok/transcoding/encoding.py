@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vidtok.computing import check_finite, computing, frame_size
 from vidtok.errors import VideoError, VidTokError
 from vidtok.options import ReadOptions
+from vidtok.overlap import Ahead
 from vidtok.planning import Plan, plan
 from vidtok.tokens import LATENT_CODINGS, TOKEN_CODINGS, Source, TokenFileError, TokenHeader, TokenWriter, make_header
 from vidtok.tokens.writer import check_place, partial_path
@@ -167,8 +168,12 @@ class EncodeJob:
         try:
             sounds = self.options.sound and self._reader.info.has_audio and extract_sound(self._input, aside)
             timed = self.options.fps is None and _rate_varies(self._input, self.options)
-            with self._reader as reader, computing():
-                frames = batches(iter(reader), chosen.frames, causal=model.is_causal)
+            with (
+                self._reader as reader,
+                computing(),
+                Ahead(batches(iter(reader), chosen.frames, causal=model.is_causal), depth=1) as ahead,
+            ):
+                frames = iter(ahead)
                 first = next(frames)
                 header = self._header(model, first[0].time, chosen, sounds)
                 with TokenWriter(self._output, header, resume=self._may_resume()) as writer:
