@@ -27,7 +27,8 @@ MIB = 1 << 20
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what the model needs counts, and there is room for files."""
     monkeypatch.setattr(module, "resting_bytes", lambda model: 0)
-    monkeypatch.setattr(module, "with_unseen", lambda count, device: count)
+    monkeypatch.setattr(module, "with_unseen", lambda count, model: count)
+    monkeypatch.setattr(module, "_SCATTERED", 0)
     monkeypatch.setattr(module, "_PIXEL_BYTES", 0)
     monkeypatch.setattr(module, "_CODEC_BYTES", 0)
 

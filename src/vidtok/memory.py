@@ -33,8 +33,9 @@ _AMOUNT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]i?)?b?\s*", re.IGNORECA
 _PROCESS_BYTES = 400 << 20
 """Of a process on the CPU that has loaded this package, before it computes, without weights."""
 _GPU_CONTEXT_BYTES = 600 << 20
-_UNSEEN = {"cpu": (1.08, 320 << 20), "cuda": (1.25, 256 << 20)}
-"""Factor on the dry run's peak and bytes beside it, by type of device, for what a dry run does not see."""
+_UNSEEN = {"cpu": (1.08, 0.42, 64 << 20), "cuda": (1.25, 0.42, 64 << 20)}
+"""What a dry run does not see, by type of device: a factor on its peak, a share of the weights, which convolutions copy
+into other layouts, and bytes beside that."""
 
 
 def memory_bytes(amount: int | str) -> int:
@@ -178,14 +179,17 @@ def resting_bytes(model: VideoModel) -> int:
     """Bytes that are in use before `model` computes: of the process if it is on the CPU, else of its GPU."""
     if model.device.type == "cuda":
         return torch.cuda.memory_allocated(model.device) + _GPU_CONTEXT_BYTES
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    return max(_PROCESS_BYTES + weights, _resident_bytes())
+    return max(_PROCESS_BYTES + _weight_bytes(model), _resident_bytes())
 
 
-def with_unseen(count: int, device: torch.device) -> int:
-    """What `count` bytes of a dry run come to on `device`, as measured."""
-    factor, beside = _UNSEEN.get(device.type, _UNSEEN["cuda"])
-    return round(count * factor) + beside
+def with_unseen(count: int, model: VideoModel) -> int:
+    """What `count` bytes of a dry run come to on the device of `model`, as measured."""
+    factor, share, beside = _UNSEEN.get(model.device.type, _UNSEEN["cuda"])
+    return round(count * factor + _weight_bytes(model) * share) + beside
+
+
+def _weight_bytes(model: VideoModel) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 
 def _resident_bytes() -> int:

@@ -26,6 +26,9 @@ and after."""
 _CODEC_BYTES = 200
 """Bytes for each pixel of a frame that decoding and encoding of video hold, mostly frames to look ahead to."""
 _GPU_PIXEL_BYTES = 36
+_SCATTERED = 0.4
+"""How much more than their bytes states take that are kept while other tiles are computed, as measured: they lie
+between what the allocator has freed."""
 _SHARE_OF_FRAMES = 5
 """Frames outside of the model may take the budget over this."""
 
@@ -117,9 +120,12 @@ class _Search:
     def _bytes(self, tiling: Tiling | None, *, offload: bool) -> int:
         """Bytes that are needed at the peak."""
         tiles, used = self._grid(tiling)
-        alone = offload or not self._streams
-        inside = used.one_tile(self._direction) if alone else used.streaming(self._direction, tiles)
-        return self._resting + with_unseen(inside, self._model.device) + self._outside(self._frames)
+        if offload or not self._streams:
+            inside = used.one_tile(self._direction)
+        else:
+            inside = used.streaming(self._direction, tiles)
+            inside += round(_SCATTERED * (tiles - 1) * used.states(self._direction))
+        return self._resting + with_unseen(inside, self._model) + self._outside(self._frames)
 
     def _disk(self, tiling: Tiling | None) -> int:
         """Bytes that offloaded streams take where they lie."""
