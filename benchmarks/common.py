@@ -100,6 +100,13 @@ def memory(which: str) -> int:
     raise SystemExit("peak memory is measured on Linux only")
 
 
+def peak_memory() -> int:
+    """Bytes that were in use at the peak: of the GPU where one is in use, else of the process."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return torch.cuda.max_memory_allocated()
+    return memory("VmHWM")
+
+
 class Worker:
     """A process of its own that holds one contestant, so that memory is its own too; `call` runs one task in it."""
 
@@ -112,7 +119,10 @@ class Worker:
         self.resting_bytes = self._answer()["resting_bytes"]
 
     def call(self, task: str) -> dict[str, Any]:
-        """Run `task` once: its `seconds`, and `peak_bytes` of resident memory while it ran."""
+        """Run `task` once: its `seconds`, and `peak_bytes` of memory while it ran, the GPU's where one is in use.
+
+        Raises `TaskError` if it fails; the process goes on.
+        """
         self._connection.send(task)
         return self._answer()
 
@@ -125,7 +135,13 @@ class Worker:
             answer: dict[str, Any] = self._connection.recv()
         except EOFError:
             raise SystemExit("a worker died: see its message above") from None
+        if "error" in answer:
+            raise TaskError(answer["error"])
         return answer
+
+
+class TaskError(Exception):
+    """What a task in a worker raised, in one line."""
 
 
 def _serve(
@@ -136,8 +152,12 @@ def _serve(
     connection.send({"resting_bytes": memory("VmRSS")})
     while (task := connection.recv()) is not None:
         reset_peak_memory()
-        spent = seconds(tasks[task])
-        connection.send({"seconds": spent, "peak_bytes": memory("VmHWM")})
+        try:
+            spent = seconds(tasks[task])
+        except Exception as error:
+            connection.send({"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"})
+            continue
+        connection.send({"seconds": spent, "peak_bytes": peak_memory()})
 
 
 def write_results(name: str, results: dict[str, Any], path: Path | None = None) -> Path:

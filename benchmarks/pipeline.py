@@ -4,8 +4,8 @@
     python benchmarks/pipeline.py --task reconstruct --frames 129
 
 Where stages overlap, the whole takes hardly longer than its slowest stage, unless there are not processors enough for
-all of them; where one waits for the other, it takes their sum. Each turn measures every stage and the whole, and the ratios are those of the turns. The clip is made for it:
-waves that move, in H.264. Weights are random.
+all of them; where one waits for the other, it takes their sum. Each turn measures every stage and the whole, and the
+ratios are those of the turns. The clip is made for it: waves that move, in H.264. Weights are random.
 """
 
 from __future__ import annotations
