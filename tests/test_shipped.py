@@ -1,0 +1,47 @@
+"""The small models that come with the package: whole, small, and better than no model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import vidtok
+from vidtok.metrics.image import psnr
+from vidtok.training.synthetic import SyntheticConfig, synthetic_batch
+from vidtok.zoo.folder import read_folder
+from vidtok.zoo.published import read_config
+from vidtok.zoo.registry import SHIPPED, package_folder
+
+KL, FSQ = SHIPPED
+
+
+@pytest.fixture(scope="module")
+def video() -> torch.Tensor:
+    """Two procedural clips, (2, 3, 17, 96, 96) in -1..1."""
+    return synthetic_batch(SyntheticConfig(frames=17, height=96, width=96), seed=5, indices=range(2), device="cpu")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_files_are_whole_small_and_of_the_model_that_the_configuration_describes(name: str) -> None:
+    folder = package_folder() / "zoo" / "weights" / name
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 20_000_000
+    config, stored_name, _ = read_folder(folder)
+    assert (config, stored_name) == (read_config(name).model, name)
+    assert name in (folder / "README.md").read_text()
+    model = vidtok.load(name)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert vidtok.load(folder).config == model.config
+
+
+def test_the_continuous_model_reconstructs(video: torch.Tensor) -> None:
+    _, reconstruction, _ = vidtok.load(KL)(video, sample=False)
+    assert psnr(reconstruction.clamp(-1, 1), video).mean() > 25.0
+
+
+def test_the_discrete_model_reconstructs_from_its_tokens(video: torch.Tensor) -> None:
+    model = vidtok.load(FSQ)
+    _, log = model.encode(video, return_reg_log=True)
+    tokens = log["indices"]
+    reconstruction = model.decode(tokens, decode_from_indices=True)
+    assert psnr(reconstruction.clamp(-1, 1), video).mean() > 22.5
+    assert tokens.unique().numel() > 0.1 * tokens.numel()
