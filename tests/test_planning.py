@@ -182,7 +182,7 @@ def test_large_frames_are_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(module, "footprints", lambda *_: Footprints(Footprint(0, 0), Footprint(0, 0)))
     monkeypatch.setattr(module, "resting_bytes", lambda model: 0)
     assert budget("4GB", size=(512, 512)).frames == 16
-    assert budget("4GB", size=(2160, 3840)).frames == 4
+    assert budget("6GB", size=(2160, 3840)).frames == 4
     assert budget("16GB", size=(2160, 3840), chunk_frames=8).frames == 8
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _SMALLEST_CHOSEN = 128
 """Pixels a side below which no tile is chosen for a budget: it would see too little, and overlap too much."""
-_PIXEL_BYTES = 40
+_PIXEL_BYTES = 60
 """Bytes for each pixel of the frames that are computed at a time, outside of the model: as bytes and as floats, before
 and after."""
 _CODEC_BYTES = 200
