@@ -73,8 +73,8 @@ def memory_advice() -> Iterator[None]:
         if not isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
             raise
         raise VidTokError(
-            "memory is too small for this; choose smaller frames (--size), tiles (--max-memory), fewer frames at a time "
-            "(--chunk-frames), or bfloat16 (--dtype)"
+            "memory is too small for this; choose smaller frames (--size), tiles (--max-memory), fewer frames at a "
+            "time (--chunk-frames), or bfloat16 (--dtype)"
         ) from error
 
 

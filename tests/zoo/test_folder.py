@@ -119,7 +119,11 @@ def test_folders_that_are_no_models(tmp_path: Path, state: dict[str, Tensor]) ->
 @pytest.mark.parametrize(
     ("change", "error", "expected"),
     [
-        ({"model_type": "bert"}, CheckpointError, r"config\.json has model_type 'bert'; expected 'vidtok' or 'vidtwin', as"),
+        (
+            {"model_type": "bert"},
+            CheckpointError,
+            r"config\.json has model_type 'bert'; expected 'vidtok' or 'vidtwin', as",
+        ),
         ({"model_type": None}, CheckpointError, r"has model_type None; expected 'vidtok' or"),
         (
             {"format_version": 2},

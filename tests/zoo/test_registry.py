@@ -81,5 +81,5 @@ def test_weights_that_ship_with_the_package_are_at_hand(tmp_path: Path, monkeypa
 
 def test_shipped_weights_that_are_missing_are_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "package_folder", lambda: tmp_path)
-    with pytest.raises(CheckpointError, match="come with this package, are missing from .*; install it anew: `pip"):
+    with pytest.raises(CheckpointError, match=r"come with this package, are missing from .*; install it anew: `pip"):
         registry.fetch_weights(entry(SHIPPED[0]))

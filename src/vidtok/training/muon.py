@@ -18,9 +18,9 @@ class Muon(torch.optim.Optimizer):
     """Muon for weights between wide layers, Adam for biases, norms, scalars and what meets pixels or latents.
 
     A convolution's weight (out, in, k, …) is taken as the matrix (out, in k …). A step changes it by `lr` times
-    sqrt(max(1, rows / columns)) in spectral norm, so that wide and narrow layers learn at one relative rate. Where fewer
-    than 16 channels come in or go out, as colours do, Adam takes over: an orthogonal step is as large in directions
-    whose gradient is only noise, and the output would shake with it.
+    sqrt(max(1, rows / columns)) in spectral norm, so that wide and narrow layers learn at one relative rate. Where
+    fewer than 16 channels come in or go out, as colours do, Adam takes over: an orthogonal step is as large in
+    directions whose gradient is only noise, and the output would shake with it.
 
     Args:
         params: what to train; no parameter may be sharded, since a step needs the whole matrix.
