@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vidtok.allocation import keep_freed_memory
     from vidtok.errors import CheckpointError, ConfigError, VideoError, VidTokError
     from vidtok.models.config import AutoencoderConfig, FSQConfig, KLConfig
     from vidtok.streaming import DecodeStream, EncodeStream
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "vidtok.allocation": ("keep_freed_memory",),
     "vidtok.errors": ("CheckpointError", "ConfigError", "VidTokError", "VideoError"),
     "vidtok.models.config": ("AutoencoderConfig", "FSQConfig", "KLConfig"),
     "vidtok.streaming": ("DecodeStream", "EncodeStream"),
@@ -45,6 +47,7 @@ __all__ = [
     "VidTwinConfig",
     "VideoError",
     "__version__",
+    "keep_freed_memory",
     "load",
 ]
 

@@ -90,7 +90,7 @@ def decode(
     )
     with DecodeJob(input, output, options) as job:
         name = model if model is not None else _known_model(job.header.model.name, input)
-        tokenizer = load_model(name, checkpoint, device, dtype)
+        tokenizer = load_model(name, checkpoint, device, dtype, limited=max_memory is not None)
         with progress_bar("decoding", job.frames) as progress:
             result = job.run(tokenizer, progress, allow_other=allow_other_weights)
     typer.echo(_summary(result, tokenizer))

@@ -118,7 +118,7 @@ def encode(
     from vidtok.transcoding import EncodeJob
 
     job = EncodeJob(input, output, options)
-    tokenizer = load_model(model, checkpoint, device, dtype)
+    tokenizer = load_model(model, checkpoint, device, dtype, limited=max_memory is not None)
     with progress_bar("encoding", job.frame_estimate) as progress:
         result = job.run(tokenizer, progress)
     typer.echo(_summary(result, tokenizer))
@@ -134,7 +134,7 @@ def _encode_tree(
     from vidtok.transcoding import TreeJob, TreeStep
 
     tree = TreeJob(input, output, options)
-    tokenizer = load_model(*model)
+    tokenizer = load_model(*model, limited=options.max_memory is not None)
     with ExitStack() as bars:
 
         def announce(step: TreeStep) -> Callable[[int], None]:

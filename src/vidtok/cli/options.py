@@ -92,9 +92,14 @@ MaxMemoryOption = Annotated[
 ]
 
 
-def load_model(model: str, checkpoint: Path | None, device: str | None, dtype: DType) -> Tokenizer:
-    """The tokenizer that these options ask for."""
+def load_model(
+    model: str, checkpoint: Path | None, device: str | None, dtype: DType, *, limited: bool = False
+) -> Tokenizer:
+    """The tokenizer that these options ask for; memory is kept between layers, unless its amount is `limited`."""
     import vidtok
+    from vidtok import allocation
     from vidtok.device import choose_device
 
+    if not limited:
+        allocation.keep_freed_memory()
     return vidtok.load(model, checkpoint, device=choose_device(device), dtype=dtype.torch)

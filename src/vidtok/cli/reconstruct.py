@@ -80,7 +80,7 @@ def reconstruct(
         allow_truncated=allow_truncated,
     )
     job = ReconstructionJob(input, output, options)
-    tokenizer = load_model(model, checkpoint, device, dtype)
+    tokenizer = load_model(model, checkpoint, device, dtype, limited=max_memory is not None)
     with progress_bar("reconstructing", job.frame_estimate) as progress:
         result = job.run(tokenizer, progress)
     typer.echo(summary(result, tokenizer))
