@@ -45,18 +45,24 @@ def run_stages(stages: Iterable[Stage], x: Tensor, state: StreamState, *, in_pie
 
     Where no frame comes out (a stream's end at which no layer held one back), the result is some tensor with T = 0.
     """
-    if not in_pieces or torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type not in PIECE_BYTES:
-        for stage in stages:
-            x = stage.run(x, state)
-        return x
-    end = state.end
-    pieces: Iterator[Piece] = iter([[x]])
-    for stage in stages:
-        pieces = _run_stage(stage, pieces, state, end)
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return _whole(stages, x, state)
     with Workspace():
+        if not in_pieces or x.device.type not in PIECE_BYTES:
+            return _whole(stages, x, state)
+        end = state.end
+        pieces: Iterator[Piece] = iter([[x]])
+        for stage in stages:
+            pieces = _run_stage(stage, pieces, state, end)
         outputs = [piece.pop() for piece in pieces]
     filled = [out for out in outputs if out.shape[1]]
     return torch.cat(filled, 1) if len(filled) > 1 else (filled or outputs)[0]
+
+
+def _whole(stages: Iterable[Stage], x: Tensor, state: StreamState) -> Tensor:
+    for stage in stages:
+        x = stage.run(x, state)
+    return x
 
 
 def _run_stage(stage: Stage, pieces: Iterator[Piece], state: StreamState, end: bool) -> Iterator[Piece]:
