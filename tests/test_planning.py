@@ -188,7 +188,7 @@ def test_large_frames_are_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_too_small_a_budget_says_how_much_is_needed() -> None:
     message = (
-        r"max_memory is 20MB, but \w+ needs about 0\.\d GB for frames of 512 x 512 pixels in tiles of .*; allow more"
+        r"max_memory is 20MB, but \w+ needs about \d\.\d GB for frames of 512 x 512 pixels in tiles of .*; allow more"
     )
     with pytest.raises(VidTokError, match=message):
         budget("20MB")  # type: ignore[arg-type]
