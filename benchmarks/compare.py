@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,7 +40,8 @@ def git(repository: Path, *arguments: str) -> str:
 
 @contextmanager
 def worktrees(repository: Path, commits: list[str]) -> Iterator[list[Path]]:
-    """A checkout of each commit, which is gone afterwards."""
+    """A checkout of each commit, which is gone afterwards, also where the program is terminated."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     folder = Path(tempfile.mkdtemp(prefix="vidtok-compare-"))
     places = [folder / str(i) for i in range(len(commits))]
     try:
