@@ -182,6 +182,7 @@ def test_gpu_runs_dry_on_the_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_gpu_runs_dry_with_all_contestants(tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
     written = gpu_dry(tmp_path, "--modes", "eager")
