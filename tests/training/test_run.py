@@ -410,12 +410,9 @@ def test_every_option_of_lightning_is_offered() -> None:
     assert options == set(TRAINER_OPTIONS)
 
 
-@pytest.mark.parametrize(
-    "recipe", ["stage_one", "stage_two", "finetune", "finetune_long", "tiny", "tiny_colour", "synthetic_tiny"]
-)
+@pytest.mark.parametrize("recipe", ["stage_one", "stage_two", "finetune", "finetune_long", "tiny", "synthetic_tiny"])
 def test_recipes_of_the_package(recipe: str) -> None:
-    bases = {"synthetic_tiny": [], "tiny_colour": ["vidtok_kl_causal_488_16chn_v1_1", "tiny"]}
-    base = bases.get(recipe, ["vidtok_kl_causal_488_16chn_v1_1"])
+    base = [] if recipe == "synthetic_tiny" else ["vidtok_kl_causal_488_16chn_v1_1"]
     given = ["model.params.ckpt_path=x"]
     if "tiny" not in recipe:
         given += [f"data.params.{part}.params.data_dir=." for part in ("train", "validation")]

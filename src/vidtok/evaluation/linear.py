@@ -70,14 +70,19 @@ class BlockShape:
 
 @dataclass(frozen=True)
 class _Basis:
-    """Mean block (N,) and the leading directions around it, (N, k), orthonormal."""
+    """Mean block (N,), the leading directions around it, (N, k), orthonormal, and the deviations along them, (k,)."""
 
     mean: Tensor
     directions: Tensor
+    deviations: Tensor
+
+    def coefficients(self, blocks: Tensor) -> Tensor:
+        """The k numbers of each of `blocks` (..., N)."""
+        return (blocks - self.mean.to(blocks.device)) @ self.directions.to(blocks.device)
 
     def project(self, blocks: Tensor) -> Tensor:
         """What the k numbers keep of `blocks` (..., N)."""
-        return self.mean + ((blocks - self.mean) @ self.directions) @ self.directions.T
+        return self.mean + self.coefficients(blocks) @ self.directions.T
 
 
 class BlockTransform:
@@ -109,6 +114,16 @@ class BlockTransform:
 
         config = SyntheticConfig(frames=max(17, 2 * shape.frames))
         return cls.fit(shape, (synthetic_batch(config, seed, [index]) for index in range(clips)))
+
+    @property
+    def deviations(self) -> Tensor:
+        """Standard deviations (k,) of the numbers of a block, over the clips that were fitted; the first is largest."""
+        return self._inner.deviations
+
+    def coefficients(self, video: Tensor) -> Tensor:
+        """The numbers (B, k, T', H', W') of all blocks of `video` (B, 3, T, H, W), of which no frame stands alone."""
+        blocks = _blocks(video, self.shape.frames, self.shape.side)
+        return self._inner.coefficients(blocks).movedim(-1, 1)
 
     def __call__(self, video: Tensor, *, start: bool = True) -> Tensor:
         """What the transform keeps of `video` (B, 3, T, H, W) in -1..1, of the same shape; any T, H and W.
@@ -166,8 +181,8 @@ class _Moments:
             raise VidTokError("the linear transform has no blocks to fit; give clips of at least one block's frames")
         mean = self._sum / self._count
         covariance = self._products / self._count - torch.outer(mean, mean)
-        directions = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :components]
-        return _Basis(mean.float(), directions.float())
+        variances, directions = (part.flip(-1)[..., :components] for part in torch.linalg.eigh(covariance))
+        return _Basis(mean.float(), directions.float(), variances.clamp(min=0).sqrt().float())
 
 
 def _blocks(video: Tensor, frames: int, side: int) -> Tensor:

@@ -21,10 +21,12 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from vidtok.metrics.image import psnr, ssim
+from vidtok.models.autoencoder import VideoAutoencoder
 from vidtok.models.config import FSQConfig
 from vidtok.models.contract import VideoModel
 from vidtok.training.ema import MovingAverages
 from vidtok.training.errors import TrainingError
+from vidtok.training.guide import TransformGuide
 from vidtok.training.losses import Log, Objective
 from vidtok.training.optimization import clip_gradients, make_optimizer
 from vidtok.training.settings import TrainingSettings
@@ -82,6 +84,7 @@ class TrainingModule(LightningModule):
         if not objective.config.is_adversarial:
             objective.discriminator.requires_grad_(False)
         self._make_averages()
+        self._guide = TransformGuide.fit(model.config, model.regularization) if settings.guide_steps else None
         if settings.compile_model:
             # for the one shape that training has; a network for all shapes is slower, where it compiles at all
             self.encoder.compile(dynamic=False)
@@ -157,15 +160,25 @@ class TrainingModule(LightningModule):
         self._seed_batch()
         step = self.batches_done
         is_last = self._accumulated + 1 >= self.accumulate
+        guide = self._guide if step < self.settings.guide_steps else None
         with timed("forward"):
-            _, reconstruction, reg_log = self.model(video, step=step)
+            if guide is None:
+                _, reconstruction, reg_log = self.model(video, step=step)
+            else:
+                moments = cast(VideoAutoencoder, self.model).moments(video)
+                reconstruction = self.model.decode(guide.latent(video), size=video.shape[2:])
         with timed("generator's objective"):
             at = _STEPS_PER_BATCH * step
-            loss, log = self.loss(reg_log, video, reconstruction, 0, at, last_layer=self.model.last_layer)
+            if guide is None:
+                loss, log = self.loss(reg_log, video, reconstruction, 0, at, last_layer=self.model.last_layer)
+            else:
+                loss, parts = guide.loss(moments, reconstruction, video)
+                loss = loss + 0 * sum(p.sum() for p in self.loss.generator_parameters())  # ranks wait for all
+                log = {f"train/{name}": value for name, value in parts.items()}
             self._require_finite(loss, "the generator's loss", batch)
         with timed("backward"):
             self._backward(loss / self.accumulate, is_last)
-        if self.loss.config.is_adversarial:
+        if self.loss.config.is_adversarial and guide is None:
             with timed("discriminator"):
                 loss, disc_log = self.loss({}, video, reconstruction.detach(), 1, at + 1)
                 self._require_finite(loss, "the discriminator's loss", batch)

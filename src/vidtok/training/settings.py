@@ -81,6 +81,8 @@ class TrainingSettings:
     fix_encoder: bool = False
     fix_decoder: bool = False
     compile_model: bool = False
+    guide_steps: int = 0
+    """First steps, in which encoder and decoder learn the linear transform apart (`vidtok.training.guide`)."""
 
     def __post_init__(self) -> None:
         rate = self.base_learning_rate
@@ -100,6 +102,11 @@ class TrainingSettings:
             f"{_PARAMS}.ignore_keys", list(self.ignore_keys), "a list of prefixes of names, such as [decoder]",
         )  # fmt: skip
         _require(isinstance(self.compile_model, bool), f"{_PARAMS}.compile_model", self.compile_model, "true or false")
+        _require(_is_whole(self.guide_steps), f"{_PARAMS}.guide_steps", self.guide_steps, "a whole number of steps")
+        if self.guide_steps and (self.fix_encoder or self.fix_decoder):
+            raise ConfigError(
+                f"{_PARAMS}.guide_steps is {self.guide_steps} and a part is fixed; expected both to learn, or 0"
+            )
         if self.fix_encoder and self.fix_decoder:
             raise ConfigError("fix_encoder and fix_decoder are both true; expected one part at least left to train")
 
@@ -113,7 +120,7 @@ class TrainingSettings:
             raise ConfigError("model.base_learning_rate is missing; training needs it, such as 1.0e-5")
         chosen = {
             key: params[key]
-            for key in ("lr_g_factor", "ema_decay", "monitor", "mode", "ckpt_path", "compile_model")
+            for key in ("lr_g_factor", "ema_decay", "monitor", "mode", "ckpt_path", "compile_model", "guide_steps")
             if key in params
         }
         ignored = params.get("ignore_keys") or []

@@ -25,6 +25,7 @@ ENGINE = "model.params"
 ENGINE_PARTS = ("encoder_config", "decoder_config", "regularizer_config", "loss_config", "optimizer_config")
 ENGINE_TRAINING = (
     "monitor", "mode", "ckpt_path", "ignore_keys", "ema_decay", "lr_g_factor", "lr_schedule", "compile_model",
+    "guide_steps",
 )  # fmt: skip
 # How the original engine goes about computing: here these change nothing, since streaming is exact.
 ENGINE_WITHOUT_EFFECT = (

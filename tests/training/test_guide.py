@@ -1,0 +1,95 @@
+"""The guided start: what encoder and decoder are held to, and that a model learns so."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.training.test_module import FSQ, fit, make, tiny
+from torch import Tensor
+
+from vidtok.errors import ConfigError
+from vidtok.evaluation.linear import BlockShape, BlockTransform
+from vidtok.training.guide import TransformGuide
+from vidtok.training.settings import TrainingSettings
+from vidtok.training.synthetic import SyntheticConfig, synthetic_batch
+
+
+def clips(count: int = 2, frames: int = 9) -> Tensor:
+    return synthetic_batch(SyntheticConfig(frames=frames, height=32, width=40), 5, range(count))
+
+
+@pytest.fixture(scope="module")
+def guide() -> TransformGuide:
+    shape = BlockShape(4, 8, 16, first_alone=False)
+    return TransformGuide(BlockTransform.fit(shape, [clips(8, 16)]), lead=3)
+
+
+def test_the_wanted_latent_has_a_models_shape_and_unit_variance(guide: TransformGuide) -> None:
+    assert guide.latent(clips()).shape == (2, 16, 3, 4, 5)
+    inner = TransformGuide(guide._transform, lead=0).latent(clips(8, 16))
+    assert torch.allclose(inner.var((0, 2, 3, 4), correction=0), torch.ones(16), atol=1e-3)
+
+
+def test_the_first_frame_counts_as_a_block_of_equal_ones(guide: TransformGuide) -> None:
+    video = clips()
+    still = TransformGuide(guide._transform, lead=0).latent(video[:, :, :1].expand(-1, -1, 4, -1, -1))
+    assert torch.allclose(guide.latent(video)[:, :, :1], still, atol=1e-5)
+
+
+def test_the_loss_is_zero_where_both_are_right_and_counts_each_part(guide: TransformGuide) -> None:
+    video = clips()
+    wanted = guide.latent(video)
+    sure = torch.full_like(wanted, -8)
+    loss, parts = guide.loss(torch.cat([wanted, sure], 1), video, video)
+    assert float(loss) == pytest.approx(0, abs=1e-9)
+    wrong = wanted.clone()
+    wrong[:, 3] += 2
+    assert float(guide.loss(torch.cat([wrong, sure], 1), video, video)[0]) == pytest.approx(4 / 16, rel=1e-4)
+    assert float(guide.loss(torch.cat([wanted, sure + 8], 1), video, video)[0]) > 0.1
+    # one colour's error is told by the coefficients as well as by the pixels
+    tinted = video.clone()
+    tinted[:, 0] += 0.1
+    loss, parts = guide.loss(torch.cat([wanted, sure], 1), tinted, video)
+    assert float(parts["guide_encoder"]) == 0
+    assert float(parts["rec_loss"]) == pytest.approx(0.01 / 3, rel=1e-3)
+    assert float(loss) > 20 * float(parts["rec_loss"])
+
+
+def test_half_precision_around_it_changes_nothing(guide: TransformGuide) -> None:
+    video = clips()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = guide.latent(video)
+    assert torch.equal(inside, guide.latent(video))
+
+
+def test_a_guided_model_learns_both_halves_apart_and_then_goes_on_together() -> None:
+    module = make(tiny(ch=16), settings=TrainingSettings(base_learning_rate=3e-3, guide_steps=4))
+    assert module._guide is not None
+    video = clips(2, 5)
+    moments, reconstruction = module.model.moments(video), module.model.decode(module._guide.latent(video))
+    before = module._guide.loss(moments, reconstruction, video)[1]
+    seen: list[set[str]] = []
+    log = module.log_dict
+    module.log_dict = lambda values, **options: (seen.append(set(values)), log(values, **options))[1]  # type: ignore[method-assign]
+    fit(module, video, 6)
+    assert ["train/guide_encoder" in names for names in seen] == [True] * 4 + [False] * 2
+    moments, reconstruction = module.model.moments(video), module.model.decode(module._guide.latent(video))
+    after = module._guide.loss(moments, reconstruction, video)[1]
+    assert after["guide_encoder"] < before["guide_encoder"]
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "said"),
+    [
+        (FSQ, {}, "cannot be guided: that takes a continuous latent"),
+        (None, {"fix_encoder": True}, "guide_steps is 4 and a part is fixed; expected both to learn, or 0"),
+        (None, {"guide_steps": -1}, "guide_steps is -1; expected a whole number of steps"),
+    ],
+)
+def test_refuses_what_it_cannot_guide(config: str | None, settings: dict[str, object], said: str) -> None:
+    def guided() -> None:
+        values = TrainingSettings(base_learning_rate=1e-3, **{"guide_steps": 4, **settings})  # type: ignore[arg-type]
+        make(tiny(config) if config else tiny(), settings=values)
+
+    with pytest.raises(ConfigError, match=said):
+        guided()
