@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from support import small_config
-from tiny import FSQ_1_1, KL_1_1, KL_NONCAUSAL, ONE_THREAD, write_model
+from tiny import FSQ_1_1, KL_1_1, KL_NONCAUSAL, ONE_THREAD, write_model, write_video
 from vidtok import Tokenizer
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -208,3 +208,15 @@ def test_inference_compares_nothing_if_asked_for_nothing(tmp_path: Path) -> None
     written = result("inference.py", tmp_path / "out.json", "--config", config, "--size", "32", "--turns", "1")
     assert set(written["tasks"]) == {"encode", "decode", "both"}
     assert written["tasks"]["both"]["ours"]["times_ours"] == 1
+
+
+def test_weights(tmp_path: Path) -> None:
+    files = write_model(tmp_path, KL_1_1)
+    write_video(tmp_path / "a.mkv", 5, 32, 32)
+    options = ("--model", files.config, "--checkpoint", files.checkpoint, "--frames", 5, "--size", 32)
+    written = result("weights.py", tmp_path / "out.json", tmp_path / "a.mkv", *options, "--compute", "bfloat16")
+    taken = [run["bytes"] for run in written["runs"].values()]
+    assert max(taken[1:3]) < 0.7 * taken[0]
+    assert taken[3] < taken[1]
+    assert taken[4] == taken[0]
+    assert written["runs"]["weights in int8"]["psnr_to_float32"]["a.mkv"] > 20

@@ -23,6 +23,7 @@ from vidtok.zoo.checkpoint import load_state, read_checkpoint
 from vidtok.zoo.families import family_of
 from vidtok.zoo.folder import read_folder, save_folder
 from vidtok.zoo.hub import resolve_hub_repo
+from vidtok.zoo.int8 import quantized
 from vidtok.zoo.published import read_config
 from vidtok.zoo.registry import entry, fetch_weights, models, named_by_repo
 from vidtok.zoo.run import is_run, run_checkpoint, run_config, run_model_name
@@ -105,14 +106,17 @@ class Tokenizer(VideoModel):
 
         return reconstruct(self, input, output, ReconstructOptions(**options), progress=progress)
 
-    def save_pretrained(self, save_directory: str | PathLike[str], *, push_to_hub: bool = False, **hub: Any) -> Path:
+    def save_pretrained(
+        self, save_directory: str | PathLike[str], *, int8: bool = False, push_to_hub: bool = False, **hub: Any
+    ) -> Path:
         """Write `config.json` and `model.safetensors` to a folder, whole or not at all, and return the folder.
 
-        `vidtok.load(save_directory)` reads them back. With `push_to_hub`, the folder is uploaded too: `hub` are the
-        arguments of `Tokenizer.push_to_hub`.
+        `vidtok.load(save_directory)` reads them back. With `int8`, weights are stored in 8 bits, a quarter of float32's
+        bytes, and are floats again when loaded (`vidtok.zoo.int8`). With `push_to_hub`, the folder is uploaded too:
+        `hub` are the arguments of `Tokenizer.push_to_hub`.
         """
         state = {key.replace("_orig_mod.", ""): value for key, value in self.state_dict().items()}
-        folder = save_folder(save_directory, self.config, state, self.name)
+        folder = save_folder(save_directory, self.config, quantized(state) if int8 else state, self.name)
         if push_to_hub:
             _upload(folder, **{"repo_id": folder.name, **hub})
         return folder

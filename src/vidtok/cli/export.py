@@ -1,7 +1,8 @@
-"""`vidtok export`: the model of a training run as a slim folder."""
+"""`vidtok export`: a model, that of a training run above all, as a slim folder."""
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,19 @@ import typer
 from vidtok.cli.options import CheckpointOption, DType
 
 
+class Stored(str, Enum):
+    """What weights are saved in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    int8 = "int8"
+
+
 def export(
-    run: Annotated[Path, typer.Argument(help="The folder of a training run, LOGDIR/DATE_NAME.")],
+    source: Annotated[
+        str, typer.Argument(help="The folder of a training run, LOGDIR/DATE_NAME; or any model, as --model takes it.")
+    ],
     output: Annotated[Path, typer.Argument(help="The folder to write.")],
     checkpoint: CheckpointOption = None,
     ema: Annotated[
@@ -20,26 +32,27 @@ def export(
             "--ema/--no-ema", help="Take the weights' moving averages.", show_default="if the checkpoint has them"
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The model's name.", show_default="that of the run")] = None,
-    dtype: Annotated[DType, typer.Option("--dtype", help="What to save the weights in.")] = DType.float32,
+    name: Annotated[str | None, typer.Option(help="The model's name.", show_default="as it is")] = None,
+    dtype: Annotated[
+        Stored, typer.Option("--dtype", help="What to save the weights in; int8: a quarter of float32's bytes.")
+    ] = Stored.float32,
 ) -> None:
     """Write a model alone: config.json and model.safetensors, without optimizers and objective.
 
-    Takes the newest checkpoint of RUN unless --checkpoint names another. The folder loads with `vidtok.load(OUTPUT)`
-    and as `--model OUTPUT`.
+    Of a training run, takes the newest checkpoint unless --checkpoint names another. The folder loads with
+    `vidtok.load(OUTPUT)` and as `--model OUTPUT`.
     """
-    from vidtok.errors import ConfigError
     from vidtok.tokenizer import load
     from vidtok.zoo.checkpoint import holds_averages
     from vidtok.zoo.run import is_run, run_checkpoint
 
-    if not is_run(run):
-        raise ConfigError(f"{run} is not the folder of a training run; expected one with configs/ and checkpoints/")
-    weights = checkpoint or run_checkpoint(run)
-    averaged = holds_averages(weights) if ema is None else ema
-    model = load(run, weights, dtype=dtype.torch, ema=averaged)
+    run = Path(source).expanduser()
+    weights = checkpoint or (run_checkpoint(run) if is_run(run) else None)
+    averaged = bool(ema) if ema is not None or weights is None else holds_averages(weights)
+    int8 = dtype is Stored.int8
+    model = load(source, weights, dtype=(DType.float32 if int8 else DType(dtype.value)).torch, ema=averaged)
     model.name = name or model.name
-    folder = model.save_pretrained(output)
+    folder = model.save_pretrained(output, int8=int8)
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     kind = "moving averages" if averaged else "weights"
-    typer.echo(f"{folder}: {model.name}, {kind} of {weights}, {size:.1f} MB")
+    typer.echo(f"{folder}: {model.name}, {kind} of {weights or source}, {size:.1f} MB")

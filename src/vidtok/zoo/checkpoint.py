@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vidtok.errors import CheckpointError
 from vidtok.models.contract import VideoModel
 from vidtok.zoo.fit import fitting_models
+from vidtok.zoo.int8 import restored
 
 _ZIP = b"PK\x03\x04"
 _NOT_OURS = "loss."
@@ -40,7 +41,7 @@ def read_checkpoint(path: str | PathLike[str], *, ema: bool = False, objective: 
     Reads `.safetensors`, and what `torch.save` wrote (`.ckpt`, `.pt`, `.pth`): a state dict, or one under `state_dict`
     as Lightning writes it. The objective's weights (`loss.*`) and the moving averages (`model_ema.*`) are left out;
     with `ema` the averages take the weights' place, and with `objective` the objective's weights stay. What
-    `torch.compile` and data parallelism add to names is removed.
+    `torch.compile` and data parallelism add to names is removed, and weights saved in int8 are float32 again.
 
     Raises `CheckpointError` if the file is missing, damaged, of another kind or holds pickled code, which is never run.
     """
@@ -129,7 +130,7 @@ def _whole_state(path: Path) -> dict[str, Tensor]:
         state = _state_dict(_load_torch(path), path)
     else:
         raise CheckpointError(f"{path} is not a checkpoint{_kind(head)}; expected a .safetensors or .ckpt file")
-    return {_plain_name(name): value for name, value in state.items()}
+    return restored({_plain_name(name): value for name, value in state.items()}, str(path))
 
 
 def _head(path: Path) -> bytes:
