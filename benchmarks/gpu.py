@@ -115,7 +115,7 @@ def _coders(setting: Setting, case: Case) -> tuple[Coder, Coder]:
     if setting.contestant == "ours":
         model = seeded(Tokenizer(read_config(setting.config).model), setting.dtype).to(setting.device)
     elif setting.contestant == "diffusers":
-        model = seeded(diffusers_model(setting.config), setting.dtype).to(setting.device)
+        model = seeded(diffusers_model(read_config(setting.config).model), setting.dtype).to(setting.device)
     else:
         import diffusers
 

@@ -20,7 +20,7 @@ import torch
 from common import Worker, matrix_rate, write_results
 
 from vidtok import Tokenizer
-from vidtok.models.config import AutoencoderConfig, FSQConfig
+from vidtok.models.config import AutoencoderConfig, FSQConfig, ModelConfig
 from vidtok.models.padding import padded_frames
 from vidtok.zoo.published import read_config
 
@@ -61,7 +61,7 @@ def make_ours(config: str, shape: tuple[int, int, int], dtype: str, threads: int
 def make_diffusers(config: str, shape: tuple[int, int, int], dtype: str, threads: int | None) -> Tasks:
     if threads:
         torch.set_num_threads(threads)
-    model: Any = seeded(diffusers_model(config), dtype)
+    model: Any = seeded(diffusers_model(read_config(config).model), dtype)
     video = clip_of(*shape, dtype)
     factor = read_config(config).model.temporal_factor
     if model.is_causal:
@@ -74,12 +74,11 @@ def make_diffusers(config: str, shape: tuple[int, int, int], dtype: str, threads
     }
 
 
-def diffusers_model(config: str) -> Any:
+def diffusers_model(ours: ModelConfig) -> Any:
     import diffusers
 
     make: Any = diffusers.AutoencoderVidTok
 
-    ours = read_config(config).model
     assert isinstance(ours, AutoencoderConfig)
     discrete = isinstance(ours.bottleneck, FSQConfig)
     return make(
@@ -105,7 +104,8 @@ def decode_diffusers(model: Any, z: torch.Tensor) -> torch.Tensor:
 
 def largest_difference(config: str, shape: tuple[int, int, int], dtype: str) -> float:
     """Between the two reconstructions of a small part of the clip, on outputs of standard deviation about 0.5."""
-    ours, theirs = seeded(Tokenizer(read_config(config).model), dtype), seeded(diffusers_model(config), dtype)
+    structure = read_config(config).model
+    ours, theirs = seeded(Tokenizer(structure), dtype), seeded(diffusers_model(structure), dtype)
     video = clip_of(padded_frames(min(5, shape[0]), ours.config), 64, 64, dtype)
     factor = ours.config.temporal_factor
     padded = torch.cat([video[:, :, :1].expand(-1, -1, factor - 1, -1, -1), video], 2) if ours.is_causal else video

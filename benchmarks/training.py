@@ -4,12 +4,14 @@
 
 A step is what training does with a batch: forward, LPIPS and discriminator, backward, the discriminator's own step,
 clipping, Adam, moving averages. LPIPS has random weights here, which cost as much as trained ones. Clips are noise, at
-hand before the clock starts.
+hand before the clock starts. With `--compare plain`, the same steps are made with the network in the plain layout
+(`plain.py`), in turn with ours, from the same weights; the losses of both are compared too.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import warnings
 from collections import defaultdict
@@ -26,6 +28,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vidtok.metrics.lpips import LPIPS
+from vidtok.models.config import AutoencoderConfig
+from vidtok.models.contract import VideoModel
 from vidtok.tokenizer import Tokenizer
 from vidtok.training.losses import Objective
 from vidtok.training.module import SECTIONS, TrainingModule
@@ -74,10 +78,19 @@ def _now() -> float:
     return perf_counter()
 
 
-def make_module(config: RunConfig) -> TrainingModule:
+def make_module(config: RunConfig, *, plain: bool = False) -> TrainingModule:
     objective_config = ObjectiveConfig.from_dict(config.raw["model"]["params"]["loss_config"]["params"])
     objective = Objective(objective_config, LPIPS() if objective_config.perceptual_weight else None)
-    return TrainingModule(Tokenizer(config.model), objective, TrainingSettings.from_raw(config.raw))
+    torch.manual_seed(0)
+    model: VideoModel = Tokenizer(config.model)
+    if plain:
+        from plain import PlainAutoencoder
+
+        assert isinstance(config.model, AutoencoderConfig)
+        same = PlainAutoencoder(config.model)
+        same.load_state_dict(model.state_dict())
+        model = same
+    return TrainingModule(model, objective, TrainingSettings.from_raw(config.raw))
 
 
 def measure(module: TrainingModule, clips: Clips, options: argparse.Namespace) -> Sections:
@@ -93,6 +106,24 @@ def measure(module: TrainingModule, clips: Clips, options: argparse.Namespace) -
     return sections
 
 
+def one_run(config: RunConfig, clips: Clips, options: argparse.Namespace, *, plain: bool) -> dict[str, Any]:
+    """A few steps from fresh weights: seconds of the median step and of its parts, peak memory, losses of all steps."""
+    module = make_module(config, plain=plain)
+    losses: list[float] = []
+    module.log_dict = lambda values, **_: losses.append(float(values["train/total_loss"]))  # type: ignore[method-assign]
+    gc.collect()
+    reset_peak_memory()
+    sections = measure(module, clips, options)
+    on_gpu = torch.cuda.is_available() and options.accelerator != "cpu"
+    peak = torch.cuda.max_memory_allocated() if on_gpu else memory("VmHWM")
+    parts = {name: median(sections.seconds[name][WARM_UP:]) for name in SECTIONS if sections.seconds[name]}
+    return {
+        "step": round(median(sections.seconds["run_training_batch"][WARM_UP:]), 4),
+        "seconds": {name: round(seconds, 4) for name, seconds in parts.items()},
+        "peak_gib": round(peak / 2**30, 3), "losses": losses,
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="vidtok_kl_causal_488_4chn_v1_1", help="a model's name, or a YAML file")
@@ -102,33 +133,46 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--precision", default="32-true")
     parser.add_argument("--accelerator", default="auto")
+    parser.add_argument("--compare", choices=["none", "plain"], default="none")
+    parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--out", type=Path, help="where to write JSON (default: benchmarks/results)")
     parser.add_argument("overrides", nargs="*", help="section.key=value")
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    torch.manual_seed(0)
-
-    module = make_module(read_config(options.config, options.overrides))
+    config = read_config(options.config, options.overrides)
     clips = Clips((3, options.frames, options.size, options.size), options.batch * (options.steps + WARM_UP))
-    reset_peak_memory()
-    sections = measure(module, clips, options)
-    whole = median(sections.seconds["run_training_batch"][WARM_UP:])
-    parts = {name: median(sections.seconds[name][WARM_UP:]) for name in SECTIONS if sections.seconds[name]}
-    on_gpu = torch.cuda.is_available() and options.accelerator != "cpu"
-    peak = torch.cuda.max_memory_allocated() if on_gpu else memory("VmHWM")
-
-    print(f"{options.batch / whole:.3f} clips a second, {whole:.2f} s a step, peak {peak / 2**30:.2f} GiB")
+    kinds = ["ours", "plain"] if options.compare == "plain" else ["ours"]
+    figures: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
+    for _ in range(options.turns):
+        for kind in kinds:
+            figures[kind].append(one_run(config, clips, options, plain=kind == "plain"))
+    ours = figures["ours"][0]
+    whole, parts, peak = ours["step"], ours["seconds"], ours["peak_gib"]
+    print(f"{options.batch / whole:.3f} clips a second, {whole:.2f} s a step, peak {peak:.2f} GiB")
     for name, seconds in parts.items():
         print(f"  {name:<22}{seconds:8.2f} s  {seconds / whole:5.0%}")
+    compared: dict[str, Any] = {}
+    if options.compare == "plain":
+        ratios = [plain["step"] / mine["step"] for mine, plain in zip(figures["ours"], figures["plain"], strict=True)]
+        compared = {
+            "plain": figures["plain"],
+            "times_as_fast": [round(ratio, 2) for ratio in ratios],
+            "largest_relative_difference_of_losses": max(
+                abs(a - b) / abs(a) for a, b in zip(ours["losses"], figures["plain"][0]["losses"], strict=True)
+            ),
+        }
+        print(f"plain: {median(ratios):.2f} times as long ({min(ratios):.2f} to {max(ratios):.2f}), peak "
+              f"{figures['plain'][0]['peak_gib']:.2f} GiB; losses differ by "
+              f"{compared['largest_relative_difference_of_losses']:.1e}")  # fmt: skip
     shape = (options.frames, options.size, options.size)
     write_results(
         f"training-{Path(options.config).stem}-{options.batch}x{'x'.join(map(str, shape))}-{options.precision}",
         {
             "config": options.config, "overrides": options.overrides, "shape": shape, "batch": options.batch,
             "precision": options.precision, "clips_per_second": round(options.batch / whole, 4),
-            "seconds_per_step": round(whole, 3), "peak_gib": round(peak / 2**30, 3),
-            "seconds": {name: round(seconds, 3) for name, seconds in parts.items()},
+            "seconds_per_step": round(whole, 3), "peak_gib": peak, "seconds": parts,
+            "turns": figures["ours"], **compared,
         },
         options.out,
     )  # fmt: skip

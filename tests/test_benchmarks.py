@@ -220,3 +220,14 @@ def test_weights(tmp_path: Path) -> None:
     assert taken[3] < taken[1]
     assert taken[4] == taken[0]
     assert written["runs"]["weights in int8"]["psnr_to_float32"]["a.mkv"] > 20
+
+
+@pytest.mark.parametrize("name", [KL_1_1, "vidtok_fsq_causal_488_32768_v1_1"])
+def test_the_plain_layout_takes_the_same_steps(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("diffusers")
+    small = [f"model.params.{part}_config.params.ch=8" for part in ("encoder", "decoder")]
+    options = ("--frames", 5, "--size", 32, "--steps", 2, "--compare", "plain", "--accelerator", "cpu")
+    off = [f"model.params.loss_config.params.{part}_weight=0" for part in ("perceptual", "disc")]
+    written = result("training.py", tmp_path / "out.json", "--config", name, *options, *small, *off)
+    assert written["largest_relative_difference_of_losses"] < 1e-4
+    assert len(written["times_as_fast"]) == 1
