@@ -231,3 +231,11 @@ def test_the_plain_layout_takes_the_same_steps(tmp_path: Path, name: str) -> Non
     written = result("training.py", tmp_path / "out.json", "--config", name, *options, *small, *off)
     assert written["largest_relative_difference_of_losses"] < 1e-4
     assert len(written["times_as_fast"]) == 1
+
+
+def test_streams_are_timed_beside_whole_clips(tmp_path: Path) -> None:
+    config = write_model(tmp_path, KL_1_1).config
+    options = ("--size", 32, "--clip", 5, "--frames", 13, "--chunk", 4, "--turns", 1, "--threads", 1)
+    written = result("streaming.py", tmp_path / "out.json", "--config", config, *options)
+    assert set(written["tasks"]) == {"encode", "decode"}
+    assert all(task["streamed_to_whole"] > 0 for task in written["tasks"].values())
