@@ -2,8 +2,8 @@
 
     python benchmarks/streaming.py --config vidtok_kl_causal_488_16chn_v1_1 --size 128 --clip 17 --frames 129
 
-Both take turns in one process, from frames in memory to latents and back, with random weights. A stream is fed chunks of
-`--chunk` frames, and decodes latents as they come. A model is real time where it gives more frames a second than it is
+Both take turns in one process, from frames in memory to latents and back, with random weights. A stream is fed chunks
+of `--chunk` frames, and decodes latents as they come. A model is real time where it gives more frames a second than it is
 shown; `--config vidtok_kl_causal_488_16chn_tiny` is made for that.
 """
 
@@ -26,14 +26,14 @@ from vidtok.zoo.published import read_config
 
 def encode_streamed(model: Tokenizer, video: Tensor, chunk: int) -> Tensor:
     stream = model.encode_stream(sample=False)
-    parts = [stream.push(piece) for piece in video.split(chunk, 2)]
+    parts = [stream.push(piece) for piece in torch.split(video, chunk, 2)]
     return torch.cat([*parts, stream.flush()], 2)
 
 
 def decode_streamed(model: Tokenizer, z: Tensor, chunk: int) -> list[Tensor]:
     """Frames, piece by piece as a writer takes them."""
     stream = model.decode_stream()
-    pieces = [stream.push(piece) for piece in z.split(max(1, chunk // model.config.temporal_factor), 2)]
+    pieces = [stream.push(piece) for piece in torch.split(z, max(1, chunk // model.config.temporal_factor), 2)]
     return [*pieces, stream.flush()]
 
 
