@@ -3,8 +3,8 @@
     python benchmarks/streaming.py --config vidtok_kl_causal_488_16chn_v1_1 --size 128 --clip 17 --frames 129
 
 Both take turns in one process, from frames in memory to latents and back, with random weights. A stream is fed chunks
-of `--chunk` frames, and decodes latents as they come. A model is real time where it gives more frames a second than it is
-shown; `--config vidtok_kl_causal_488_16chn_tiny` is made for that.
+of `--chunk` frames, and decodes latents as they come. A model that gives more frames a second than a video has works in
+real time.
 """
 
 from __future__ import annotations
