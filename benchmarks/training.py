@@ -5,12 +5,13 @@
 A step is what training does with a batch: forward, LPIPS and discriminator, backward, the discriminator's own step,
 clipping, Adam, moving averages. LPIPS has random weights here, which cost as much as trained ones. Clips are noise, at
 hand before the clock starts. With `--compare plain`, the same steps are made with the network in the plain layout
-(`plain.py`), in turn with ours, from the same weights; the losses of both are compared too.
+(`plain.py`), never compiled, in turn with ours, from the same weights; the losses of both are compared too.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gc
 import logging
 import warnings
@@ -27,6 +28,7 @@ from lightning.pytorch.profilers import Profiler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from vidtok import keep_freed_memory
 from vidtok.metrics.lpips import LPIPS
 from vidtok.models.config import AutoencoderConfig
 from vidtok.models.contract import VideoModel
@@ -79,9 +81,9 @@ def _now() -> float:
 
 
 def make_module(config: RunConfig, *, plain: bool = False) -> TrainingModule:
+    torch.manual_seed(0)
     objective_config = ObjectiveConfig.from_dict(config.raw["model"]["params"]["loss_config"]["params"])
     objective = Objective(objective_config, LPIPS() if objective_config.perceptual_weight else None)
-    torch.manual_seed(0)
     model: VideoModel = Tokenizer(config.model)
     if plain:
         from plain import PlainAutoencoder
@@ -90,7 +92,8 @@ def make_module(config: RunConfig, *, plain: bool = False) -> TrainingModule:
         same = PlainAutoencoder(config.model)
         same.load_state_dict(model.state_dict())
         model = same
-    return TrainingModule(model, objective, TrainingSettings.from_raw(config.raw))
+    settings = dataclasses.replace(TrainingSettings.from_raw(config.raw), guide_steps=0)
+    return TrainingModule(model, objective, dataclasses.replace(settings, compile_model=False) if plain else settings)
 
 
 def measure(module: TrainingModule, clips: Clips, options: argparse.Namespace) -> Sections:
@@ -138,6 +141,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where to write JSON (default: benchmarks/results)")
     parser.add_argument("overrides", nargs="*", help="section.key=value")
     options = parser.parse_args()
+    if not torch.cuda.is_available():
+        keep_freed_memory(training=True)  # as training does
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     config = read_config(options.config, options.overrides)

@@ -15,22 +15,27 @@ from vidtok.cli import main
 
 _FAULTS = """
 import resource, sys, torch, vidtok
-kept = vidtok.keep_freed_memory() if sys.argv[1] == "keep" else False
+mode, size = sys.argv[1], int(sys.argv[2]) << 18
+kept = mode != "leave" and vidtok.keep_freed_memory(training=mode == "train")
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-torch.zeros(48 << 18)
+torch.zeros(size)
 before = faults()
 for _ in range(20):
-    torch.zeros(48 << 18)
+    torch.zeros(size)
 print(int(kept), faults() - before)
 """
 
 
-def page_faults(mode: str, **environment: str) -> tuple[bool, int]:
-    """Whether memory is kept, and page faults of allocating 48 MiB twenty times."""
+def page_faults(mode: str, mebibytes: int = 48, **environment: str) -> tuple[bool, int]:
+    """Whether memory is kept, and page faults of allocating so much twenty times."""
     clean = {name: value for name, value in os.environ.items() if name not in allocation._OWN_SETTINGS}
     done = subprocess.run(
-        [sys.executable, "-c", _FAULTS, mode], capture_output=True, text=True, check=True, env={**clean, **environment}
+        [sys.executable, "-c", _FAULTS, mode, str(mebibytes)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**clean, **environment},
     )
     kept, faults = done.stdout.split()
     return kept == "1", int(faults)
@@ -42,6 +47,13 @@ def test_memory_is_not_asked_for_anew() -> None:
         pytest.skip("another C library")
     without = page_faults("leave")[1]
     assert faults < 0.7 * without  # the system may take back what lies idle
+
+
+def test_training_keeps_larger_tensors_too() -> None:
+    kept, faults = page_faults("train", 300)
+    if not kept:
+        pytest.skip("another C library")
+    assert faults < 0.7 * page_faults("keep", 300)[1]
 
 
 def test_settings_of_the_environment_stay() -> None:

@@ -10,17 +10,21 @@ MMAP_THRESHOLD = 64 << 20
 TRIM_THRESHOLD = 256 << 20
 """Bytes of free memory at the end of the heap above which it is given back."""
 
+TRAINING_MMAP_THRESHOLD = 1 << 30
+NEVER_TRIM = -1
+"""mallopt's word for keeping all free memory."""
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _OWN_SETTINGS = ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory(*, training: bool = False) -> bool:
     """Let this process keep memory between the layers of a model on the CPU, and return whether it does.
 
     The GNU C library gives allocations above 32 MiB back to the system as soon as they are freed, so that every large
     activation starts with page faults: full-width models take a quarter to a third more time at 256 x 256. This
     raises the limit to 64 MiB; the peak of memory grows by some 7%, and up to a few hundred MiB stay with the process
-    between two calls.
+    between two calls. With `training`, whose every step needs what the step before did, all of it is kept.
 
     It is a setting of the whole process, therefore nothing in this package but the commands calls it. It does nothing
     where the C library is another one, or where the environment sets its limits already.
@@ -31,5 +35,6 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return False
-    settings = ((_M_MMAP_THRESHOLD, MMAP_THRESHOLD), (_M_TRIM_THRESHOLD, TRIM_THRESHOLD))
+    largest, kept = (TRAINING_MMAP_THRESHOLD, NEVER_TRIM) if training else (MMAP_THRESHOLD, TRIM_THRESHOLD)
+    settings = ((_M_MMAP_THRESHOLD, largest), (_M_TRIM_THRESHOLD, kept))
     return all(mallopt(ctypes.c_int(which), ctypes.c_int(value)) == 1 for which, value in settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vidtok.allocation import keep_freed_memory
 from vidtok.training.arguments import parse_arguments
 from vidtok.training.errors import TrainingError
 
@@ -19,6 +20,7 @@ def train(argv: Sequence[str] | None = None, *, prog: str = "main.py") -> None:
         raise TrainingError(
             "training needs Lightning, which is not installed: `pip install 'vidtok[train]'`"
         ) from error
+    keep_freed_memory(training=True)
     try:
         run(arguments)
     except Exception:
