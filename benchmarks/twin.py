@@ -22,7 +22,7 @@ from common import memory, reset_peak_memory, write_results
 from inference import DTYPES, clip_of, seeded
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidtok import Tokenizer, VidTwin
+from vidtok import Tokenizer, VidTwin, keep_freed_memory
 from vidtok.zoo.published import read_config
 
 
@@ -99,6 +99,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--out", type=Path, help="where to write JSON (default: benchmarks/results)")
     options = parser.parse_args()
+    keep_freed_memory()  # as the commands do
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
