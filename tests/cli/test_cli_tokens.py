@@ -105,7 +105,7 @@ def test_options_reach_the_library(
     assert lines["frames"] == "15, 12 a second, 24 x 16 pixels"
     assert lines["model"].endswith("bfloat16 on cpu")
     assert lines["latent"] == "4 channels x 5 x 2 x 3 (T x H x W), 120 values, int8"
-    assert lines["int8"].endswith("dB from the latent to what rounding adds to it")
+    assert lines["int8"].endswith("dB of signal to rounding noise")
     assert lines["rate"].endswith("times smaller than 24-bit RGB")
     assert main(["info", str(path), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

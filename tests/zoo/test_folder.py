@@ -174,3 +174,11 @@ def test_any_valid_configuration_survives(tmp_path: Path) -> None:
     config = AutoencoderConfig(z_channels=2, ch=32, ch_mult=(1,), dropout=0.1, use_checkpoint=True)
     save_folder(tmp_path / "model", config, {}, "tiny")
     assert read_folder(tmp_path / "model")[0] == config
+
+
+def test_files_may_be_read_by_whom_the_process_lets(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    folder = save_folder(tmp_path / "model", CONFIG, state, "mine")
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert modes == {stat.S_IMODE(plain.stat().st_mode)}

@@ -165,7 +165,8 @@ def test_what_the_hub_refuses_is_one_clear_error(tmp_path: Path, stand_in: Stand
     assert weights == (
         "error: the weights of vidtok_kl_causal_488_8chn are not on this machine and could not be downloaded from "
         f"{address}: the repository has no such file; download that file with a browser or on another machine "
-        "and give it with `--checkpoint PATH` (in Python, `checkpoint=PATH`)"
+        "and give it with `--checkpoint PATH` (in Python, `checkpoint=PATH`); the models whose names end in _tiny come "
+        "with the package"
     )
     assert other.startswith(
         "error: the repository someone/other holds no model.safetensors; expected a model that this"

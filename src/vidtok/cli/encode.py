@@ -163,7 +163,7 @@ def _summary(result: Encoded, model: Tokenizer) -> str:
         ("time", f"{result.seconds:.2f} s, {result.frames / result.seconds:.2f} frames a second"),
     ]
     if result.int8_snr is not None:
-        rows.insert(4, ("int8", f"{result.int8_snr:.2f} dB from the latent to what rounding adds to it"))
+        rows.insert(4, ("int8", f"{result.int8_snr:.2f} dB of signal to rounding noise"))
     if result.sound is not None:
         rows.insert(1, ("sound", str(result.sound)))
     if result.resumed:

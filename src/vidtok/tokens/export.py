@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidtok.tensor_file import save_tensors
 from vidtok.tokens.errors import TokenFileError
 from vidtok.tokens.header import LatentLayout, TokenHeader
 from vidtok.tokens.reader import Times, TokenFile
@@ -48,7 +49,8 @@ def export_file(path: str | os.PathLike[str], output: str | os.PathLike[str]) ->
             tensors = {_key(file.header.latent): values.contiguous()}
             if kept is not None:
                 tensors[_TIMES] = torch.from_numpy(kept)
-            _whole(output, lambda aside: _save_safetensors(aside, tensors, header, file.frames))
+            described = {_HEADER: header, _FRAMES: str(file.frames)}
+            _whole(output, lambda aside: save_tensors(aside, tensors, described))
             return
         side = {_HEADER: json.loads(header), _FRAMES: file.frames, _TIMES: None if kept is None else kept.tolist()}
         array = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
@@ -96,12 +98,6 @@ def _side_file(path: Path) -> Path:
 def _check_suffix(path: Path) -> None:
     if path.suffix not in _SUFFIXES:
         raise TokenFileError(f"{path} ends in {path.suffix!r}; expected one of {', '.join(_SUFFIXES)}")
-
-
-def _save_safetensors(path: Path, tensors: dict[str, Tensor], header: str, frames: int) -> None:
-    from safetensors.torch import save_file
-
-    save_file(tensors, path, metadata={_HEADER: header, _FRAMES: str(frames)})
 
 
 def _save_npy(path: Path, array: np.typing.NDArray[Any]) -> None:

@@ -18,7 +18,8 @@ def train(argv: Sequence[str] | None = None, *, prog: str = "main.py") -> None:
         if (error.name or "").partition(".")[0] != "lightning":
             raise
         raise TrainingError(
-            "training needs Lightning, which is not installed: `pip install 'vidtok[train]'`"
+            "training needs Lightning, which is not installed: `pip install 'vidtok[train]'`, or in a clone "
+            "`pip install -c constraints.txt -e '.[train]'`"
         ) from error
     keep_freed_memory(training=True)
     try:

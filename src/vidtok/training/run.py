@@ -77,6 +77,10 @@ def run(arguments: TrainArguments) -> Path:
         _fit(trainer, module, data, plan.resume_from, stop)
     if not arguments.no_test and data.config.test is not None:
         trainer.test(module, data, ckpt_path=None if arguments.train else plan.resume_from, verbose=rank == 0)
+    if rank == 0 and arguments.train:
+        log.info(
+            "finished at step %d: %s (`vidtok export` makes a slim folder of it)", trainer.global_step, plan.folder
+        )
     return plan.folder
 
 

@@ -78,7 +78,10 @@ def make_logger(arguments: TrainArguments, folder: Path) -> Logger:
         return _wandb_logger(arguments, folder)
     except ModuleNotFoundError as error:
         name, extra = ("Weights & Biases", "wandb") if arguments.wandb else ("TensorBoard", "train")
-        raise TrainingError(f"{name} is not installed: `pip install 'vidtok[{extra}]'`") from error
+        raise TrainingError(
+            f"{name} is not installed: `pip install 'vidtok[{extra}]'`, or in a clone "
+            f"`pip install -c constraints.txt -e '.[{extra}]'`"
+        ) from error
 
 
 def _wandb_logger(arguments: TrainArguments, folder: Path) -> Logger:

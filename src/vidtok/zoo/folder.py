@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vidtok.errors import CheckpointError, ConfigError
 from vidtok.models.config import ModelConfig
+from vidtok.tensor_file import save_tensors
 from vidtok.zoo.families import FAMILIES
 from vidtok.zoo.hub import FOLDER_FILES
 
@@ -117,7 +118,6 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
 
     # The format wants each tensor contiguous and in memory of its own.
     seen: set[int] = set()
@@ -130,6 +130,6 @@ def _write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
         seen.add(value.untyped_storage().data_ptr())
         weights[name] = value
     try:
-        save_file(weights, path, metadata={"format": "pt"})
+        save_tensors(path, weights, {"format": "pt"})
     except SafetensorError as error:
         raise CheckpointError(f"the weights cannot be saved to {path.parent}: {error}") from error

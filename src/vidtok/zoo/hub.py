@@ -43,7 +43,7 @@ def download_file(repo: str, file: str, wanted_for: str) -> Path:
         url=url,
         problem=f"the weights of {wanted_for} are not on this machine and could not be downloaded from {url}",
         remedy="download that file with a browser or on another machine and give it with `--checkpoint PATH` "
-        "(in Python, `checkpoint=PATH`)",
+        "(in Python, `checkpoint=PATH`); the models whose names end in _tiny come with the package",
     )
     return Path(downloaded)
 
