@@ -130,6 +130,21 @@ def test_gradients_equal_those_of_plain_autograd(lpips: LPIPS, perceptual: bool)
     assert not any(parameter.grad is not None for parameter in objective.discriminator_parameters())
 
 
+def test_errors_of_colour_weigh_as_much_as_is_said() -> None:
+    options = {"perceptual_weight": 0.0, "disc_weight": 0.0, "pixel_loss": "l2"}
+    plain, weighed = make(**options), make(**options, chroma_weight=4.0)
+    target = torch.zeros(1, 3, 2, 16, 16)
+    brighter, redder = torch.full_like(target, 0.3), torch.zeros_like(target)
+    redder[:, 0] += 0.3
+    losses = {
+        name: [float(objective({}, target, made, 0, 0)[1]["train/rec_loss"]) for objective in (plain, weighed)]
+        for name, made in (("brighter", brighter), ("redder", redder))
+    }
+    assert losses["brighter"] == pytest.approx([0.09, 0.09])
+    # a third of the squared error of one colour is of brightness, the rest of colour
+    assert losses["redder"] == pytest.approx([0.03, 0.03 * (1 / 3 + 4 * 2 / 3)])
+
+
 def test_regularization_keeps_its_own_gradient() -> None:
     objective = make(regularization_weights={"aux_loss": 2.0})
     aux, other = torch.tensor(3.0, requires_grad=True), torch.tensor(5.0, requires_grad=True)

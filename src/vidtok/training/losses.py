@@ -154,7 +154,13 @@ class Objective(nn.Module):
         return nll, (gradient, (values - rec / logvar.exp()) / len(frames)), log
 
     def _pixel_loss(self, difference: Tensor) -> Tensor:
-        return difference.abs() if self.config.pixel_loss == "l1" else difference**2
+        """The loss of each of the values (N, 3, H, W)."""
+        if self.config.pixel_loss == "l1":
+            return difference.abs()
+        if self.config.chroma_weight == 1:
+            return difference**2
+        brightness = difference.mean(1, keepdim=True)
+        return brightness**2 + self.config.chroma_weight * (difference - brightness) ** 2
 
     def _adversarial(self, reconstruction: Tensor) -> tuple[Tensor, Tensor | None]:
         """The generator's adversarial loss, and its gradient for `reconstruction` if that asks for one."""

@@ -29,6 +29,9 @@ class ObjectiveConfig:
     """Frames that pass through LPIPS at a time: bounds its memory, and changes no result."""
     pixel_loss: PixelLoss = "l1"
     """Absolute differences, as published, or squared ones, which PSNR follows."""
+    chroma_weight: float = 1.0
+    """Weight of squared errors of colour, what a pixel's three values differ from their mean by, beside those of
+    brightness: colour has little of a video's variance and much of what is seen. For `l2` alone."""
     learn_logvar: bool = True
     logvar_init: float = 0.0
     disc_type: DiscriminatorType = "2d"
@@ -51,7 +54,7 @@ class ObjectiveConfig:
             _require(_is_whole(getattr(self, name), 1), name, getattr(self, name), "a whole number of at least 1")
         _require(self.dims in (2, 3), "dims", self.dims, "2 or 3")
         _require(_is_whole(self.disc_start, 0), "disc_start", self.disc_start, "a whole number of at least 0")
-        for name in ("perceptual_weight", "disc_weight", "disc_factor", "lecam_loss_weight"):
+        for name in ("perceptual_weight", "disc_weight", "disc_factor", "lecam_loss_weight", "chroma_weight"):
             _require(_is_number(getattr(self, name), 0), name, getattr(self, name), "a number of at least 0")
         _require(_is_number(self.logvar_init), "logvar_init", self.logvar_init, "a number")
         decay = self.lecam_decay
@@ -64,6 +67,10 @@ class ObjectiveConfig:
             ("pixel_loss", get_args(PixelLoss)),
         ):
             _require(getattr(self, name) in choices, name, getattr(self, name), "one of " + ", ".join(choices))
+        _require(
+            self.pixel_loss == "l2" or self.chroma_weight == 1, "chroma_weight", self.chroma_weight,
+            "1 where pixel_loss is not l2",
+        )  # fmt: skip
         self._check_paths()
         weights = self.regularization_weights
         _require(
