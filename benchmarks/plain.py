@@ -46,13 +46,17 @@ class PlainAutoencoder(VideoModel):
         else:
             values = moments.permute(0, 2, 3, 4, 1)
             codes, indices = fsq.quantize(values, config.levels)
-            commitment = torch.mean((values - codes.detach()) ** 2)
+            step = options.get("step", 0)
+            commitment = fsq.auxiliary_loss(
+                values, codes, config.levels, step,
+                entropy_loss_weight=0.0, commitment_loss_weight=config.commitment_loss_weight,
+            )  # fmt: skip
             weight = fsq.entropy_weight(
-                options.get("step", 0), config.entropy_loss_weight, config.entropy_loss_annealing_steps,
+                step, config.entropy_loss_weight, config.entropy_loss_annealing_steps,
                 config.entropy_loss_annealing_factor,
             )  # fmt: skip
             per_token, of_mean = direct_entropies(values, config.levels)
-            loss = config.commitment_loss_weight * commitment + weight * (per_token - of_mean)
+            loss = commitment + weight * (per_token - of_mean)
             z, log = codes.permute(0, 4, 1, 2, 3), {"indices": indices, "aux_loss": loss}
         return z, inner._decode(z)[:, :, -video.shape[2] :], log
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.training.test_module import FSQ, fit, make, tiny
+from tests.training.test_module import FSQ, changed, fit, make, tiny, weights
 from torch import Tensor
 
 from vidtok.errors import ConfigError
@@ -76,6 +76,20 @@ def test_a_guided_model_learns_both_halves_apart_and_then_goes_on_together() -> 
     moments, reconstruction = module.model.moments(video), module.model.decode(module._guide.latent(video))
     after = module._guide.loss(moments, reconstruction, video)[1]
     assert after["guide_encoder"] < before["guide_encoder"]
+
+
+def test_the_discriminator_waits_until_the_guide_is_done() -> None:
+    settings = TrainingSettings(base_learning_rate=1e-3, guide_steps=2)
+    adversarial = {"disc_weight": 0.2, "disc_start": 0}
+    module = make(tiny(ch=16), adversarial, settings)
+    before = weights(module.loss.discriminator)
+    video = clips(2, 5)
+    fit(module, video, 2 * 2)  # two optimiser steps a batch
+    assert changed(before, module.loss.discriminator) == set()
+    assert module.batches_done == 2
+    module = make(tiny(ch=16), adversarial, settings)
+    fit(module, video, 2 * 3)
+    assert changed(before, module.loss.discriminator) != set()
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_exports_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["export", str(folder), str(tmp_path / "out"), "--ema"]) == 2
     assert "holds no moving averages" in capsys.readouterr().err
     assert main(["export", str(tmp_path), str(tmp_path / "out")]) == 2
-    assert "no config.json" in capsys.readouterr().err
+    assert "is not the folder of a training run" in capsys.readouterr().err
 
 
 def test_starts_from_weights(finished: Path, tmp_path: Path) -> None:

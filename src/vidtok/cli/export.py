@@ -42,11 +42,18 @@ def export(
     Of a training run, takes the newest checkpoint unless --checkpoint names another. The folder loads with
     `vidtok.load(OUTPUT)` and as `--model OUTPUT`.
     """
+    from vidtok.errors import ConfigError
     from vidtok.tokenizer import load
     from vidtok.zoo.checkpoint import holds_averages
+    from vidtok.zoo.hub import FOLDER_FILES
     from vidtok.zoo.run import is_run, run_checkpoint
 
     run = Path(source).expanduser()
+    if run.is_dir() and not is_run(run) and not (run / FOLDER_FILES[0]).exists():
+        raise ConfigError(
+            f"{run} is not the folder of a training run; expected one with configs/ and checkpoints/, or a saved model "
+            f"with {' and '.join(FOLDER_FILES)}"
+        )
     weights = checkpoint or (run_checkpoint(run) if is_run(run) else None)
     averaged = bool(ema) if ema is not None or weights is None else holds_averages(weights)
     int8 = dtype is Stored.int8
