@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.training.test_module import FSQ, changed, fit, make, tiny, weights
+from tests.twin import CONFIG
 from torch import Tensor
 
+from vidtok import VidTwin
 from vidtok.errors import ConfigError
 from vidtok.evaluation.linear import BlockShape, BlockTransform
 from vidtok.training.guide import TransformGuide
@@ -78,6 +80,22 @@ def test_a_guided_model_learns_both_halves_apart_and_then_goes_on_together() -> 
     assert after["guide_encoder"] < before["guide_encoder"]
 
 
+def test_a_discrete_model_is_guided_to_values_that_use_all_levels_and_decodes_their_codes() -> None:
+    module = make(tiny(FSQ), settings=TrainingSettings(base_learning_rate=3e-3, guide_steps=2))
+    guide = module._guide
+    assert guide is not None
+    video = clips(8, 17)
+    codes = guide.latent(video)
+    assert torch.equal(codes, module.model.regularization(guide._coefficients(video) / guide._deviations(video))[0])
+    for channel in codes.unbind(1):
+        assert len(channel.unique()) == 8
+    values = guide._coefficients(video) / guide._deviations(video)
+    assert float(guide.loss(values, video, video)[0]) == pytest.approx(0, abs=1e-9)
+    assert float(guide.loss(values + 1, video, video)[0]) == pytest.approx(1, rel=1e-4)
+    fit(module, clips(2, 5), 3)
+    assert module.batches_done == 3
+
+
 def test_the_discriminator_waits_until_the_guide_is_done() -> None:
     settings = TrainingSettings(base_learning_rate=1e-3, guide_steps=2)
     adversarial = {"disc_weight": 0.2, "disc_start": 0}
@@ -92,18 +110,23 @@ def test_the_discriminator_waits_until_the_guide_is_done() -> None:
     assert changed(before, module.loss.discriminator) != set()
 
 
+def test_refuses_a_model_whose_latent_is_not_of_blocks() -> None:
+    twin = VidTwin(CONFIG)
+    with pytest.raises(ConfigError, match=r"guide_steps is set, and this model cannot be guided: .* leave it out"):
+        TransformGuide.fit(CONFIG, twin.regularization)
+
+
 @pytest.mark.parametrize(
-    ("config", "settings", "said"),
+    ("settings", "said"),
     [
-        (FSQ, {}, "cannot be guided: that takes a continuous latent"),
-        (None, {"fix_encoder": True}, "guide_steps is 4 and a part is fixed; expected both to learn, or 0"),
-        (None, {"guide_steps": -1}, "guide_steps is -1; expected a whole number of steps"),
+        ({"fix_encoder": True}, "guide_steps is 4 and a part is fixed; expected both to learn, or 0"),
+        ({"guide_steps": -1}, "guide_steps is -1; expected a whole number of steps"),
     ],
 )
-def test_refuses_what_it_cannot_guide(config: str | None, settings: dict[str, object], said: str) -> None:
+def test_refuses_what_it_cannot_guide(settings: dict[str, object], said: str) -> None:
     def guided() -> None:
         values = TrainingSettings(base_learning_rate=1e-3, **{"guide_steps": 4, **settings})  # type: ignore[arg-type]
-        make(tiny(config) if config else tiny(), settings=values)
+        make(settings=values)
 
     with pytest.raises(ConfigError, match=said):
         guided()

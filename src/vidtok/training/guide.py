@@ -6,9 +6,10 @@ first and, with few channels and few steps, may never come to the rest. So for i
 
 - the encoder is trained to give the k leading coefficients of the linear block transform (`BlockTransform`) of its own
   block, each divided by its standard deviation, so that all count alike, with a posterior that is sure of them: noise
-  of variance 1, with which a KL model begins, hides all but brightness;
-- the decoder is trained to make the video of exactly these coefficients, with an error in which each coefficient's
-  share is divided by its standard deviation, beside that of pixels.
+  of variance 1, with which a KL model begins, hides all but brightness. The values of an FSQ model before quantization are
+  to be these numbers, whose spread of 1 reaches all levels, where noise reaches few and then training keeps to few;
+- the decoder is trained to make the video of exactly these coefficients (or their codes), with an error in which each
+  coefficient's share is divided by its standard deviation, beside that of pixels.
 
 Then both go on together from a latent in which no channel is idle, and nothing holds them to the transform any more.
 """
@@ -34,10 +35,14 @@ _LOG_VARIANCE_WEIGHT = 0.01
 class TransformGuide:
     """The transform that guides a model: one number of a block for each channel of the latent."""
 
-    def __init__(self, transform: BlockTransform, *, lead: int) -> None:
-        """`lead` is how often the first frame is repeated in front, so that it fills a block as a causal model's."""
+    def __init__(self, transform: BlockTransform, *, lead: int, quantizer: Bottleneck | None = None) -> None:
+        """`lead` is how often the first frame is repeated in front, so that it fills a block as a causal model's.
+
+        `quantizer` is the bottleneck of a discrete model, None that of a continuous one.
+        """
         self._transform = transform
         self._lead = lead
+        self._quantizer = quantizer
 
     @classmethod
     def fit(cls, config: ModelConfig, bottleneck: Bottleneck) -> TransformGuide:
@@ -46,31 +51,37 @@ class TransformGuide:
         Raises `ConfigError` if the model's latent is not one number a channel for each block of video.
         """
         fits = BlockShape.numbers_of(config.temporal_factor, config.spatial_factor) <= LARGEST_BLOCK
-        if bottleneck.discrete or config.frame_size is not None or not fits:
+        if config.frame_size is not None or not fits:
             raise ConfigError(
-                "model.params.guide_steps is set, and this model cannot be guided: that takes a continuous latent "
-                f"of blocks of at most {LARGEST_BLOCK} numbers; leave guide_steps out"
+                "model.params.guide_steps is set, and this model cannot be guided: that takes a latent of blocks of "
+                f"at most {LARGEST_BLOCK} numbers; leave it out"
             )
         shape = BlockShape(config.temporal_factor, config.spatial_factor, config.z_channels, first_alone=False)
-        return cls(BlockTransform.fit_synthetic(shape), lead=config.temporal_factor - 1 if config.is_causal else 0)
+        return cls(
+            BlockTransform.fit_synthetic(shape),
+            lead=config.temporal_factor - 1 if config.is_causal else 0,
+            quantizer=bottleneck if bottleneck.discrete else None,
+        )
 
     def latent(self, video: Tensor) -> Tensor:
-        """What the encoder is to make of `video` (B, 3, T, H, W) in -1..1: (B, k, T', H', W'), float32."""
-        return self._coefficients(video) / self._deviations(video)
+        """What the decoder is to be given for `video` (B, 3, T, H, W) in -1..1: (B, k, T', H', W'), float32."""
+        wanted = self._coefficients(video) / self._deviations(video)
+        return wanted if self._quantizer is None else self._quantizer(wanted)[0]
 
     def loss(self, moments: Tensor, reconstruction: Tensor, video: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar loss of what the encoder made of `video`, and the decoder of `self.latent(video)`; and its parts.
 
-        `moments` (B, 2 k, T', H', W') are mean and log-variance of the posterior. The parts are mean squared errors:
+        `moments` are mean and log-variance of the posterior (B, 2 k, T', H', W') of a continuous model, and the values
+        before quantization (B, k, T', H', W') of a discrete one. The parts are mean squared errors:
         `guide_encoder` of the mean, whose values should have variance 1, `guide_decoder` of the coefficients of the
         reconstruction, over their deviations, and `rec_loss` of its pixels.
         """
         video, reconstruction = video.float(), reconstruction.float()
         deviations = self._deviations(video)
         wanted = self._coefficients(video)
-        mean, log_variance = moments.float().chunk(2, dim=1)
+        mean, *log_variance = torch.split(moments.float(), wanted.shape[1], dim=1)
         encoder = F.mse_loss(mean, wanted / deviations)
-        sureness = (log_variance - _LOG_VARIANCE).square().mean()
+        sureness = sum((part - _LOG_VARIANCE).square().mean() for part in log_variance)
         decoder = ((self._coefficients(reconstruction) - wanted).square() / deviations).mean()
         pixels = F.mse_loss(reconstruction, video)
         loss = encoder + decoder + _PIXEL_WEIGHT * pixels + _LOG_VARIANCE_WEIGHT * sureness
