@@ -145,6 +145,24 @@ def test_errors_of_colour_weigh_as_much_as_is_said() -> None:
     assert losses["redder"] == pytest.approx([0.03, 0.03 * (1 / 3 + 4 * 2 / 3)])
 
 
+def test_with_a_log_variance_for_each_clip_easy_and_hard_ones_weigh_the_same() -> None:
+    options = {"perceptual_weight": 0.0, "disc_weight": 0.0, "pixel_loss": "l2"}
+    objective = make(**options, logvar_per_clip=True)
+    target = torch.zeros(2, 3, 2, 16, 16)
+    made = torch.cat([torch.full_like(target[:1], 0.2), torch.full_like(target[1:], 0.8)]).requires_grad_()
+    loss, log = objective({}, target, made, 0, 0)
+    loss.backward()
+    # the likelihood under each clip's own variance, and the gradient of log(mse + floor), a frame's values each
+    errors, values = torch.tensor([0.04, 0.64]), 3 * 16 * 16
+    expected = values * (errors / (errors + 2e-4) + (errors + 2e-4).log()).mean()
+    torch.testing.assert_close(loss.detach(), expected)
+    leaf = made.detach().clone().requires_grad_()
+    (values * (leaf.square().mean((1, 2, 3, 4)) + 2e-4).log().mean()).backward()
+    torch.testing.assert_close(made.grad, leaf.grad, rtol=1e-4, atol=0)
+    assert objective.logvar.grad == 0
+    assert log["train/rec_loss"] == pytest.approx(0.34)
+
+
 def test_regularization_keeps_its_own_gradient() -> None:
     objective = make(regularization_weights={"aux_loss": 2.0})
     aux, other = torch.tensor(3.0, requires_grad=True), torch.tensor(5.0, requires_grad=True)

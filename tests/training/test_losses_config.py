@@ -56,6 +56,7 @@ def test_a_config_keeps_its_own_weights() -> None:
         ({"disc_factor": float("nan")}, "disc_factor is nan; expected a number of at least 0"),
         ({"lecam_loss_weight": None}, "lecam_loss_weight is None; expected a number of at least 0"),
         ({"chroma_weight": -1, "pixel_loss": "l2"}, "chroma_weight is -1; expected a number of at least 0"),
+        ({"logvar_per_clip": 1}, "logvar_per_clip is 1; expected true or false"),
         ({"chroma_weight": 4}, "chroma_weight is 4; expected 1 where pixel_loss is not l2"),
         ({"lecam_decay": 1.0}, "lecam_decay is 1.0; expected a number from 0 to less than 1"),
         ({"logvar_init": "8"}, "logvar_init is '8'; expected a number"),

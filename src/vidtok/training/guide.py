@@ -6,8 +6,8 @@ first and, with few channels and few steps, may never come to the rest. So for i
 
 - the encoder is trained to give the k leading coefficients of the linear block transform (`BlockTransform`) of its own
   block, each divided by its standard deviation, so that all count alike, with a posterior that is sure of them: noise
-  of variance 1, with which a KL model begins, hides all but brightness. The values of an FSQ model before quantization are
-  to be these numbers, whose spread of 1 reaches all levels, where noise reaches few and then training keeps to few;
+  of variance 1, with which a KL model begins, hides all but brightness. An FSQ model's values before quantization are
+  to be these numbers, whose spread of 1 reaches all levels; from noise few are reached, and training keeps to few;
 - the decoder is trained to make the video of exactly these coefficients (or their codes), with an error in which each
   coefficient's share is divided by its standard deviation, beside that of pixels.
 

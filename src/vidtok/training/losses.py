@@ -26,6 +26,8 @@ from vidtok.training.objective_config import ObjectiveConfig
 
 _LARGEST_WEIGHT = 1e4
 _ADAPTIVE_EPSILON = 1e-4
+_LEAST_CLIP_ERROR = 2e-4
+"""Added to a clip's error per value before its logarithm: what is below (43 dB) is good enough."""
 
 Log = dict[str, Tensor]
 
@@ -138,20 +140,23 @@ class Objective(nn.Module):
             x.requires_grad_(reconstruction.requires_grad)
             distances = self.perceptual_loss(x, y) if self.perceptual_loss else x.new_zeros(len(x))
             # Each frame's distance counts at each of its values.
-            total = torch.sum(self._pixel_loss(x - y)) + self.config.perceptual_weight * x[0].numel() * distances.sum()
+            total = self._pixel_loss(x - y).sum((1, 2, 3)) + self.config.perceptual_weight * x[0].numel() * distances
             if x.requires_grad:
-                gradients += torch.autograd.grad(total, x)
+                gradients += torch.autograd.grad(total.sum(), x)
             totals.append(total.detach())
             perceptual.append(distances.detach())
-        rec, values = torch.stack(totals).sum(), frames.numel()
-        logvar = self.logvar.detach()
-        nll = (rec / logvar.exp() + values * logvar) / len(frames)
-        log = {"rec_loss": rec / values, "p_loss": torch.cat(perceptual).mean(), "nll_loss": nll}
+        rec, values = torch.cat(totals).view(len(target), -1).sum(1), target[0].numel()
+        own = self.config.logvar_per_clip
+        logvar = (rec / values + _LEAST_CLIP_ERROR).log() if own else self.logvar.detach().expand_as(rec)
+        misfit = rec / logvar.exp()
+        nll = (misfit + values * logvar).sum() / len(frames)
+        log = {"rec_loss": rec.mean() / values, "p_loss": torch.cat(perceptual).mean(), "nll_loss": nll}
         if not gradients:
             return nll, None, log
-        gradient = torch.cat(gradients) / (logvar.exp() * len(frames))
-        gradient = gradient.view(len(target), -1, *frames.shape[1:]).movedim(1, 2)
-        return nll, (gradient, (values - rec / logvar.exp()) / len(frames)), log
+        gradient = torch.cat(gradients).view(len(target), -1, *frames.shape[1:]).movedim(1, 2)
+        gradient = gradient / (logvar.exp() * len(frames)).view(-1, 1, 1, 1, 1)
+        slope = torch.zeros_like(nll) if own else (values - misfit).sum() / len(frames)
+        return nll, (gradient, slope), log
 
     def _pixel_loss(self, difference: Tensor) -> Tensor:
         """The loss of each of the values (N, 3, H, W)."""

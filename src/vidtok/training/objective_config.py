@@ -34,6 +34,9 @@ class ObjectiveConfig:
     brightness: colour has little of a video's variance and much of what is seen. For `l2` alone."""
     learn_logvar: bool = True
     logvar_init: float = 0.0
+    logvar_per_clip: bool = False
+    """Whether each clip has the log-variance that fits its own error best instead of the one that is learned. With
+    `l2`, the loss then follows the mean PSNR of clips, and an easy clip weighs as much as a hard one."""
     disc_type: DiscriminatorType = "2d"
     disc_loss: DiscriminatorLoss = "hinge"
     disc_start: int = 20001
@@ -59,7 +62,7 @@ class ObjectiveConfig:
         _require(_is_number(self.logvar_init), "logvar_init", self.logvar_init, "a number")
         decay = self.lecam_decay
         _require(_is_number(decay, 0) and decay < 1, "lecam_decay", decay, "a number from 0 to less than 1")
-        for name in ("learn_logvar", "gen_loss_cross_entropy"):
+        for name in ("learn_logvar", "logvar_per_clip", "gen_loss_cross_entropy"):
             _require(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
         for name, choices in (
             ("disc_type", get_args(DiscriminatorType)),
