@@ -174,6 +174,34 @@ def test_memory_stays_bounded_for_the_largest_codebook() -> None:
     assert 0 < largest.size <= 64 * 2**20
 
 
+@pytest.mark.parametrize("levels", [(8, 8), (8, 5, 4)])
+def test_spread_is_zero_for_uniform_independent_codes_and_grows_with_what_is_not(levels: tuple[int, ...]) -> None:
+    uniform = torch.rand(200_000, len(levels), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    half = torch.tensor([(level - 1) / 2 * 1.001 for level in levels])
+    shift = torch.atanh(torch.tensor([(1 - level % 2) / 2 for level in levels]) / half)
+    best = torch.atanh(uniform) - shift
+    counts = torch.bincount(fsq.quantize(best, levels)[1], minlength=prod(levels))
+    assert float(fsq.spread_loss(best, levels)) < 1e-3
+    assert counts.min() > 0, "what has no loss does not use all codes"
+    assert float(fsq.spread_loss(best * 0.3, levels)) > 0.3, "idle outer levels"
+    assert float(fsq.spread_loss(best * 9, levels)) > 1, "idle inner levels"
+    assert float(fsq.spread_loss(best[:, :1].expand_as(best) + shift[:1] - shift, levels)) > 0.9, "one for all"
+
+
+def test_spread_can_be_descended_from_a_collapsed_code() -> None:
+    drawn = torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
+    weight = (0.1 * torch.eye(5) + 0.3).requires_grad_()
+    before = fsq.quantize(drawn @ weight, (8,) * 5)[1].unique().numel()
+    optimizer = torch.optim.Adam([weight], lr=0.02)
+    for _ in range(200):
+        loss = fsq.spread_loss(drawn @ weight, (8,) * 5)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.05
+    assert fsq.quantize(drawn @ weight, (8,) * 5)[1].unique().numel() > 2 * before
+
+
 @pytest.mark.parametrize(("step", "expected"), [(0, 0.3), (500, 0.25), (1000, 0.2), (2000, 0.1), (5000, 0.1)])
 def test_entropy_weight_falls_linearly(step: int, expected: float) -> None:
     assert fsq.entropy_weight(step, 0.1, 2000, 3.0) == pytest.approx(expected)
@@ -192,7 +220,7 @@ def _entropies_of_a_rank(rank: int, folder: str, z: torch.Tensor, levels: tuple[
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     leaf = z.chunk(2)[rank].clone().requires_grad_()
     codes, _ = fsq.quantize(leaf, levels)
-    loss = fsq.auxiliary_loss(leaf, codes, levels, 100)
+    loss = fsq.auxiliary_loss(leaf, codes, levels, 100) + fsq.spread_loss(leaf, levels)
     loss.backward()
     assert leaf.grad is not None
     apart = fsq.auxiliary_loss(leaf.detach(), codes, levels, 100, across_ranks=False)
@@ -206,7 +234,7 @@ def test_two_ranks_equal_one_process_with_all_tokens(tmp_path: Path) -> None:
     mp.spawn(_entropies_of_a_rank, args=(str(tmp_path), z, levels), nprocs=2)
     losses, gradients, apart = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True)
     leaf = z.clone().requires_grad_()
-    whole = fsq.auxiliary_loss(leaf, fsq.quantize(leaf, levels)[0], levels, 100)
+    whole = fsq.auxiliary_loss(leaf, fsq.quantize(leaf, levels)[0], levels, 100) + fsq.spread_loss(leaf, levels)
     whole.backward()
     torch.testing.assert_close(torch.stack(losses).mean(), whole.detach())
     # Data parallelism averages gradients over the ranks.

@@ -11,7 +11,8 @@ from vidtok.models.config import FSQConfig, KLConfig
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
 RegLog = dict[str, Tensor]
-"""What a bottleneck tells beside the latent: `indices` (FSQ), `kl_loss` (KL), `aux_loss` (FSQ, in training)."""
+"""What a bottleneck tells beside the latent: `indices` (FSQ), `kl_loss` (KL), `aux_loss` and `spread_loss` (FSQ, in
+training)."""
 
 
 class Bottleneck(nn.Module):
@@ -90,6 +91,7 @@ class FiniteScalarQuantizer(Bottleneck):
                 entropy_loss_annealing_factor=config.entropy_loss_annealing_factor,
                 commitment_loss_weight=config.commitment_loss_weight,
             )  # fmt: skip
+            log["spread_loss"] = fsq.spread_loss(values, self.levels)
         return codes.permute(0, 4, 1, 2, 3).to(moments.dtype), log
 
     def decode_indices(self, indices: Tensor) -> Tensor:

@@ -100,6 +100,24 @@ def auxiliary_loss(
         return loss
 
 
+def spread_loss(z: Tensor, levels: Levels, *, across_ranks: bool = True) -> Tensor:
+    """How far the latent `z` (..., C) is from using all codes alike; a float32 scalar, 0 at best.
+
+    With u the bounded values, scaled to -1..1, it is the squared distance per channel of 3 E[u uᵀ] from the identity,
+    which is what channels have that are independent and uniform. Unlike the entropy of `auxiliary_loss`, which is
+    largest where values are huge and only the outer levels are used, it has its minimum where all are. With
+    `across_ranks`, E is over all ranks of torch.distributed where that is initialised; every rank must then call this.
+    """
+    with _float32(z):
+        size = torch.tensor(list(levels), device=z.device, dtype=torch.float32)
+        offset = (1 - size % 2) / 2
+        uniform = ((bound(z, levels) + offset) / ((size - 1) * (1 + _MARGIN) / 2)).reshape(-1, len(levels))
+        moments = uniform.T @ uniform / len(uniform)
+        if across_ranks and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            moments = _MeanOverRanks.apply(moments)  # type: ignore[no-untyped-call]
+        return torch.sum((3 * moments - torch.eye(len(levels), device=z.device)) ** 2) / len(levels)
+
+
 def entropies(
     z: Tensor, levels: Levels, *, inverse_temperature: float = 200.0, across_ranks: bool = True
 ) -> tuple[Tensor, Tensor]:
