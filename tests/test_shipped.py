@@ -35,7 +35,7 @@ def test_the_files_are_whole_small_and_of_the_model_that_the_configuration_descr
 
 def test_the_continuous_model_reconstructs(video: torch.Tensor) -> None:
     _, reconstruction, _ = vidtok.load(KL)(video, sample=False)
-    assert psnr(reconstruction.clamp(-1, 1), video).mean() > 28.0
+    assert psnr(reconstruction.clamp(-1, 1), video).mean() > 29.0
 
 
 def test_the_discrete_model_reconstructs_from_its_tokens(video: torch.Tensor) -> None:
@@ -43,5 +43,5 @@ def test_the_discrete_model_reconstructs_from_its_tokens(video: torch.Tensor) ->
     _, log = model.encode(video, return_reg_log=True)
     tokens = log["indices"]
     reconstruction = model.decode(tokens, decode_from_indices=True)
-    assert psnr(reconstruction.clamp(-1, 1), video).mean() > 22.5
-    assert tokens.unique().numel() > 0.1 * tokens.numel()
+    assert psnr(reconstruction.clamp(-1, 1), video).mean() > 25.5
+    assert tokens.unique().numel() > 0.35 * tokens.numel()
