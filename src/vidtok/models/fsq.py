@@ -32,10 +32,8 @@ _CHUNK_ELEMENTS = 2**22
 def bound(z: Tensor, levels: Levels) -> Tensor:
     """`z` (..., C) squashed so that rounding gives the levels' integers, -(L // 2) .. (L - 1) // 2; float32."""
     with _float32(z):
-        half = [(level - 1) * (1 + _MARGIN) / 2 for level in levels]
-        offset = torch.tensor([(1 - level % 2) / 2 for level in levels], device=z.device, dtype=torch.float32)
-        scale = torch.tensor(half, device=z.device, dtype=torch.float32)
-        return torch.tanh(z.float() + torch.atanh(offset / scale)) * scale - offset
+        scale, offset = _scale_and_offset(levels, z.device)
+        return _squashed(z, scale, offset) * scale - offset
 
 
 def quantize(z: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
@@ -109,12 +107,10 @@ def spread_loss(z: Tensor, levels: Levels, *, across_ranks: bool = True) -> Tens
     `across_ranks`, E is over all ranks of torch.distributed where that is initialised; every rank must then call this.
     """
     with _float32(z):
-        size = torch.tensor(list(levels), device=z.device, dtype=torch.float32)
-        offset = (1 - size % 2) / 2
-        uniform = ((bound(z, levels) + offset) / ((size - 1) * (1 + _MARGIN) / 2)).reshape(-1, len(levels))
-        moments = uniform.T @ uniform / len(uniform)
-        if across_ranks and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            moments = _MeanOverRanks.apply(moments)  # type: ignore[no-untyped-call]
+        squashed = _squashed(z, *_scale_and_offset(levels, z.device)).reshape(-1, len(levels))
+        moments = squashed.T @ squashed / len(squashed)
+        if across_ranks:
+            moments = _mean_over_ranks(moments)
         return torch.sum((3 * moments - torch.eye(len(levels), device=z.device)) ** 2) / len(levels)
 
 
@@ -145,8 +141,8 @@ def entropies(
             total = total + part
             mean = mean + probabilities
         mean = mean / len(tokens)
-        if across_ranks and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            mean = _MeanOverRanks.apply(mean)  # type: ignore[no-untyped-call]
+        if across_ranks:
+            mean = _mean_over_ranks(mean)
         return total / len(tokens), -torch.sum(mean * mean.clamp(min=_FLOOR).log())
 
 
@@ -207,10 +203,29 @@ class _MeanOverRanks(torch.autograd.Function):
         return _reduced_mean(gradients[0])
 
 
+def _mean_over_ranks(values: Tensor) -> Tensor:
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return values
+    averaged: Tensor = _MeanOverRanks.apply(values)  # type: ignore[no-untyped-call]
+    return averaged
+
+
 def _reduced_mean(values: Tensor) -> Tensor:
     result = values.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(result)
     return result / dist.get_world_size()
+
+
+def _scale_and_offset(levels: Levels, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Half the width that each channel is bounded to, and what puts an even number of levels on integers."""
+    half = [(level - 1) * (1 + _MARGIN) / 2 for level in levels]
+    offset = torch.tensor([(1 - level % 2) / 2 for level in levels], device=device, dtype=torch.float32)
+    return torch.tensor(half, device=device, dtype=torch.float32), offset
+
+
+def _squashed(z: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+    """`z` (..., C) between -1 and 1."""
+    return torch.tanh(z.float() + torch.atanh(offset / scale))
 
 
 def _half_widths(levels: Levels, device: torch.device) -> Tensor:

@@ -121,7 +121,6 @@ class Objective(nn.Module):
                 log[name] = value
         log |= {
             "total_loss": loss,
-            "logvar": self.logvar,
             "g_loss": g_loss,
             "d_weight": weight,
             "disc_factor": torch.full_like(nll, factor),
@@ -151,6 +150,7 @@ class Objective(nn.Module):
         misfit = rec / logvar.exp()
         nll = (misfit + values * logvar).sum() / len(frames)
         log = {"rec_loss": rec.mean() / values, "p_loss": torch.cat(perceptual).mean(), "nll_loss": nll}
+        log["logvar"] = logvar.mean()
         if not gradients:
             return nll, None, log
         gradient = torch.cat(gradients).view(len(target), -1, *frames.shape[1:]).movedim(1, 2)
