@@ -161,8 +161,11 @@ def _serve(
 
 
 def write_results(name: str, results: dict[str, Any], path: Path | None = None) -> Path:
-    """Write `results` with the environment as JSON, to `benchmarks/results/NAME.json` unless `path` says otherwise."""
-    path = path or RESULTS / f"{name}.json"
+    """Write `results` with the environment as JSON: to `path`, to NAME.json in it if it is a folder, or by default to
+    `benchmarks/results/NAME.json`.
+    """
+    path = path or RESULTS
+    path = path / f"{name}.json" if path.is_dir() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_text(json.dumps({"benchmark": name, "environment": environment(), **results}, indent=2) + "\n")

@@ -333,3 +333,27 @@ def test_compiles_encoder_and_decoder_in_place(monkeypatch: pytest.MonkeyPatch) 
     module = make(settings=TrainingSettings(base_learning_rate=1e-3, compile_model=True))
     assert compiled == [module.encoder, module.decoder]
     assert set(module.state_dict()) == plain
+
+
+@pytest.mark.gradients
+def test_the_adaptive_weight_needs_no_compiled_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last layer's gradient is found outside of compiled graphs, whose backward pass is all or nothing."""
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **options: compile_module(self, backend="aot_eager", **options)
+    )
+    settings = TrainingSettings(base_learning_rate=1e-3, compile_model=True)
+    module = make(objective={"disc_weight": 0.2}, settings=settings)
+    reconstruction = module.model(make_clip(1, 3, 5, 16, 16))[1]
+    reached, compiled, nodes = [], [], [reconstruction.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in reached or node in compiled:
+            continue
+        if "CompiledFunction" in node.name():
+            compiled.append(node)
+            continue
+        reached.append(node)
+        nodes += [following for following, _ in node.next_functions]
+    assert compiled
+    assert any(getattr(node, "variable", None) is module.model.last_layer for node in reached)

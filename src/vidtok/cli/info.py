@@ -88,7 +88,7 @@ def _as_text(file: TokenFile) -> str:
         before = "" if source.width is None else f", {source.width} x {source.height} pixels"
         coded = "" if source.codec is None else f", {source.codec} {source.pixel_format}"
         size = "" if source.bytes is None else f", {source.bytes:,} bytes"
-        part = "" if source.whole else ", part of it"
+        part = "" if source.whole else ", a range of it"
         rows.append(("source", f"{source.name}{before}{coded}{size}{part}"))
     return "\n".join(f"{name:<8}{value}" for name, value in rows)
 

@@ -86,6 +86,8 @@ class TrainingModule(LightningModule):
         self._make_averages()
         self._guide = TransformGuide.fit(model.config, model.regularization) if settings.guide_steps else None
         if settings.compile_model:
+            if objective.config.is_adversarial:
+                self._leave_last_layer_eager()
             # for the one shape that training has; a network for all shapes is slower, where it compiles at all
             self.encoder.compile(dynamic=False)
             self.decoder.compile(dynamic=False)
@@ -220,6 +222,15 @@ class TrainingModule(LightningModule):
     def _make_averages(self) -> None:
         if self.settings.ema_decay is not None:
             self.model_ema = MovingAverages(self._trained_weights(), self.settings.ema_decay)
+
+    def _leave_last_layer_eager(self) -> None:
+        """Leave the layer whose gradient the adaptive weight asks for out of the compiled graph.
+
+        A compiled graph's backward pass is made as a whole: inside, that one gradient would cost all of the decoder's.
+        """
+        last = self.model.last_layer
+        owner: Any = next(m for m in self.model.modules() if any(p is last for p in m.parameters(recurse=False)))
+        owner.forward = torch.compiler.disable(owner.forward)  # type: ignore[no-untyped-call]
 
     def _seed_batch(self) -> None:
         """Seed all generators by the number of batches gone into steps or held."""
