@@ -2,7 +2,8 @@
 
     python benchmarks/inference.py --config vidtok_kl_causal_488_16chn_v1_1 --frames 17 --size 128 --compare diffusers
 
-Both run in processes of their own and take turns, task by task, so that a machine whose speed drifts favours neither;
+Both run in processes of their own, which keep freed memory as the commands do (`vidtok.keep_freed_memory`, unless
+`--give-back`), and take turns, task by task, so that a machine whose speed drifts favours neither;
 the ratios are those of the turns. diffusers implements version 1.1; parameter names and shapes are the same, so the
 same weights go into both, and the outputs are compared too.
 """
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 import torch
 from common import Worker, matrix_rate, write_results
 
-from vidtok import Tokenizer
+from vidtok import Tokenizer, keep_freed_memory
 from vidtok.models.config import AutoencoderConfig, FSQConfig, ModelConfig
 from vidtok.models.padding import padded_frames
 from vidtok.zoo.published import read_config
@@ -45,9 +46,15 @@ def seeded(model: Model, dtype: str) -> Model:
     return model.to(DTYPES[dtype]).eval()
 
 
-def make_ours(config: str, shape: tuple[int, int, int], dtype: str, threads: int | None) -> Tasks:
+def prepare_process(threads: int | None, *, keep: bool) -> None:
+    if keep:
+        keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
+
+
+def make_ours(config: str, shape: tuple[int, int, int], dtype: str, threads: int | None, keep: bool) -> Tasks:
+    prepare_process(threads, keep=keep)
     model = seeded(Tokenizer(read_config(config).model), dtype)
     video = clip_of(*shape, dtype)
     z = model.encode(video, sample=False)
@@ -58,9 +65,8 @@ def make_ours(config: str, shape: tuple[int, int, int], dtype: str, threads: int
     }
 
 
-def make_diffusers(config: str, shape: tuple[int, int, int], dtype: str, threads: int | None) -> Tasks:
-    if threads:
-        torch.set_num_threads(threads)
+def make_diffusers(config: str, shape: tuple[int, int, int], dtype: str, threads: int | None, keep: bool) -> Tasks:
+    prepare_process(threads, keep=keep)
     model: Any = seeded(diffusers_model(read_config(config).model), dtype)
     video = clip_of(*shape, dtype)
     factor = read_config(config).model.temporal_factor
@@ -140,6 +146,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--compare", choices=["none", "diffusers"], default="none")
+    parser.add_argument(
+        "--give-back", action="store_true", help="leave the C library's handling of freed memory as it is"
+    )
     parser.add_argument("--out", type=Path, help="where to write JSON (default: benchmarks/results)")
     options = parser.parse_args()
     if options.out is not None and options.out.is_dir():
@@ -147,7 +156,7 @@ def main() -> None:
     if options.compare == "diffusers" and find_spec("diffusers") is None:
         parser.error("diffusers is not installed: pip install -c constraints.txt -e '.[benchmark]'")
     shape = (options.frames, options.size, options.width or options.size)
-    arguments = (options.config, shape, options.dtype, options.threads)
+    arguments = (options.config, shape, options.dtype, options.threads, not options.give_back)
     torch.set_grad_enabled(False)
 
     difference = largest_difference(options.config, shape, options.dtype) if options.compare == "diffusers" else None
@@ -169,6 +178,7 @@ def main() -> None:
         f"inference-{options.config}-{'x'.join(map(str, shape))}-{options.dtype}",
         {
             "config": options.config, "shape": shape, "dtype": options.dtype, "turns": options.turns,
+            "keeps_freed_memory": not options.give_back,
             "matrix_gflops": round(matrix_rate() / 1e9, 1), "largest_difference": difference, "tasks": results,
         },
         options.out,
