@@ -81,6 +81,19 @@ def test_config_that_is_kept_says_all(finished: Path) -> None:
     assert kept.raw["lightning"]["trainer"]["max_steps"] == 6
 
 
+def test_interpolations_see_the_options(tmp_path: Path) -> None:
+    """As the recipes have it, a schedule that ends with the run does so where the command line says how long it is."""
+    schedule = [
+        "model.params.lr_schedule.decay=linear",
+        "model.params.lr_schedule.decay_steps=${lightning.trainer.max_steps}",
+    ]
+    words = ["-b", str(write_config(tmp_path)), "--logdir", str(tmp_path), *schedule, "lightning.trainer.max_steps=9"]
+    for options, steps in (([], 9), (["--max_steps", "3", "--precision", "bf16-mixed"], 3)):
+        raw = plan_run(parse_arguments([*words, *options])).config.raw
+        assert raw["model"]["params"]["lr_schedule"]["decay_steps"] == raw["lightning"]["trainer"]["max_steps"] == steps
+    assert raw["lightning"]["trainer"]["precision"] == "bf16-mixed"
+
+
 def test_pictures_show_input_above_reconstruction(finished: Path) -> None:
     (path,) = (finished / "configs").iterdir()
     data = build_data(read_configs([path]).raw["data"], seed=7)

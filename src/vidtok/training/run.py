@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -100,6 +101,10 @@ def plan_run(arguments: TrainArguments) -> Plan:
             resume_from = run_checkpoint(folder)
             log.info("going on with the run in %s (--checkpoint_auto_resume false starts another)", folder)
     config = read_configs(sources, arguments.overrides)
+    _require_sections(config.raw)
+    if arguments.trainer:  # as overrides, so that ${lightning.trainer.max_steps} is what --max_steps says
+        options = [f"lightning.trainer.{key}={json.dumps(value)}" for key, value in arguments.trainer.items()]
+        config = read_configs(sources, [*arguments.overrides, *options])
     _take_in(config.raw, arguments)
     return Plan(config, folder or new_folder(arguments), resume_from)
 
@@ -175,21 +180,25 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _take_in(raw: dict[str, Any], arguments: TrainArguments) -> None:
-    """Put into the configuration what the arguments say of the run, so that a resumed run knows it."""
-    section = raw.setdefault("lightning", {})
+def _require_sections(raw: Mapping[str, Any]) -> None:
+    """`ConfigError` unless `raw` says what to train on, and its `lightning` and `lightning.trainer` are sections."""
+    section = raw.get("lightning", {})
     if not isinstance(section, dict):
         raise ConfigError(f"lightning is {section!r}; expected a mapping")
     trainer = section.get("trainer") or {}
     if not isinstance(trainer, dict):
         raise ConfigError(f"lightning.trainer is {trainer!r}; expected a mapping")
-    section["trainer"] = {**trainer, **arguments.trainer}
+    if "data" not in raw:
+        raise ConfigError("data is missing; expected a section that says what to train on")
+
+
+def _take_in(raw: dict[str, Any], arguments: TrainArguments) -> None:
+    """Put into the configuration what the arguments say of the run, so that a resumed run knows it."""
+    section = raw.setdefault("lightning", {})
     if arguments.seed is not None:
         section["seed"] = arguments.seed
     if arguments.scale_lr:
         section["scale_lr"] = True
-    if "data" not in raw:
-        raise ConfigError("data is missing; expected a section that says what to train on")
 
 
 def _scale(raw: Mapping[str, Any], running: RunSettings) -> int:
