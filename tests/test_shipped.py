@@ -35,7 +35,7 @@ def test_the_files_are_whole_small_and_of_the_model_that_the_configuration_descr
 
 def test_the_continuous_model_reconstructs(video: torch.Tensor) -> None:
     _, reconstruction, _ = vidtok.load(KL)(video, sample=False)
-    assert psnr(reconstruction.clamp(-1, 1), video).mean() > 29.0
+    assert psnr(reconstruction.clamp(-1, 1), video).mean() > 29.5
 
 
 def test_the_discrete_model_reconstructs_from_its_tokens(video: torch.Tensor) -> None:
