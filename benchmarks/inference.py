@@ -151,8 +151,6 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, help="where to write JSON (default: benchmarks/results)")
     options = parser.parse_args()
-    if options.out is not None and options.out.is_dir():
-        parser.error(f"--out {options.out} is a folder; give the path of the JSON file")
     if options.compare == "diffusers" and find_spec("diffusers") is None:
         parser.error("diffusers is not installed: pip install -c constraints.txt -e '.[benchmark]'")
     shape = (options.frames, options.size, options.width or options.size)
