@@ -183,23 +183,27 @@ def test_spread_is_zero_for_uniform_independent_codes_and_grows_with_what_is_not
     counts = torch.bincount(fsq.quantize(best, levels)[1], minlength=prod(levels))
     assert float(fsq.spread_loss(best, levels)) < 1e-3
     assert counts.min() > 0, "what has no loss does not use all codes"
-    assert float(fsq.spread_loss(best * 0.3, levels)) > 0.3, "idle outer levels"
-    assert float(fsq.spread_loss(best * 9, levels)) > 1, "idle inner levels"
-    assert float(fsq.spread_loss(best[:, :1].expand_as(best) + shift[:1] - shift, levels)) > 0.9, "one for all"
+    assert float(fsq.spread_loss(torch.zeros_like(best) - shift, levels)) == pytest.approx(1, rel=0.01), "one code"
+    assert float(fsq.spread_loss(best * 0.3, levels)) > 0.2, "idle outer levels"
+    assert float(fsq.spread_loss(best * 9, levels)) > 0.2, "idle inner levels"
+    assert float(fsq.spread_loss(best[:, :1].expand_as(best) + shift[:1] - shift, levels)) > 0.1, "one for all"
+    signs = (torch.rand(len(best), len(levels), generator=torch.Generator().manual_seed(1)) < 0.5) * 2.0 - 1
+    together = torch.atanh(uniform[:, :1] * signs) - shift
+    assert float(fsq.spread_loss(together, levels)) > 0.01, "large together, though uniform and uncorrelated"
 
 
 def test_spread_can_be_descended_from_a_collapsed_code() -> None:
     drawn = torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
-    weight = (0.1 * torch.eye(5) + 0.3).requires_grad_()
+    weight, bias = (0.1 * torch.eye(5) + 0.3).requires_grad_(), torch.zeros(5, requires_grad=True)
     before = fsq.quantize(drawn @ weight, (8,) * 5)[1].unique().numel()
-    optimizer = torch.optim.Adam([weight], lr=0.02)
+    optimizer = torch.optim.Adam([weight, bias], lr=0.02)
     for _ in range(200):
-        loss = fsq.spread_loss(drawn @ weight, (8,) * 5)
+        loss = fsq.spread_loss(drawn @ weight + bias, (8,) * 5)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss < 0.05
-    assert fsq.quantize(drawn @ weight, (8,) * 5)[1].unique().numel() > 2 * before
+    assert loss < 0.01
+    assert fsq.quantize(drawn @ weight + bias, (8,) * 5)[1].unique().numel() > 4 * before
 
 
 @pytest.mark.parametrize(("step", "expected"), [(0, 0.3), (500, 0.25), (1000, 0.2), (2000, 0.1), (5000, 0.1)])
@@ -224,7 +228,8 @@ def _entropies_of_a_rank(rank: int, folder: str, z: torch.Tensor, levels: tuple[
     loss.backward()
     assert leaf.grad is not None
     apart = fsq.auxiliary_loss(leaf.detach(), codes, levels, 100, across_ranks=False)
-    torch.save((loss.detach(), leaf.grad, apart), f"{folder}/{rank}.pt")
+    uneven = fsq.spread_loss(z.split([25, 15])[rank], levels)
+    torch.save((loss.detach(), leaf.grad, apart, uneven), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -232,11 +237,12 @@ def test_two_ranks_equal_one_process_with_all_tokens(tmp_path: Path) -> None:
     levels = (8, 5, 4)
     z = 0.05 * torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
     mp.spawn(_entropies_of_a_rank, args=(str(tmp_path), z, levels), nprocs=2)
-    losses, gradients, apart = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True)
+    losses, gradients, apart, uneven = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True)
     leaf = z.clone().requires_grad_()
     whole = fsq.auxiliary_loss(leaf, fsq.quantize(leaf, levels)[0], levels, 100) + fsq.spread_loss(leaf, levels)
     whole.backward()
     torch.testing.assert_close(torch.stack(losses).mean(), whole.detach())
+    torch.testing.assert_close(torch.stack(uneven), fsq.spread_loss(z, levels).expand(2))
     # Data parallelism averages gradients over the ranks.
     torch.testing.assert_close(torch.cat(gradients) / 2, leaf.grad, rtol=1e-4, atol=1e-6)
     for alone, half in zip(apart, z.chunk(2), strict=True):

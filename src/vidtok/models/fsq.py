@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from math import log, prod
+from math import log, prod, sqrt
 
 import torch
 import torch.distributed as dist
@@ -99,19 +99,28 @@ def auxiliary_loss(
 
 
 def spread_loss(z: Tensor, levels: Levels, *, across_ranks: bool = True) -> Tensor:
-    """How far the latent `z` (..., C) is from using all codes alike; a float32 scalar, 0 at best.
+    """How far the latent `z` (..., C) is from using all codes alike; a float32 scalar, 0 at best, 1 for a single code.
 
-    With u the bounded values, scaled to -1..1, it is the squared distance per channel of 3 E[u uᵀ] from the identity,
-    which is what channels have that are independent and uniform. Unlike the entropy of `auxiliary_loss`, which is
-    largest where values are huge and only the outer levels are used, it has its minimum where all are. With
-    `across_ranks`, E is over all ranks of torch.distributed where that is initialised; every rank must then call this.
+    It is a sliced Wasserstein distance (Rabin et al. 2011; Bonneel et al. 2015) between the bounded values, scaled to
+    -1..1, and the uniform distribution on that cube: squared, averaged over the C axes and the C (C - 1) diagonals of
+    two channels, in units of what all values in the middle would have on an axis. The diagonals see channels that say
+    the same, and channels that are large together. Unlike the entropy of `auxiliary_loss`, which is largest where
+    values are huge and only the outer levels are used, it has its minimum where all are. With `across_ranks`, the
+    tokens are those of all ranks of torch.distributed where that is initialised; every rank must then call this.
     """
     with _float32(z):
-        squashed = _squashed(z, *_scale_and_offset(levels, z.device)).reshape(-1, len(levels))
-        moments = squashed.T @ squashed / len(squashed)
+        values = _squashed(z, *_scale_and_offset(levels, z.device)).reshape(-1, len(levels))
         if across_ranks:
-            moments = _mean_over_ranks(moments)
-        return torch.sum((3 * moments - torch.eye(len(levels), device=z.device)) ** 2) / len(levels)
+            values = _joined_over_ranks(values)
+        first, second = torch.triu_indices(len(levels), len(levels), 1, device=z.device)
+        diagonals = torch.cat([values[:, first] + values[:, second], values[:, first] - values[:, second]], 1) / sqrt(2)
+        share = (torch.arange(len(values), device=z.device) + 0.5)[:, None] / len(values)
+        # Of a uniform value; and of the sum or difference of two, over the root of 2, whose distribution is a triangle.
+        uniform = 2 * share - 1
+        triangular = torch.where(share < 0.5, (4 * share).sqrt() - sqrt(2), sqrt(2) - (4 * (1 - share)).sqrt())
+        axes = (values.sort(dim=0).values - uniform).square().mean(0)
+        across = (diagonals.sort(dim=0).values - triangular).square().mean(0)
+        return 3 * torch.cat([axes, across]).mean()
 
 
 def entropies(
@@ -203,11 +212,32 @@ class _MeanOverRanks(torch.autograd.Function):
         return _reduced_mean(gradients[0])
 
 
+def _has_other_ranks() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
 def _mean_over_ranks(values: Tensor) -> Tensor:
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if not _has_other_ranks():
         return values
     averaged: Tensor = _MeanOverRanks.apply(values)  # type: ignore[no-untyped-call]
     return averaged
+
+
+def _joined_over_ranks(values: Tensor) -> Tensor:
+    """The rows (N, C) of all ranks, N of each its own; gradients as of `_MeanOverRanks`."""
+    if not _has_other_ranks():
+        return values
+    world, rank = dist.get_world_size(), dist.get_rank()
+    counts = [torch.zeros(1, dtype=torch.int64, device=values.device) for _ in range(world)]
+    dist.all_gather(counts, torch.tensor([len(values)], device=values.device))
+    longest = max(int(count) for count in counts)
+    padded = torch.nn.functional.pad(values.detach(), (0, 0, 0, longest - len(values)))
+    parts = [torch.empty_like(padded) for _ in range(world)]
+    dist.all_gather(parts, padded)
+    parts = [part[: int(count)] for part, count in zip(parts, counts, strict=True)]
+    # The same values; what the loss asks of this rank's own is multiplied, as the ranks' gradients will be averaged.
+    parts[rank] = values.detach() + world * (values - values.detach())
+    return torch.cat(parts)
 
 
 def _reduced_mean(values: Tensor) -> Tensor:
