@@ -4,13 +4,15 @@ configs/DATE.yaml     the whole configuration of each start of the run, the newe
 checkpoints/          see `checkpoints.py`
 tensorboard/          scalars
 images/, videos/      inputs above their reconstructions
+lock                  held, and naming its process, while one trains here
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,37 @@ def latest_folder(arguments: TrainArguments) -> Path | None:
             if checkpoint is not None:
                 candidates.append((checkpoint.stat().st_mtime, folder))
     return max(candidates)[1] if candidates else None
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """No other process trains in `folder`, which is made if need be, while this lasts; not on Windows.
+
+    The lock is the process's, not that of the workers it starts, so it goes when the process goes, however it does.
+    Raises `TrainingError` if another process has it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            file.seek(0)
+            raise TrainingError(
+                f"process {file.read().strip() or 'of unknown number'} is training in {folder}; wait for it or stop "
+                "it, or start another run (--name, or --checkpoint_auto_resume false)"
+            ) from error
+        except OSError:  # some network file systems have no locks
+            yield
+            return
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def write_config(folder: Path, raw: Mapping[str, Any]) -> Path:

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -22,7 +23,7 @@ from vidtok.training.arguments import TrainArguments
 from vidtok.training.callbacks import InterruptedRunError, StopOnSignal
 from vidtok.training.checkpoints import read_training_state, start_from
 from vidtok.training.data import build_data
-from vidtok.training.folder import latest_folder, new_folder, write_config
+from vidtok.training.folder import exclusive, latest_folder, new_folder, write_config
 from vidtok.training.losses import Objective
 from vidtok.training.module import TrainingModule
 from vidtok.training.objective_config import ObjectiveConfig
@@ -69,15 +70,16 @@ def run(arguments: TrainArguments) -> Path:
             module.model_ema.reset()
     _check_monitor(settings.monitor, module.validation_metrics)
     data = build_data(raw["data"], seed=running.seed)
-    if rank == 0:
-        write_config(plan.folder, raw)
-        log.info("run folder %s", plan.folder)
-    logger = make_logger(arguments, plan.folder)
-    trainer, stop = make_trainer(plan.folder, running, settings, logger, module.loss.config.is_adversarial)
-    if arguments.train:
-        _fit(trainer, module, data, plan.resume_from, stop)
-    if not arguments.no_test and data.config.test is not None:
-        trainer.test(module, data, ckpt_path=None if arguments.train else plan.resume_from, verbose=rank == 0)
+    with exclusive(plan.folder) if rank == 0 else nullcontext():
+        if rank == 0:
+            write_config(plan.folder, raw)
+            log.info("run folder %s", plan.folder)
+        logger = make_logger(arguments, plan.folder)
+        trainer, stop = make_trainer(plan.folder, running, settings, logger, module.loss.config.is_adversarial)
+        if arguments.train:
+            _fit(trainer, module, data, plan.resume_from, stop)
+        if not arguments.no_test and data.config.test is not None:
+            trainer.test(module, data, ckpt_path=None if arguments.train else plan.resume_from, verbose=rank == 0)
     if rank == 0 and arguments.train:
         log.info(
             "finished at step %d: %s (`vidtok export` makes a slim folder of it)", trainer.global_step, plan.folder
