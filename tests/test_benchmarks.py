@@ -16,8 +16,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from support import small_config
-from tiny import FSQ_1_1, KL_1_1, KL_NONCAUSAL, ONE_THREAD, write_model, write_video
+from tiny import FSQ_1_0, FSQ_1_1, KL_1_1, KL_NONCAUSAL, ONE_THREAD, draw, write_model, write_video
 from vidtok import Tokenizer
+from vidtok.video import VideoWriter
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -220,6 +221,26 @@ def test_weights(tmp_path: Path) -> None:
     assert taken[3] < taken[1]
     assert taken[4] == taken[0]
     assert written["runs"]["weights in int8"]["psnr_to_float32"]["a.mkv"] > 20
+
+
+def test_codes_of_a_model_and_of_plain_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    codes = importlib.import_module("codes")
+    video = torch.rand(1, 3, 9, 16, 24)
+    cut = codes.blocks(video, small_config(FSQ_1_0, ch=8)).view(3, 2, 3, 4, 8, 8, 3).movedim(-1, 3)
+    assert torch.equal(cut[1, 1, 2], video[0, :, 1:5, 8:16, 16:24])
+    assert torch.equal(cut[0, 0, 1], video[0, :, :1, :8, 8:16].expand(-1, 4, -1, -1)), "a first frame fills a block"
+    assert torch.equal(codes.nearest(cut.reshape(18, -1), cut.reshape(18, -1)), torch.arange(18))
+
+    files = write_model(tmp_path, FSQ_1_0)
+    with VideoWriter(tmp_path / "still.mkv", 24, crf=0) as writer:
+        writer.write(draw(1, 32, 32).repeat(9, axis=0))
+    options = ("--model", f"{files.config}={files.checkpoint}", "--frames", 9, "--size", 32)
+    written = result("codes.py", tmp_path / "out.json", tmp_path / "still.mkv", *options)["codes"]
+    of_model, of_blocks = written[FSQ_1_0], written["4x8-blocks-4096"]
+    assert of_model["tokens"] == of_blocks["tokens"] == 48
+    assert 0 < of_model["different"] <= 48
+    assert of_blocks["different"] <= 16, "the same blocks three times"
 
 
 @pytest.mark.parametrize("name", [KL_1_1, "vidtok_fsq_causal_488_32768_v1_1"])
