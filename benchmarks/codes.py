@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import write_results
+from common import first_frames, video_options, write_results
 from torch import Tensor
 
 import vidtok
 from vidtok.evaluation.evaluate import file_name
-from vidtok.evaluation.linear import FITTING_SEED
+from vidtok.evaluation.linear import FITTING_SEED, cut_blocks
 from vidtok.models.contract import ModelConfig
 from vidtok.training.synthetic import SyntheticConfig, synthetic_batch
-from vidtok.video import read_video, to_float
 
 DRAWN = 3
 """How many times as many blocks as the codebook holds it is drawn from."""
@@ -35,8 +34,7 @@ def blocks(video: Tensor, config: ModelConfig) -> Tensor:
     time, space = config.temporal_factor, config.spatial_factor
     if config.is_causal:
         video = torch.cat([video[:, :, :1].expand(-1, -1, time - 1, -1, -1), video], 2)
-    cut = video.unfold(2, time, time).unfold(3, space, space).unfold(4, space, space)
-    return cut.movedim(1, -1).reshape(-1, 3 * time * space**2)
+    return cut_blocks(video, time, space).flatten(0, -2)
 
 
 def book(config: ModelConfig, size: int) -> Tensor:
@@ -69,17 +67,12 @@ def used(codes: dict[str, Tensor]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("videos", type=Path, nargs="+")
+    video_options(parser)
     parser.add_argument("--model", action="append", required=True, metavar="NAME[=CHECKPOINT]")
-    parser.add_argument("--frames", type=int, default=17)
-    parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--out", type=Path, help="where to write JSON (default: benchmarks/results)")
     options = parser.parse_args()
     torch.set_grad_enabled(False)
-    videos = {
-        path.name: to_float(read_video(path, height=options.size, width=options.size, max_frames=options.frames))
-        for path in options.videos
-    }
+    videos = first_frames(options)
     results: dict[str, Any] = {}
     for text in options.model:
         source, _, checkpoint = text.partition("=")

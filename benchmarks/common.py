@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from vidtok.video import read_video, to_float
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -50,6 +53,22 @@ def _cpu_name() -> str:
     except OSError:
         return platform.processor()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def video_options(parser: argparse.ArgumentParser) -> None:
+    """What `first_frames` asks for: videos, and how much of them."""
+    parser.add_argument("videos", type=Path, nargs="+")
+    parser.add_argument("--frames", type=int, default=17)
+    parser.add_argument("--size", type=int, default=256)
+
+
+def first_frames(options: argparse.Namespace) -> dict[str, torch.Tensor]:
+    """The first frames of each video by its name, (1, 3, T, H, W) in -1..1."""
+    size = options.size
+    return {
+        path.name: to_float(read_video(path, height=size, width=size, max_frames=options.frames))
+        for path in options.videos
+    }
 
 
 def matrix_rate(

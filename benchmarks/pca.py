@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from common import write_results
+from common import video_options, write_results
 
 import vidtok
 from vidtok.evaluation.evaluate import file_name
@@ -43,11 +43,9 @@ def subjects(models: list[str], blocks: list[list[int]]) -> list[Subject]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("videos", type=Path, nargs="+")
+    video_options(parser)
     parser.add_argument("--model", action="append", default=[], metavar="NAME[=CHECKPOINT]")
     parser.add_argument("--block", action="append", default=[], type=int, nargs=3, metavar=("T", "S", "K"))
-    parser.add_argument("--frames", type=int, default=17)
-    parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--out", type=Path, help="where to write JSON (default: benchmarks/results)")
     options = parser.parse_args()
     torch.set_grad_enabled(False)

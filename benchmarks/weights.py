@@ -14,31 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import write_results
+from common import first_frames, video_options, write_results
 
 import vidtok
 from vidtok.evaluation.evaluate import file_name
 from vidtok.metrics.image import psnr
-from vidtok.video import read_video, to_float
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("videos", type=Path, nargs="+")
+    video_options(parser)
     parser.add_argument("--model", required=True)
     parser.add_argument("--checkpoint")
-    parser.add_argument("--frames", type=int, default=17)
-    parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--compute", action="append", default=[], choices=["bfloat16", "float16"])
     parser.add_argument("--out", type=Path, help="where to write JSON (default: benchmarks/results)")
     options = parser.parse_args()
     torch.set_grad_enabled(False)
-    videos = {
-        path.name: to_float(read_video(path, height=options.size, width=options.size, max_frames=options.frames))
-        for path in options.videos
-    }
+    videos = first_frames(options)
     exact: dict[str, torch.Tensor] = {}
     results: dict[str, Any] = {}
     runs = [(name, torch.float32) for name in DTYPES]

@@ -227,7 +227,7 @@ def test_codes_of_a_model_and_of_plain_blocks(tmp_path: Path, monkeypatch: pytes
     monkeypatch.syspath_prepend(BENCHMARKS)
     codes = importlib.import_module("codes")
     video = torch.rand(1, 3, 9, 16, 24)
-    cut = codes.blocks(video, small_config(FSQ_1_0, ch=8)).view(3, 2, 3, 4, 8, 8, 3).movedim(-1, 3)
+    cut = codes.blocks(video, small_config(FSQ_1_0, ch=8)).view(3, 2, 3, 3, 4, 8, 8)
     assert torch.equal(cut[1, 1, 2], video[0, :, 1:5, 8:16, 16:24])
     assert torch.equal(cut[0, 0, 1], video[0, :, :1, :8, 8:16].expand(-1, 4, -1, -1)), "a first frame fills a block"
     assert torch.equal(codes.nearest(cut.reshape(18, -1), cut.reshape(18, -1)), torch.arange(18))

@@ -184,9 +184,16 @@ def test_spread_is_zero_for_uniform_independent_codes_and_grows_with_what_is_not
     assert float(fsq.spread_loss(best, levels)) < 1e-3
     assert counts.min() > 0, "what has no loss does not use all codes"
     assert float(fsq.spread_loss(torch.zeros_like(best) - shift, levels)) == pytest.approx(1, rel=0.01), "one code"
-    assert float(fsq.spread_loss(best * 0.3, levels)) > 0.2, "idle outer levels"
-    assert float(fsq.spread_loss(best * 9, levels)) > 0.2, "idle inner levels"
-    assert float(fsq.spread_loss(best[:, :1].expand_as(best) + shift[:1] - shift, levels)) > 0.1, "one for all"
+    # By integrating over the shares of the distributions.
+    channels = len(levels)
+    narrow = torch.atanh(0.3 * uniform) - shift
+    assert float(fsq.spread_loss(narrow, levels)) == pytest.approx(0.7**2, rel=0.01), "idle outer levels"
+    corners = (1 + 2 * (2**0.5 - 1) * (channels - 1)) / channels
+    assert float(fsq.spread_loss(uniform * 1e4 - shift, levels)) == pytest.approx(corners, rel=0.01), (
+        "idle inner levels"
+    )
+    same, alike = best[:, :1].expand_as(best) + shift[:1] - shift, 0.6 * (channels - 1) / channels
+    assert float(fsq.spread_loss(same, levels)) == pytest.approx(alike, rel=0.01), "one for all"
     signs = (torch.rand(len(best), len(levels), generator=torch.Generator().manual_seed(1)) < 0.5) * 2.0 - 1
     together = torch.atanh(uniform[:, :1] * signs) - shift
     assert float(fsq.spread_loss(together, levels)) > 0.01, "large together, though uniform and uncorrelated"

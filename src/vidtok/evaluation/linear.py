@@ -101,10 +101,10 @@ class BlockTransform:
         """
         inner, first = _Moments(shape.numbers), _Moments(_COLOURS * shape.side**2)
         for clip in clips:
-            first.add(_blocks(clip, 1, shape.side))
+            first.add(cut_blocks(clip, 1, shape.side))
             whole = clip[:, :, : clip.shape[2] // shape.frames * shape.frames]
             if whole.shape[2]:
-                inner.add(_blocks(whole, shape.frames, shape.side))
+                inner.add(cut_blocks(whole, shape.frames, shape.side))
         return cls(shape, inner.basis(shape.components), first.basis(shape.components))
 
     @classmethod
@@ -122,7 +122,7 @@ class BlockTransform:
 
     def coefficients(self, video: Tensor) -> Tensor:
         """The numbers (B, k, T', H', W') of all blocks of `video` (B, 3, T, H, W), of which no frame stands alone."""
-        blocks = _blocks(video, self.shape.frames, self.shape.side)
+        blocks = cut_blocks(video, self.shape.frames, self.shape.side)
         return self._inner.coefficients(blocks).movedim(-1, 1)
 
     def __call__(self, video: Tensor, *, start: bool = True) -> Tensor:
@@ -185,7 +185,7 @@ class _Moments:
         return _Basis(mean.float(), directions.float(), variances.clamp(min=0).sqrt().float())
 
 
-def _blocks(video: Tensor, frames: int, side: int) -> Tensor:
+def cut_blocks(video: Tensor, frames: int, side: int) -> Tensor:
     """`video` as blocks (B, T', H', W', N), filled up at the end of every axis by repetition."""
     batch, colours, length, height, width = video.shape
     down, right = -height % side, -width % side
@@ -201,7 +201,7 @@ def _blocks(video: Tensor, frames: int, side: int) -> Tensor:
 
 def _rebuilt(video: Tensor, frames: int, side: int, basis: _Basis) -> Tensor:
     """`video` with only what `basis` keeps of each block."""
-    blocks = _blocks(video, frames, side)
+    blocks = cut_blocks(video, frames, side)
     batch, t, h, w = blocks.shape[:4]
     kept = basis.project(blocks).view(batch, t, h, w, _COLOURS, frames, side, side)
     whole: Tensor = kept.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(batch, _COLOURS, t * frames, h * side, w * side)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidtok.locks import lock
 from vidtok.tokens.container import (
     CHUNK_HEADER_BYTES,
     FLAG_PACKED,
@@ -253,7 +254,7 @@ def _open_partial(partial: Path, path: Path) -> BinaryIO:
         handle = os.open(partial, os.O_CREAT | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o666)
         file = open(handle, "r+b", buffering=0)  # noqa: SIM115
         try:
-            _lock(handle)
+            lock(handle)
             # The process that had the lock may have moved the file to its place meanwhile.
             if partial.exists() and os.path.samestat(os.fstat(handle), partial.stat()):
                 return file
@@ -266,19 +267,6 @@ def _open_partial(partial: Path, path: Path) -> BinaryIO:
             file.close()
             raise
         file.close()
-
-
-def _lock(handle: int) -> None:
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError:  # some network file systems have no locks
-        return
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from vidtok.locks import lock
 from vidtok.training.arguments import TrainArguments
 from vidtok.training.checkpoints import write_whole
 from vidtok.training.errors import TrainingError
@@ -80,24 +81,16 @@ def exclusive(folder: Path) -> Iterator[None]:
     The lock is the process's, not that of the workers it starts, so it goes when the process goes, however it does.
     Raises `TrainingError` if another process has it.
     """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+") as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
+            lock(file.fileno(), of_process=True)
+        except BlockingIOError as error:
             file.seek(0)
             raise TrainingError(
                 f"process {file.read().strip() or 'of unknown number'} is training in {folder}; wait for it or stop "
                 "it, or start another run (--name, or --checkpoint_auto_resume false)"
             ) from error
-        except OSError:  # some network file systems have no locks
-            yield
-            return
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

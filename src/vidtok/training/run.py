@@ -70,7 +70,7 @@ def run(arguments: TrainArguments) -> Path:
             module.model_ema.reset()
     _check_monitor(settings.monitor, module.validation_metrics)
     data = build_data(raw["data"], seed=running.seed)
-    with exclusive(plan.folder) if rank == 0 else nullcontext():
+    with exclusive(plan.folder) if rank == 0 and arguments.train else nullcontext():
         if rank == 0:
             write_config(plan.folder, raw)
             log.info("run folder %s", plan.folder)
