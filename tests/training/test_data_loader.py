@@ -1,8 +1,11 @@
 """Batches of clips, made by workers: the same ones however they are made, with bad videos left out and counted."""
 
 import logging
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -206,6 +209,20 @@ def test_workers_have_one_thread_and_leave_ctrl_c_to_the_trainer(folder):
     loader.close()
     assert report["pid"] != os.getpid()
     assert (report["threads"], report["ignores"]) == (1, True)
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this system does not tell who sent a signal")
+def test_workers_leave_sigterm_to_the_trainer(folder):
+    loader = training_loader(Report(find_videos(str(folder), None, 1.0, PLACE), config(), 0), size=1, workers=1)
+    batches = iter(loader)
+    pid = next(batches)["pid"]
+    (worker,) = (child for child in multiprocessing.active_children() if child.pid == pid)
+    subprocess.run([sys.executable, "-c", f"import os; os.kill({worker.pid}, {signal.SIGTERM})"], check=True)
+    assert [next(batches)["pid"] for _ in range(7)] == [worker.pid] * 7  # more than were made in advance
+    worker.terminate()
+    worker.join(60)
+    assert worker.exitcode == 0
+    loader.close()
 
 
 def test_validation_takes_every_video_in_turn(folder):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -184,20 +185,25 @@ def test_best_follow_the_mode() -> None:
 def _start(tmp_path: Path, name: str, *options: str) -> subprocess.Popen[bytes]:
     arguments = ["-b", str(tmp_path / "tiny.yaml"), "--logdir", str(tmp_path), "-n", name, "--no_date", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "main.py", *arguments], cwd=ROOT, env=environment)
+    command = [sys.executable, "main.py", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, number: signal.Signals, code: int) -> None:
+def test_killed_run_goes_on_as_if_nothing_had_happened(
+    tmp_path: Path, number: signal.Signals, code: int, send: Callable[[int, int], None]
+) -> None:
+    """The process that trains alone is sent the signal, or its data worker as well."""
     write_config(tmp_path, adversarial=True)
-    options = ("--max_steps", "60", EMA)
+    options = ("--max_steps", "60", EMA, "data.params.num_workers=1")
     assert _start(tmp_path, "whole", *options).wait() == 0
     process = _start(tmp_path, "killed", *options)
     while not list((tmp_path / "killed" / "checkpoints").glob("step=00000001*.ckpt")):
         assert process.poll() is None
         time.sleep(0.02)
-    process.send_signal(number)
+    send(process.pid, number)
     assert process.wait() == code
     reached = last(tmp_path / "killed")["global_step"]
     assert 10 <= reached < 60

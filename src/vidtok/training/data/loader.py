@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -153,9 +155,22 @@ def _as_it_is(loaded: Any) -> Any:
 
 
 def _start_worker(worker: int) -> None:
-    """One thread a worker, and Ctrl-C left to the process that trains, which ends its workers itself."""
+    """One thread a worker; Ctrl-C and SIGTERM are left to the process that trains, which ends its workers itself."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_told_by, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_when_told_by(parent: int) -> None:
+    """End this process at a SIGTERM of its parent, not at one that a scheduler sends to all processes of a run.
+
+    At such a one the parent goes on to the end of its batch, for which it may need this worker.
+    """
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def as_batch(video: Tensor, names: list[str], fps: list[float], start: list[float]) -> Batch:
