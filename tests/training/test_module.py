@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from support import make_clip, small_config
+from vidtok.errors import ConfigError
 from vidtok.metrics.image import psnr
 from vidtok.models.autoencoder import VideoAutoencoder
 from vidtok.models.config import AutoencoderConfig, KLConfig
@@ -299,6 +300,8 @@ def test_learning_rate_schedule() -> None:
     line = LearningRateSchedule(decay="linear", decay_steps=10)
     assert [line.factor(step) for step in (0, 5, 10, 11)] == pytest.approx([1, 0.5, 0, 0])
     assert LearningRateSchedule().factor(10**6) == 1
+    with pytest.raises(ConfigError, match=r"lr_schedule\.decay_steps is None; expected the step at which"):
+        LearningRateSchedule(decay="cosine")
 
 
 def test_learning_rates_of_both_parts() -> None:

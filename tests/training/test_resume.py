@@ -23,6 +23,7 @@ from vidtok.training.callbacks import StopOnSignal
 from vidtok.training.checkpoints import KeepCheckpoints, WholeFiles
 from vidtok.training.errors import TrainingError
 from vidtok.training.run import plan_run
+from vidtok.training.settings import TrainingSettings
 
 pytestmark = pytest.mark.gradients
 
@@ -187,6 +188,16 @@ def _start(tmp_path: Path, name: str, *options: str) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "main.py", *arguments]
     return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
+
+
+def test_decay_ends_with_the_run_however_long_it_becomes(tmp_path: Path) -> None:
+    decay = ("model.params.lr_schedule.decay=linear", "model.params.lr_schedule.final=0.5")
+    folder = train(write_config(tmp_path), tmp_path, "--max_steps", "2", *decay)
+    factors = []
+    for options in ([], ["--max_steps", "4"], ["--max_steps", "4", "model.params.lr_schedule.decay_steps=8"]):
+        raw = plan_run(parse_arguments(["-r", str(folder), *options])).config.raw
+        factors.append(TrainingSettings.from_raw(raw).schedule.factor(2))
+    assert factors == [0.5, 0.75, 0.875]
 
 
 @pytest.mark.slow

@@ -280,7 +280,10 @@ def test_says_what_to_install(
         (["model.params.lr_schedule.warmup=1"], "model.params.lr_schedule.warmup is not known (did you mean"),
         (["model.params.lr_schedule.warmup_steps=-1"], "warmup_steps is -1; expected a whole number"),
         (["model.params.lr_schedule.decay=exp"], "decay is 'exp'; expected none or linear or cosine"),
-        (["model.params.lr_schedule.decay=cosine"], "decay_steps is None; expected the step at which the decay ends"),
+        (
+            ["model.params.lr_schedule.decay=cosine", "model.params.lr_schedule.decay_steps=0"],
+            "decay_steps is 0; expected the step at which the decay ends, after the warm-up; or nothing, and lightning",
+        ),
         (["model.params.lr_schedule.final=2"], "final is 2; expected a share from 0 to 1"),
         (["model.params.lr_schedule=3"], "model.params.lr_schedule is 3; expected a mapping"),
         (["model.params.optimizer_config.params.lr=1"], "optimizer_config.params.lr is not known"),

@@ -44,7 +44,8 @@ class LearningRateSchedule:
         if self.decay in ("linear", "cosine"):
             _require(
                 _is_whole(self.decay_steps, 1) and (self.decay_steps or 0) > self.warmup_steps,
-                f"{place}.decay_steps", self.decay_steps, "the step at which the decay ends, after the warm-up",
+                f"{place}.decay_steps", self.decay_steps, "the step at which the decay ends, after the warm-up; "
+                "or nothing, and lightning.trainer.max_steps",
             )  # fmt: skip
 
     def factor(self, step: int) -> float:
@@ -134,12 +135,21 @@ class TrainingSettings:
             base_learning_rate=raw["model"]["base_learning_rate"],
             optimizer=optimizer,
             optimizer_options=options,
-            schedule=build(LearningRateSchedule, params.get("lr_schedule") or {}, f"{_PARAMS}.lr_schedule"),
+            schedule=build(LearningRateSchedule, _schedule(raw), f"{_PARAMS}.lr_schedule"),
             ignore_keys=tuple(ignored),
             fix_encoder=bool(network.get("fix_encoder", False)),
             fix_decoder=bool(network.get("fix_decoder", False)),
             **chosen,
         )
+
+
+def _schedule(raw: Mapping[str, Any]) -> object:
+    """The section of the schedule; a decay whose end it leaves open ends with the run, where that has an end."""
+    values = raw["model"]["params"].get("lr_schedule") or {}
+    end = ((raw.get("lightning") or {}).get("trainer") or {}).get("max_steps")
+    if not isinstance(values, Mapping) or not _is_whole(end, 1):
+        return values
+    return {**values, "decay_steps": end} if values.get("decay_steps") is None else values
 
 
 def build(cls: type[Any], values: object, place: str) -> Any:
