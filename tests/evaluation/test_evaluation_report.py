@@ -84,7 +84,13 @@ def test_models_and_baselines_are_measured_on_the_same_frames(evaluated: tuple[P
             for video, other in zip(result.videos, results[name].videos, strict=True):
                 met = video["bits"] == pytest.approx(other["bits"], rel=0.1)
                 assert met or video["details"]["crf"] in (1, 51)
+    off = [
+        each.name for each in codecs
+        if not 1 / 1.05 < each.bits_per_pixel / each.content["subject"]["target_bits_per_pixel"] < 1.05
+    ]  # fmt: skip
     lines = printed.splitlines()
+    assert sorted(off) == sorted(line.split(" is not at its rate: ")[0] for line in lines if "at its rate" in line)
+    assert 0 < len(off) < len(codecs)
     assert lines[0].split() == ["bits/pixel", "PSNR", "SSIM", "LPIPS", "FVD", "flicker", "codes", "used"]
     assert len(lines) > len(results)
     assert "2 videos, 15 frames" in lines
@@ -119,9 +125,11 @@ def test_two_models_of_one_name_are_told_apart(
         ["evaluate", str(videos / "1.mp4"), *arguments, "--size", "32", "--out", str(tmp_path / "out"), "--no-report"]
     )
     assert done == 0
-    names = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()[1:4]]
+    printed = capsys.readouterr()
+    names = [line.split("  ")[0] for line in printed.out.splitlines()[1:4]]
     assert names == [KL_1_1, f"{KL_1_1} #2", f"{KL_1_1}=step9"]
     assert not (tmp_path / "out" / "report.html").exists()
+    assert printed.err.splitlines() == [f"{name}: {done} of 1 videos" for name in names for done in (0, 1)]
 
 
 def test_compare(evaluated: tuple[Path, str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -130,15 +138,18 @@ def test_compare(evaluated: tuple[Path, str], capsys: pytest.CaptureFixture[str]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"A  {FSQ_1_1}, ")
     assert lines[2] == "2 videos in both"
-    rows = {line.split("  ")[0]: line for line in lines[5:]}
+    rows = {line.split("  ")[0]: line for line in lines[6:-2]}
     assert {"PSNR (dB)", "SSIM", "flicker (levels of 255)"} == set(rows)
     assert "0.500  not significant" in rows["PSNR (dB)"]
+    assert lines[3] == "not at the same rate: more bits may be all the difference there is"
+    assert lines[-1] == "With fewer than 6 videos no difference can be significant: measure more."
     content = json.loads((out / f"{KL_1_1}.json").read_text())
     content["videos"] = content["videos"][:1]
     content["videos"][0]["sha256"] = "0"
     (tmp_path / "one.json").write_text(json.dumps(content))
     assert main(["compare", str(out / f"{FSQ_1_1}.json"), str(tmp_path / "one.json")]) == 0
     text = capsys.readouterr().out
+    assert "With fewer than 6 videos" not in text
     assert "not the same frames in 1 of them, such as 0 <i>.mp4: other settings, or other files" in text
     assert "One video says nothing about significance: measure more." in text
     assert main(["compare", str(tmp_path / "none.json"), str(tmp_path / "one.json")]) == 2
@@ -158,10 +169,15 @@ def test_errors_of_the_command(
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.mp4").write_bytes(b"nothing")
     failed = run(str(tmp_path / "bad"), *option(models[KL_1_1]))
-    assert f"none of the 1 videos of {tmp_path / 'bad'} can be read:" in failed
+    assert f"the only video of {tmp_path / 'bad'} cannot be read:" in failed
     assert "is neither a video nor a picture" in failed
     missing = ["--model", f"{models[KL_1_1].config}={tmp_path / 'none.ckpt'}"]
     assert "none.ckpt does not exist" in run(str(videos), *missing)
+    (tmp_path / "weights.pth").write_text("nothing")
+    for network in ("--lpips", "--i3d"):
+        given = run(str(videos), *option(models[KL_1_1]), network, str(tmp_path / "weights.pth"))
+        assert re.search(r"weights\.pth cannot be read as weights \([^)]*[a-z]", given)
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_interruption_says_how_to_go_on(

@@ -27,6 +27,8 @@ def compare(
 
 
 def _table(comparison: Comparison) -> str:
+    from vidtok.evaluation.comparison import FEWEST_VIDEOS
+
     a, b = comparison.a, comparison.b
     lines = [
         f"A  {a.name}, {a.bits_per_pixel:.4f} bits per pixel",
@@ -38,6 +40,8 @@ def _table(comparison: Comparison) -> str:
             f"not the same frames in {len(comparison.other_frames)} of them, such as {comparison.other_frames[0]}: "
             "other settings, or other files"
         )
+    if comparison.rates_differ:
+        lines.append("not at the same rate: more bits may be all the difference there is")
     rows: list[tuple[str, ...]] = [("", "A", "B", "B - A", "95% interval", "p", "")]
     rows += [_row(each) for each in comparison.differences]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -47,6 +51,8 @@ def _table(comparison: Comparison) -> str:
         lines.append("  ".join([*cells, row[6]]).rstrip())
     if len(comparison.videos) == 1:
         lines += ["", "One video says nothing about significance: measure more."]
+    elif len(comparison.videos) < FEWEST_VIDEOS:
+        lines += ["", f"With fewer than {FEWEST_VIDEOS} videos no difference can be significant: measure more."]
     return "\n".join(lines)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -111,8 +114,6 @@ def evaluate(
         sample=sample,
         seed=seed,
     )
-    from vidtok.cli.report import progress_bar
-
     try:
         evaluation = measured(
             data,
@@ -126,12 +127,33 @@ def evaluate(
             device=choose_device(device),
             workers=workers,
             report=report,
-            announce=lambda title, videos: progress_bar(title, videos, "videos"),
+            announce=_announce,
         )
     except KeyboardInterrupt:
         typer.echo(f"stopped; what is done is kept in {out}, and the same command goes on from there", err=True)
         raise
     typer.echo(_text(evaluation))
+
+
+@contextmanager
+def _announce(title: str, videos: int) -> Iterator[Callable[[float], None]]:
+    """A bar while `title` is measured; where stderr is no terminal, lines that say what is done."""
+    from vidtok.cli.report import progress_bar
+
+    if sys.stderr.isatty():
+        with progress_bar(title, videos, "videos") as progress:
+            yield progress
+        return
+    reached = -1
+
+    def say(done: float) -> None:
+        nonlocal reached
+        if int(done) > reached:
+            reached = int(done)
+            typer.echo(f"{title}: {reached} of {videos} videos", err=True)
+
+    say(0)
+    yield say
 
 
 def _maker(text: str, device: str | None, dtype: DType) -> ModelMaker:
@@ -167,11 +189,23 @@ def _text(evaluation: Evaluation) -> str:
         labels[name]: figures["unavailable"] for name, figures in first["overall"].items() if "unavailable" in figures
     }
     lines += [f"{label} is not measured: {reason}" for label, reason in missing.items()]
+    lines += [line for result in evaluation.results for line in _off_rate(result)]
     lines += [f"left out: {each['reason']}" for each in first["data"]["unreadable"]]
     lines += [f"results: {evaluation.files[0].parent}/*.json"]
     if evaluation.report is not None:
         lines.append(f"report:  {evaluation.report}")
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _off_rate(result: Result) -> list[str]:
+    """A line if a codec did not reach the rate that it was asked for."""
+    from vidtok.evaluation.comparison import SAME_RATE
+
+    target = result.content["subject"].get("target_bits_per_pixel")
+    if target is None or 1 / SAME_RATE <= result.bits_per_pixel / target <= SAME_RATE:
+        return []
+    why = "does not come closer on these videos"
+    return [f"{result.name} is not at its rate: {result.bits_per_pixel:.4f} bits per pixel, the codec {why}"]
 
 
 def _row(result: Result) -> tuple[str, ...]:

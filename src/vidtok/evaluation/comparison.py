@@ -11,6 +11,10 @@ from vidtok.metrics.meter import METRICS, Metric
 from vidtok.metrics.resampling import Interval, bootstrap_interval, permutation_p_value, weighted_mean
 
 SIGNIFICANT = 0.05
+FEWEST_VIDEOS = 6
+"""With fewer, the permutation test has no value of p below `SIGNIFICANT`."""
+SAME_RATE = 1.05
+"""Rates of up to this ratio count as the same."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,12 @@ class Comparison:
     other_frames: list[str]
     """Of these, those whose frames are not the same in both."""
     differences: list[Difference]
+
+    @property
+    def rates_differ(self) -> bool:
+        """Whether one has more bits to a pixel than the other, by more than 5%."""
+        rates = sorted((self.a.bits_per_pixel, self.b.bits_per_pixel))
+        return rates[1] > SAME_RATE * rates[0]
 
 
 def compare(a: Result, b: Result) -> Comparison:

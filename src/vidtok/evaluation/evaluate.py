@@ -14,6 +14,7 @@ import torch
 
 from vidtok.errors import VideoError, VidTokError
 from vidtok.evaluation.codecs import CODECS, Codec, RateSearch, check_codec
+from vidtok.evaluation.comparison import SAME_RATE
 from vidtok.evaluation.linear import BlockShape
 from vidtok.evaluation.measuring import Networks
 from vidtok.evaluation.results import Result, assemble
@@ -27,7 +28,6 @@ TRANSFORM = "pca"
 BASELINES = (*CODECS, TRANSFORM)
 _RATES_ALONE = (0.03, 0.06, 0.12, 0.25, 0.5)
 """Bits per pixel at which codecs are measured where there is no model to match."""
-_SAME_RATE = 1.05
 _WIDEST_STEP = 2.5
 _MARGIN = 2.0
 _LARGEST_RATE = 2.0
@@ -75,7 +75,7 @@ def evaluate(
             at rates around them; `pca` with the block and the number of values of every model.
         settings: how videos are read; None: whole, at 256 x 256.
         meta: a CSV file with a column `videos`, of paths below `data`.
-        lpips, i3d: files of weights, if not in the usual places; see `docs/metrics.md`.
+        lpips, i3d: files of weights, if not in the usual places, where they may be missing; see `docs/metrics.md`.
         device: where LPIPS and I3D compute; None: the CPU.
         workers: videos read ahead, and measured behind, at a time.
         report: whether to write `report.html`.
@@ -83,8 +83,8 @@ def evaluate(
 
     Raises:
         VideoError: there are no videos, or none of them can be read.
-        VidTokError: nothing is to be measured, a baseline is unknown or cannot be had, a
-            model gives values that are not finite, or `out` cannot be written.
+        VidTokError: nothing is to be measured, a baseline is unknown or cannot be had, `lpips` or `i3d` is given and
+            cannot be used, a model gives values that are not finite, or `out` cannot be written.
     """
     codecs = [check_codec(name) for name in baselines if name != TRANSFORM]
     if not models and not baselines:
@@ -92,11 +92,10 @@ def evaluate(
     settings = Settings() if settings is None else settings
     place = torch.device("cpu") if device is None else device
     folder = Path(out)
-    store = PartStore(folder)
-    videos = find_videos(data, meta)
-    runner = Runner(videos, settings, Networks.load(place, lpips, i3d), store=store, workers=workers)
-    run = _Run(runner, str(data), folder, place, announce or (lambda title, videos: nullcontext(lambda done: None)))
-    with torch.no_grad():
+    with PartStore(folder) as store, torch.no_grad():
+        videos = find_videos(data, meta)
+        runner = Runner(videos, settings, Networks.load(place, lpips, i3d), store=store, workers=workers)
+        run = _Run(runner, str(data), folder, place, announce or (lambda title, videos: nullcontext(lambda done: None)))
         shapes = run.models(models)
         if TRANSFORM in baselines:
             run.transforms(shapes)
@@ -149,7 +148,9 @@ class _Run:
             outcome = self._runner.measure(subject, progress)
         if not outcome.measured:
             reasons = "\n".join(f"  {each.reason}" for each in outcome.unreadable[:10])
-            raise VideoError(f"none of the {len(self._runner.videos)} videos of {self._data} can be read:\n{reasons}")
+            count = len(self._runner.videos)
+            what = f"none of the {count} videos of {self._data}" if count > 1 else f"the only video of {self._data}"
+            raise VideoError(f"{what} can{'not' if count == 1 else ''} be read:\n{reasons}")
         result = assemble(subject, self._runner.settings, self._data, outcome, self._device)
         path = self._folder / f"{file_name(subject.name)}.json"
         result.write(path)
@@ -167,7 +168,7 @@ def bit_targets(models: Sequence[Result]) -> Iterator[BitTarget]:
     matched: list[BitTarget] = []
     for result in sorted(models, key=lambda result: result.bits_per_pixel):
         bits = {video["name"]: float(video["bits"]) for video in result.videos}
-        if matched and result.bits_per_pixel <= matched[-1].bits_per_pixel * _SAME_RATE:
+        if matched and result.bits_per_pixel <= matched[-1].bits_per_pixel * SAME_RATE:
             last = matched[-1]
             matched[-1] = BitTarget(last.bits_per_pixel, last.bits, (*last.matches, result.name))
         else:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from vidtok.errors import VidTokError
 from vidtok.evaluation.moments import Moment, Moments
 from vidtok.metrics.accumulate import VideoScores
 from vidtok.metrics.codebook import CodebookUse
@@ -37,10 +38,17 @@ class Networks:
 
     @classmethod
     def load(cls, device: torch.device, lpips: Any = None, i3d: Any = None) -> Networks:
-        """From the files given, or else from the usual places; see `load_lpips` and `load_i3d`."""
+        """From the files given, or else from the usual places, where they need not be; see `load_lpips`, `load_i3d`.
+
+        Raises `VidTokError` if a file that is given cannot be used.
+        """
         from vidtok.metrics.fvd import load_i3d
 
-        return cls(load_lpips(lpips, device), load_i3d(i3d, device), device)
+        networks = cls(load_lpips(lpips, device), load_i3d(i3d, device), device)
+        for given, network in ((lpips, networks.lpips), (i3d, networks.i3d)):
+            if given is not None and isinstance(network, Unavailable):
+                raise VidTokError(network.reason)
+        return networks
 
     def measured(self) -> list[str]:
         """The names of those that are at hand."""

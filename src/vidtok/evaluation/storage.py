@@ -9,6 +9,7 @@ import os
 import uuid
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,24 @@ class PartStore:
     """The folder `parts` of an evaluation: a file for each subject and video.
 
     What is kept is found again only for the same subject, settings and file. Raises `VidTokError` if the folder cannot
-    be written.
+    be written. Used as a context, it leaves no empty folder of its own behind.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / _FOLDER
+        self._made = [each for each in (self._folder, folder) if not each.exists()]
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise VidTokError(f"{self._folder} cannot be made: {error.strerror}; choose another --out") from error
+
+    def __enter__(self) -> PartStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):  # what holds anything stays
+            for folder in self._made:
+                folder.rmdir()
 
     def load(self, key: Mapping[str, Any]) -> Measured | None:
         """What was kept under `key`; None if there is nothing, or it is damaged."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +27,8 @@ def read_weights(file: Path, error_class: type[VidTokError]) -> Mapping[str, obj
             return load_file(file)
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:  # a damaged or foreign file can make its reader fail in any way
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        said = str(error).strip()
+        reason = said.splitlines()[0] if re.search("[a-z]", said) else type(error).__name__  # pickle's may be a number
         raise error_class(
             f"{file} cannot be read as weights ({reason}); expected a .safetensors file, or a PyTorch file of tensors "
             "alone. Fetch it again, or name another"
