@@ -37,7 +37,7 @@ def write_report(path: Path, results: Sequence[Result], moments: Mapping[str, Sh
 def render(results: Sequence[Result], moments: Mapping[str, Shown]) -> str:
     """The page as HTML: no scripts, and nothing that a network would be needed for."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 
     environment = Environment(
         loader=PackageLoader("vidtok.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
@@ -45,6 +45,7 @@ def render(results: Sequence[Result], moments: Mapping[str, Shown]) -> str:
     )  # fmt: skip
     page = _Page(results, moments)
     environment.filters["markup"] = Markup
+    environment.filters["breakable"] = lambda name: escape(name).replace("_", Markup("_<wbr>"))
     return environment.get_template(_TEMPLATE).render(
         page=page,
         first=results[0].content,
