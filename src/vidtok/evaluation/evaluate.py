@@ -148,9 +148,10 @@ class _Run:
             outcome = self._runner.measure(subject, progress)
         if not outcome.measured:
             reasons = "\n".join(f"  {each.reason}" for each in outcome.unreadable[:10])
-            count = len(self._runner.videos)
-            what = f"none of the {count} videos of {self._data}" if count > 1 else f"the only video of {self._data}"
-            raise VideoError(f"{what} can{'not' if count == 1 else ''} be read:\n{reasons}")
+            videos = len(self._runner.videos)
+            none = f"none of the {videos} videos of {self._data} can"
+            alone = f"the only video of {self._data} cannot"
+            raise VideoError(f"{none if videos > 1 else alone} be read:\n{reasons}")
         result = assemble(subject, self._runner.settings, self._data, outcome, self._device)
         path = self._folder / f"{file_name(subject.name)}.json"
         result.write(path)
