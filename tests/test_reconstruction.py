@@ -26,7 +26,7 @@ from tiny import (
 from vidtok import Tokenizer, VideoError, VidTokError
 from vidtok.metrics.image import psnr, ssim
 from vidtok.reconstruction import Reconstruction, ReconstructionJob, ReconstructOptions
-from vidtok.video import Pixels, VideoWriter, probe, read_video, to_float, to_uint8
+from vidtok.video import Fit, Pixels, VideoWriter, probe, read_video, to_float, to_uint8
 
 MODELS = {name: tiny_model(name) for name in (KL_1_0, KL_1_1, FSQ_1_1, KL_NONCAUSAL, FSQ_NONCAUSAL)}
 
@@ -241,6 +241,16 @@ def test_values_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
         model.decoder.conv_out.conv.bias.fill_(torch.nan)
     with pytest.raises(VidTokError, match=rf"{KL_1_0} gives values that are not finite in float32; use float32 or"):
         model.reconstruct(video, tmp_path / "out.mp4")
+    assert leftovers(tmp_path) == ["in.mp4"]
+
+
+def test_memory_that_is_too_small_for_reading_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Fit, pixels: Pixels) -> Pixels:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(Fit, "__call__", fail)
+    with pytest.raises(VidTokError, match=r"memory is too small for this; choose smaller frames \(--size\)"):
+        MODELS[KL_1_0].reconstruct(write_video(tmp_path / "in.mp4", 4, 8, 8), tmp_path / "out.mp4")
     assert leftovers(tmp_path) == ["in.mp4"]
 
 

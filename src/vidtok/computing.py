@@ -86,8 +86,9 @@ def computing() -> Iterator[None]:
 
 
 def check_finite(values: Tensor, model: Tokenizer) -> None:
-    """Raise `VidTokError` if `model` has made something that is not finite."""
-    if not bool(values.isfinite().all()):
+    """Raise `VidTokError` if `model` has made a value that is not finite, or the index -1 that stands for one."""
+    finite = values.isfinite() if values.is_floating_point() else values >= 0
+    if not bool(finite.all()):
         dtype = str(model.dtype).removeprefix("torch.")
         raise VidTokError(
             f"{model.name} gives values that are not finite in {dtype}; "

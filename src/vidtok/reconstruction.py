@@ -150,6 +150,7 @@ class ReconstructionJob:
         figures = _Figures()
         done = 0
         with (
+            memory_advice(),
             self._reader as reader,
             self._writer as writer,
             Ahead(reader.chunks(chosen.frames), depth=1) as chunks,
@@ -232,11 +233,10 @@ def _pairs(model: Tokenizer, chunks: Iterator[Pixels], frames: int) -> Iterator[
 
 
 def _checked(model: Tokenizer, pairs: Iterator[Pair]) -> Iterator[Pair]:
-    """`pairs`, with an error that says what to do where memory is short or values are not finite."""
-    with memory_advice():
-        for pair in pairs:
-            check_finite(pair.reconstruction, model)
-            yield pair
+    """`pairs`, with an error that says what to do where values are not finite."""
+    for pair in pairs:
+        check_finite(pair.reconstruction, model)
+        yield pair
 
 
 class _Figures:

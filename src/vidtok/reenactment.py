@@ -78,7 +78,7 @@ class ReenactmentJob:
             if Path(output).exists() and Path(path).exists() and Path(output).samefile(path):
                 raise VideoError(f"{output} is the input itself; give another output")
         if Path(output).suffix.lower() == ".png":
-            raise VideoError(f"{output} is a picture; give an output that ends in .mp4")
+            raise VideoError(f"{output} is a picture; give an output that ends in .mp4, .mov or .mkv")
         VideoWriter(output, 1).abort()
         self._readers = {
             name: VideoReader(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -112,6 +113,25 @@ def _raising(error: BaseException) -> Callable[[], None]:
     return command
 
 
+def test_paths_that_the_system_refuses_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long = "a" * 300
+    for arguments in (
+        ["reconstruct", long, "-o", str(tmp_path / "o.mp4"), "-m", "vidtok_kl_causal_488_16chn_tiny"],
+        ["decode", long, "-o", str(tmp_path / "o.mp4"), "-m", "vidtok_kl_causal_488_16chn_tiny"],
+        ["synthesize", str(tmp_path / long), "--clips", "1"],
+        ["models", "show", long],
+        ["evaluate", long, "-b", "pca"],
+    ):
+        assert main(arguments) == 2
+        printed = capsys.readouterr().err
+        assert printed.startswith("error: ")
+        assert f"{long}: File name too long; give a shorter name\n" in printed
+    assert guarded(_raising(PermissionError(errno.EACCES, "Permission denied", "locked/a.mp4"))) == 2
+    said = "error: locked/a.mp4: Permission denied; check the permissions of it and of the folders above it\n"
+    assert capsys.readouterr().err == said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     assert guarded(lambda: None) == 0
@@ -126,5 +146,8 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "in words\n"
     with pytest.raises(ZeroDivisionError):
         guarded(_raising(ZeroDivisionError()))
+    for defect in (FileNotFoundError(errno.ENOENT, "No such file", "a"), OSError(errno.EACCES, "no file is named")):
+        with pytest.raises(OSError, match=str(defect.strerror)):
+            guarded(_raising(defect))
     assert guarded(lambda: os.kill(os.getpid(), signal.SIGTERM)) == 143
     assert signal.getsignal(signal.SIGTERM) is before

@@ -156,6 +156,15 @@ def test_compare(evaluated: tuple[Path, str], capsys: pytest.CaptureFixture[str]
     assert "none.json cannot be read" in capsys.readouterr().err
 
 
+def test_codecs_alone_have_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_video(tmp_path / "a.mp4", 5, 64, 64)
+    assert main(["evaluate", str(tmp_path / "a.mp4"), "-b", "h264", "--size", "64", "-o", str(tmp_path / "out")]) == 0
+    printed, page = capsys.readouterr().out, (tmp_path / "out" / "report.html").read_text()
+    names = [Result.read(path).name for path in (tmp_path / "out").glob("*.json")]
+    assert len(names) > 1
+    assert all(name in printed and name in page for name in names)
+
+
 def test_errors_of_the_command(
     models: dict[str, ModelFiles], videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,6 +174,7 @@ def test_errors_of_the_command(
 
     assert "there is nothing to measure; give at least one model or baseline" in run(str(videos))
     assert "there is no baseline 'vhs'; expected one of h264" in run(str(videos), "--baseline", "vhs")
+    assert "error: frame rate is -2.0; expected a positive number" in run(str(videos), "--fps", "-2", "-b", "pca")
     assert "give their length too (--clip-frames" in run(str(videos), "--fill", *option(models[KL_1_1]))
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.mp4").write_bytes(b"nothing")
@@ -177,6 +187,7 @@ def test_errors_of_the_command(
     for network in ("--lpips", "--i3d"):
         given = run(str(videos), *option(models[KL_1_1]), network, str(tmp_path / "weights.pth"))
         assert re.search(r"weights\.pth cannot be read as weights \([^)]*[a-z]", given)
+        assert "weights_only" not in given
     assert not (tmp_path / "out").exists()
 
 

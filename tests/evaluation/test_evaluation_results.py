@@ -138,7 +138,7 @@ def test_videos_are_paired_by_name() -> None:
     assert comparison.differences[0].p_value is None
     assert comparison.differences[0].interval is None
     b.videos[0]["name"] = "another.mp4"
-    with pytest.raises(ResultError, match="A and B were measured on no video of the same name"):
+    with pytest.raises(ResultError, match=r"no video of the same name: A was measured on 0\.mp4, B on another\.mp4"):
         compare(a, b)
 
 

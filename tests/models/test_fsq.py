@@ -93,6 +93,16 @@ def test_every_level_is_reached(levels: tuple[int, ...]) -> None:
         assert digits.unique().tolist() == list(range(-(level // 2), (level + 1) // 2))
 
 
+def test_a_value_that_is_not_a_number_has_no_index() -> None:
+    z = torch.zeros(2, 3, 5)
+    z[0, 1, 4] = torch.nan
+    z[1, 2] = torch.inf
+    indices = fsq.quantize(z, [8, 8, 8, 8, 8])[1]
+    assert indices[0, 1] == -1
+    assert indices[1, 2] == 8**5 - 1
+    assert int((indices < 0).sum()) == 1
+
+
 def test_codes_carry_the_gradient_of_the_bound() -> None:
     levels = (8, 5)
     z = torch.randn(10, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()

@@ -200,6 +200,13 @@ def test_decay_ends_with_the_run_however_long_it_becomes(tmp_path: Path) -> None
     assert factors == [0.5, 0.75, 0.875]
 
 
+def test_a_trial_may_end_within_the_warm_up(tmp_path: Path) -> None:
+    schedule = ("model.params.lr_schedule.decay=linear", "model.params.lr_schedule.warmup_steps=3")
+    arguments = ["-b", str(write_config(tmp_path)), "--max_steps", "2", *schedule]
+    rate = TrainingSettings.from_raw(plan_run(parse_arguments(arguments)).config.raw).schedule
+    assert [rate.factor(step) for step in range(2)] == [0.25, 0.5]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("send", [os.kill, os.killpg])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])

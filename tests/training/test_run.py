@@ -341,11 +341,27 @@ def test_errors_name_what_is_wrong(
     with pytest.raises(VidTokError) as caught:
         train(write_config(tmp_path), tmp_path / "logs", "--max_steps", "1", *options)
     assert message in str(caught.value)
-    assert not list(tmp_path.rglob("*.ckpt"))
+    assert not (tmp_path / "logs").exists()
+
+
+def test_options_that_lightning_refuses_are_named(tmp_path: Path) -> None:
+    with pytest.raises(VidTokError, match=r"Trainer refuses its options: .*; lightning.trainer has .*max_steps: 'abc'"):
+        train(write_config(tmp_path), tmp_path, "--max_steps", "abc")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        VidTokError, match=r"the run's folder .*file.* cannot be made or written to: .*another --logdir"
+    ):
+        train(write_config(tmp_path), tmp_path / "file", "--max_steps", "1")
 
 
 def test_errors_of_resuming(tmp_path: Path) -> None:
-    with pytest.raises(VidTokError, match=r"no configuration is given; expected --base CONFIG\.yaml, or --resume"):
+    with pytest.raises(
+        VidTokError,
+        match=r"no configuration is given; expected one or more of CONFIG \(or --base CONFIG\.yaml\), or --resume",
+    ):
         plan_run(parse_arguments([]))
     with pytest.raises(CheckpointError, match="is not the folder of a run; expected one with configs/"):
         plan_run(parse_arguments(["-r", str(tmp_path)]))
@@ -380,6 +396,16 @@ def test_refuses_checkpoints_that_do_not_fit(tmp_path: Path) -> None:
         train(config, tmp_path / "b", f"model.params.ckpt_path={weights}", "model.params.encoder_config.params.ch=16")
     with pytest.raises(VidTokError, match=r"ignore_keys \['decodr'\] match no name in .*weights.ckpt"):
         train(config, tmp_path / "b", f"model.params.ckpt_path={weights}", "model.params.ignore_keys=[decodr]")
+
+
+@pytest.mark.parametrize("options", [["model.params.encoder_config.params.ch=16"], ["--max_steps", "abc"]])
+def test_a_refused_start_leaves_the_run_as_it_was(tmp_path: Path, options: list[str]) -> None:
+    folder = train(write_config(tmp_path), tmp_path, "--max_steps", "1")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(VidTokError):
+        train(None, tmp_path, "-r", str(folder), "--max_steps", "2", *options)
+    assert sorted(tmp_path.rglob("*")) == before
+    vidtok.load(folder)
 
 
 def test_names_of_runs() -> None:

@@ -213,8 +213,12 @@ def test_what_is_refused(tmp_path: Path) -> None:
     broken = tiny_model(KL_1_0)
     with torch.no_grad():
         next(broken.encoder.parameters()).fill_(float("inf"))
-    with pytest.raises(VidTokError, match="gives values that are not finite in float32"):
-        encode_file(broken, video, tmp_path / "a.vtok")
+    discrete = tiny_model(FSQ_1_0)
+    with torch.no_grad():
+        next(discrete.encoder.parameters()).fill_(float("nan"))
+    for model in (broken, discrete):
+        with pytest.raises(VidTokError, match="gives values that are not finite in float32"):
+            encode_file(model, video, tmp_path / "a.vtok")
     os.rename(video, tmp_path / "in.vtok")
     with pytest.raises(VideoError, match="is the input itself; give another output"):
         encode_file(MODELS[KL_1_0], tmp_path / "in.vtok", tmp_path / "in.vtok")

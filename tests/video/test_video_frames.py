@@ -88,6 +88,11 @@ def test_sizes_below_one_are_refused(height, width, name):
         Fit.plan((10, 10), height, width)
 
 
+def test_sizes_that_nothing_can_store_are_refused():
+    with pytest.raises(VideoError, match="width is 65536; expected at most 65535 pixels"):
+        Fit.plan((10, 10), 8, 65536)
+
+
 @pytest.mark.parametrize(
     ("fps", "rate"),
     [
@@ -100,13 +105,14 @@ def test_sizes_below_one_are_refused(height, width, name):
         (12.5, Fraction(25, 2)),
         (Fraction(7, 3), Fraction(7, 3)),
         (0.5, Fraction(1, 2)),
+        (1e-5, Fraction(1, 100_000)),
     ],
 )
 def test_rates(fps, rate):
     assert as_rate(fps) == rate
 
 
-@pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf"), Fraction(-1, 2)])
+@pytest.mark.parametrize("fps", [0, -1, 1e-9, 9.9e-6, float("nan"), float("inf"), Fraction(-1, 2)])
 def test_rates_that_are_none(fps):
     with pytest.raises(VideoError, match=r"frame rate is .*; expected a positive number"):
         as_rate(fps)

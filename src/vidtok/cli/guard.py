@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 a defect of ours or no reader left, 2 an error that the us
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -18,6 +19,15 @@ from typing import Any, TextIO, cast
 
 from vidtok.errors import VidTokError
 
+_PATH_ERRORS = {
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EACCES: "check the permissions of it and of the folders above it",
+    errno.EPERM: "check the permissions of it and of the folders above it",
+    errno.ELOOP: "a symbolic link leads back to itself; give another path",
+    errno.EROFS: "give a path on a file system that can be written to",
+    errno.ENOSPC: "make room there, or give a path elsewhere",
+}
+"""What to do about a path that the operating system refuses, wherever it is met."""
 _FAILED, _USER_ERROR, _INTERRUPTED, _SIGNALLED = 1, 2, 130, 128
 
 
@@ -26,8 +36,8 @@ def guarded(command: Callable[[], object]) -> int:
 
     A `VidTokError` is printed as one message on stderr. Ctrl-C, SIGTERM and SIGHUP end the command as an exception
     does, so that outputs begun are removed. A reader of stdout that has gone, as in `vidtok models | head -1`, ends it
-    quietly, and a full disk behind stdout with a message. Other exceptions are raised: they are defects, and their
-    traceback is wanted.
+    quietly, and a full disk behind stdout with a message; so does a path that the system refuses. Other exceptions are
+    raised: they are defects, and their traceback is wanted.
     """
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     code = 0
@@ -46,6 +56,11 @@ def guarded(command: Callable[[], object]) -> int:
         code = _INTERRUPTED
     except BrokenPipeError:
         code = _FAILED
+    except OSError as error:
+        if error.filename is None or error.errno not in _PATH_ERRORS:
+            raise
+        sys.stderr.write(f"error: {error.filename}: {error.strerror}; {_PATH_ERRORS[error.errno]}\n")
+        code = _USER_ERROR
     return code if _flushed() else _FAILED
 
 

@@ -71,7 +71,9 @@ def compare(a: Result, b: Result) -> Comparison:
     names = [name for name in of_a if name in of_b]
     if not names:
         raise ResultError(
-            f"{a.name} and {b.name} were measured on no video of the same name; compare results of the same videos"
+            "the two results have no video of the same name: "
+            f"{a.name} was measured on {a.videos[0]['name']}, {b.name} on {b.videos[0]['name']}; "
+            "compare results of the same videos"
         )
     differences = []
     for metric in METRICS:

@@ -60,7 +60,7 @@ class _Page:
     def __init__(self, results: Sequence[Result], moments: Mapping[str, Shown]) -> None:
         self.results = list(results)
         self._moments = moments
-        self.shown = [result for result in results if not _on_curve_only(result)]
+        self.shown = [result for result in results if not _on_curve_only(result)] or self.results
         self._styles = {result.name: index for index, result in enumerate(self.shown)}
 
     @property

@@ -7,6 +7,7 @@ from typing import Any
 
 from vidtok.computing import CLIP_FRAMES
 from vidtok.errors import VidTokError
+from vidtok.video.frames import as_rate
 
 PUBLISHED_SIZE = 256
 SEED = 42
@@ -45,6 +46,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise VidTokError(f"{name} is {value}; expected at least 1")
+        if self.fps is not None:
+            as_rate(self.fps)
         if self.fill and self.clip_frames is None:
             raise VidTokError("there are no clips to fill; give their length too (--clip-frames, clip_frames)")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import zipfile
 from collections.abc import Mapping
@@ -27,8 +28,10 @@ def read_weights(file: Path, error_class: type[VidTokError]) -> Mapping[str, obj
             return load_file(file)
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:  # a damaged or foreign file can make its reader fail in any way
-        said = str(error).strip()
-        reason = said.splitlines()[0] if re.search("[a-z]", said) else type(error).__name__  # pickle's may be a number
+        said = "" if isinstance(error, LookupError) else str(error).strip()
+        # PyTorch's advice to load a file that was refused unsafely is not repeated, and pickle's may be a number.
+        useful = re.search("[a-z]", said) and not isinstance(error, pickle.UnpicklingError)
+        reason = said.splitlines()[0] if useful else "it holds something else, or is damaged"
         raise error_class(
             f"{file} cannot be read as weights ({reason}); expected a .safetensors file, or a PyTorch file of tensors "
             "alone. Fetch it again, or name another"

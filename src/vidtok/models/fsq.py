@@ -40,14 +40,14 @@ def quantize(z: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
     """The nearest codes of `z` (..., C), and their indices.
 
     Returns codes (..., C), float32 in -1..1 with the straight-through gradient of the bound, and indices (...), int32
-    in 0..prod(levels) - 1.
+    in 0..prod(levels) - 1, or -1 where a value is NaN.
     """
     bounded = bound(z, levels)
     rounded = bounded.detach().round()
     # The difference is exactly zero, so codes are exact; it carries the gradient past the rounding.
     straight_through = rounded + (bounded - bounded.detach())
     codes = straight_through / _half_widths(levels, z.device)
-    return codes, _join(rounded.to(torch.int32), levels)
+    return codes, _join(rounded.to(torch.int32), levels).masked_fill(rounded.isnan().any(-1), -1)
 
 
 def codes_to_indices(codes: Tensor, levels: Levels) -> Tensor:

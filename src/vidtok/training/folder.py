@@ -79,10 +79,16 @@ def exclusive(folder: Path) -> Iterator[None]:
     """No other process trains in `folder`, which is made if need be, while this lasts; not on Windows.
 
     The lock is the process's, not that of the workers it starts, so it goes when the process goes, however it does.
-    Raises `TrainingError` if another process has it.
+    Raises `TrainingError` if another process has it, or the folder cannot be made or written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = (folder / "lock").open("a+")
+    except OSError as error:
+        raise TrainingError(
+            f"the run's folder {folder} cannot be made or written to: {error.strerror}; give another --logdir"
+        ) from error
+    with opened as file:
         try:
             lock(file.fileno(), of_process=True)
         except BlockingIOError as error:

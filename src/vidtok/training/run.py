@@ -70,12 +70,15 @@ def run(arguments: TrainArguments) -> Path:
             module.model_ema.reset()
     _check_monitor(settings.monitor, module.validation_metrics)
     data = build_data(raw["data"], seed=running.seed)
+    if plan.resume_from is not None and arguments.train:
+        _check_resumable(module, plan.resume_from)
+    trainer, stop = make_trainer(plan.folder, running, settings, module.loss.config.is_adversarial)
     with exclusive(plan.folder) if rank == 0 and arguments.train else nullcontext():
+        # The newest configuration is what the folder's checkpoints are read by, so all checks come before it.
+        trainer.logger = make_logger(arguments, plan.folder)
         if rank == 0:
             write_config(plan.folder, raw)
             log.info("run folder %s", plan.folder)
-        logger = make_logger(arguments, plan.folder)
-        trainer, stop = make_trainer(plan.folder, running, settings, logger, module.loss.config.is_adversarial)
         if arguments.train:
             _fit(trainer, module, data, plan.resume_from, stop)
         if not arguments.no_test and data.config.test is not None:
@@ -95,7 +98,8 @@ def plan_run(arguments: TrainArguments) -> Plan:
         sources = [run_config(folder)]
     if not sources:
         raise ConfigError(
-            "no configuration is given; expected --base CONFIG.yaml, or --resume with the folder of a run"
+            "no configuration is given; expected one or more of CONFIG (or --base CONFIG.yaml), or --resume with the "
+            "folder of a run"
         )
     if folder is None and arguments.checkpoint_auto_resume and resume_from is None:
         folder = latest_folder(arguments)
@@ -212,8 +216,6 @@ def _scale(raw: Mapping[str, Any], running: RunSettings) -> int:
 def _fit(
     trainer: Trainer, module: TrainingModule, data: LightningDataModule, resume_from: Path | None, stop: StopOnSignal
 ) -> None:
-    if resume_from is not None:
-        _check_resumable(module, resume_from)
     try:
         with stop.listening():
             trainer.fit(module, data, ckpt_path=resume_from)

@@ -146,10 +146,14 @@ class TrainingSettings:
 def _schedule(raw: Mapping[str, Any]) -> object:
     """The section of the schedule; a decay whose end it leaves open ends with the run, where that has an end."""
     values = raw["model"]["params"].get("lr_schedule") or {}
-    end = ((raw.get("lightning") or {}).get("trainer") or {}).get("max_steps")
+    end: Any = ((raw.get("lightning") or {}).get("trainer") or {}).get("max_steps")
     if not isinstance(values, Mapping) or not _is_whole(end, 1):
         return values
-    return {**values, "decay_steps": end} if values.get("decay_steps") is None else values
+    if values.get("decay_steps") is not None:
+        return values
+    warmup: Any = values.get("warmup_steps")
+    # A trial run may end within its warm-up.
+    return {**values, "decay_steps": max(end, warmup + 1) if _is_whole(warmup) else end}
 
 
 def build(cls: type[Any], values: object, place: str) -> Any:

@@ -36,11 +36,11 @@ _IDLE_WARNINGS = (
 
 
 def make_trainer(
-    folder: Path, running: RunSettings, settings: TrainingSettings, logger: Logger, adversarial: bool
+    folder: Path, running: RunSettings, settings: TrainingSettings, adversarial: bool
 ) -> tuple[Trainer, StopOnSignal]:
-    """The trainer of the run in `folder`, and its callback that knows whether the run was interrupted.
+    """The trainer of the run in `folder`, without a logger, and its callback that knows whether it was interrupted.
 
-    Raises `ConfigError` if Lightning refuses its options.
+    Writes nothing. Raises `ConfigError` if Lightning refuses its options.
     """
     checkpoints = KeepCheckpoints(folder / "checkpoints", running.checkpoints, settings.monitor, settings.mode)
     stop = StopOnSignal(checkpoints if running.keeps_checkpoints else None)
@@ -56,7 +56,7 @@ def make_trainer(
         trainer = Trainer(
             **options,
             strategy=_strategy(running, adversarial),
-            logger=logger,
+            logger=False,
             callbacks=[*callbacks, stop],
             plugins=[WholeFiles()],
         )
@@ -66,7 +66,10 @@ def make_trainer(
         RuntimeError,
         MisconfigurationException,
     ) as error:  # Lightning's own checks of its options
-        raise ConfigError(f"Lightning's Trainer refuses its options: {' '.join(str(error).split())}") from error
+        given = ", ".join(f"{name}: {value!r}" for name, value in running.trainer.items())
+        raise ConfigError(
+            f"Lightning's Trainer refuses its options: {' '.join(str(error).split())}; lightning.trainer has {given}"
+        ) from error
     return trainer, stop
 
 

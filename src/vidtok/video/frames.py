@@ -18,6 +18,10 @@ from torch import Tensor
 from vidtok.errors import VideoError
 
 _NTSC_NOMINAL = (12, 15, 24, 30, 48, 60, 120, 240)
+_LARGEST_SIDE = 2**16 - 1
+"""Pixels; more than video codecs and most picture formats can store."""
+_LARGEST_DENOMINATOR = 100_000
+"""Of a frame rate as a fraction; rates below its inverse are refused."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -74,13 +78,14 @@ class Fit:
         The shorter side becomes `height` and the longer one keeps its proportion, rounded down; then the centre is cut
         out. A crop wider than what this gives gets frames enlarged until their width is `width`, so that nothing has to
         be padded. With one of `height` and `width` given, the crop is a square; with neither, the size stays.
-        Raises `VideoError` for a height or width below 1.
+        Raises `VideoError` for a height or width that is not in 1..65535.
         """
         if height is None and width is None:
             return cls(size, size)
         for name, side in (("height", height), ("width", width)):
-            if side is not None and side < 1:
-                raise VideoError(f"{name} is {side}; expected at least 1 pixel")
+            if side is not None and not 1 <= side <= _LARGEST_SIDE:
+                expected = "at least 1 pixel" if side < 1 else f"at most {_LARGEST_SIDE} pixels"
+                raise VideoError(f"{name} is {side}; expected {expected}")
         height, width = height or width or 1, width or height or 1
         rows, columns = size
         shorter = min(rows, columns)
@@ -120,11 +125,11 @@ def resize_and_crop(frames: Pixels, height: int | None = None, width: int | None
 def as_rate(fps: float | Fraction) -> Fraction:
     """Frames per second as an exact fraction; 23.976, 29.97 and the like become the n * 1000/1001 that they stand for.
 
-    Raises `VideoError` unless `fps` is a positive, finite number.
+    Raises `VideoError` unless `fps` is finite and at least 1/100,000.
     """
-    if not (math.isfinite(fps) and fps > 0):
-        raise VideoError(f"frame rate is {fps}; expected a positive number of frames per second")
-    rate = Fraction(fps).limit_denominator(100_000)
+    if not (math.isfinite(fps) and fps * _LARGEST_DENOMINATOR >= 1):
+        raise VideoError(f"frame rate is {fps}; expected a positive number of frames per second, 0.00001 at least")
+    rate = Fraction(fps).limit_denominator(_LARGEST_DENOMINATOR)
     nominal = round(fps * 1001 / 1000)
     ntsc = Fraction(nominal * 1000, 1001)
     if nominal in _NTSC_NOMINAL and rate.denominator != 1 and abs(float(ntsc - rate)) < 0.005:

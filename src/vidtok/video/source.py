@@ -263,7 +263,7 @@ class FolderSource:
         if not self._pictures:
             raise VideoError(
                 f"{path} is a folder with no pictures in it; expected files that end in {', '.join(PICTURE_SUFFIXES)}, "
-                "or the path of one video"
+                "or the path of one video (`vidtok encode` takes a folder of videos where the output is a folder too)"
             )
         count = len(self._pictures)
         duration = float(count / FOLDER_FPS)

@@ -89,7 +89,7 @@ def check_targets(value: Any, place: str) -> None:
     if name is not None and name != NOT_GIVEN and (not isinstance(name, str) or name not in TARGETS):
         raise ConfigError(
             f"{join(place, 'target')} is {name!r}, which is not known{near(name, TARGETS)}; "
-            "targets are looked up in a table and never imported"
+            "expected one that the published configurations have: targets are looked up in a table and never imported"
         )
     for key, item in value.items():
         check_targets(item, join(place, str(key)))
@@ -99,7 +99,8 @@ def mapping_at(parent: Mapping[str, Any], key: str, place: str) -> Mapping[str, 
     """The mapping `parent[key]`, where `parent` stands at `place`, or an error that names both."""
     where = join(place, key)
     if key not in parent:
-        raise ConfigError(f"{where} is missing; a model of the family needs it")
+        recipe = "" if place else ". A recipe for training, such as stage_one, goes after a model's name or file"
+        raise ConfigError(f"{where} is missing; a model of the family needs it{recipe}")
     if not isinstance(parent[key], Mapping):
         raise ConfigError(f"{where} is {parent[key]!r}; expected a mapping")
     found: Mapping[str, Any] = parent[key]
