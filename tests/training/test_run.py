@@ -129,6 +129,7 @@ def test_run_loads_and_exports(finished: Path, tmp_path: Path, capsys: pytest.Ca
     earlier = vidtok.load(finished, finished / "checkpoints" / "step=000000002.ckpt")
     assert not torch.equal(model.get_parameter(name), earlier.get_parameter(name))
 
+    assert main(["export", str(finished), str(finished)]) == 2
     assert main(["export", str(finished), str(tmp_path / "slim")]) == 0
     assert "moving averages of" in capsys.readouterr().out
     exported = vidtok.load(tmp_path / "slim")

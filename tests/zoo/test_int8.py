@@ -48,6 +48,9 @@ def test_a_model_in_8_bits_is_a_quarter_and_loads_anywhere(tmp_path: Path, capsy
     torch.manual_seed(0)
     Tokenizer(small_config(KL, ch=32), name="small").save_pretrained(tmp_path / "whole")
     assert main(["export", str(tmp_path / "whole"), str(tmp_path / "int8"), "--dtype", "int8"]) == 0
+    before = (tmp_path / "int8" / "model.safetensors").read_bytes()
+    assert main(["export", str(tmp_path / "int8"), str(tmp_path / "int8")]) == 2
+    assert (tmp_path / "int8" / "model.safetensors").read_bytes() == before
     assert "small, weights of" in capsys.readouterr().out
     sizes = [(tmp_path / folder / "model.safetensors").stat().st_size for folder in ("whole", "int8")]
     assert sizes[1] < 0.3 * sizes[0]

@@ -54,6 +54,11 @@ def export(
             f"{run} is not the folder of a training run; expected one with configs/ and checkpoints/, or a saved model "
             f"with {' and '.join(FOLDER_FILES)}"
         )
+    if output.is_dir() and (is_run(output) or (run.is_dir() and output.samefile(run))):
+        raise ConfigError(
+            f"{output} is {'the folder of a training run' if is_run(output) else 'the model itself'}; give another "
+            "folder to write"
+        )
     weights = checkpoint or (run_checkpoint(run) if is_run(run) else None)
     averaged = bool(ema) if ema is not None or weights is None else holds_averages(weights)
     int8 = dtype is Stored.int8

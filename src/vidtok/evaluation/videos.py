@@ -59,7 +59,7 @@ def find_videos(
         return [Video(folder / name, Path(name).as_posix()) for name in dict.fromkeys(_listed(meta, meta_named))]
     if folder.is_file() and not named:
         return [Video(folder, folder.name)]
-    kinds = f"{suffixes[0]} file{'s' if len(suffixes) == 1 else ''}" if len(suffixes) == 1 else "videos"
+    kinds = f"{suffixes[0]} files" if len(suffixes) == 1 else "videos"
     if not folder.is_dir():
         raise VideoError(f"{place} is not a folder; expected one with {kinds} below it")
     found = sorted(path for path in folder.rglob("*") if path.name.lower().endswith(suffixes) and path.is_file())

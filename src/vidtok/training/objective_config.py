@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from vidtok.errors import ConfigError
 from vidtok.training.discriminator import DiscriminatorType
+from vidtok.zoo.suggest import near
 
 DiscriminatorLoss = Literal["hinge", "vanilla"]
 PixelLoss = Literal["l1", "l2"]
@@ -103,9 +104,8 @@ class ObjectiveConfig:
         known = [f.name for f in dataclasses.fields(cls)]
         unknown = [key for key in values if key not in known]
         if unknown:
-            raise ConfigError(
-                f"unknown key {', '.join(map(repr, unknown))} in the objective; expected some of {', '.join(known)}"
-            )
+            hints = near(unknown[0], known) or f"; expected some of {', '.join(known)}"
+            raise ConfigError(f"unknown key {', '.join(map(repr, unknown))} in the objective{hints}")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
