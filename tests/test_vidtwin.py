@@ -67,12 +67,15 @@ def test_yaml_and_checkpoints_of_each_kind(tmp_path: Path, twin: VidTwin) -> Non
         assert same(loaded.encode(clip, sample=False), expected)
 
 
-def test_saved_folder_loads_back(tmp_path: Path, twin: VidTwin) -> None:
+def test_saved_folder_loads_back(tmp_path: Path, twin: VidTwin, capsys: pytest.CaptureFixture[str]) -> None:
     folder = twin.save_pretrained(tmp_path / "saved")
     assert json.loads((folder / "config.json").read_text())["model_type"] == "vidtwin"
     loaded = vidtok.load(folder, dtype=torch.bfloat16)
     assert (type(loaded), loaded.name, loaded.dtype) == (VidTwin, "twin", torch.bfloat16)
     assert type(VidTwin.from_pretrained(folder)) is VidTwin
+    assert main(["export", str(folder), str(tmp_path / "other"), "--rescale"]) == 2
+    assert "twin has no streams to rescale; leave --rescale out" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_by_name_and_by_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

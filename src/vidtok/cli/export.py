@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vidtok.cli.options import CheckpointOption, DType
+
+if TYPE_CHECKING:
+    from vidtok.tokenizer import Tokenizer
 
 
 class Stored(str, Enum):
@@ -36,6 +39,12 @@ def export(
     dtype: Annotated[
         Stored, typer.Option("--dtype", help="What to save the weights in; int8: a quarter of float32's bytes.")
     ] = Stored.float32,
+    rescale: Annotated[
+        bool,
+        typer.Option(
+            "--rescale", help="Make large activations small, for the same output: what float16 needs after Muon."
+        ),
+    ] = False,
 ) -> None:
     """Write a model alone: config.json and model.safetensors, without optimizers and objective.
 
@@ -62,9 +71,24 @@ def export(
     weights = checkpoint or (run_checkpoint(run) if is_run(run) else None)
     averaged = bool(ema) if ema is not None or weights is None else holds_averages(weights)
     int8 = dtype is Stored.int8
-    model = load(source, weights, dtype=(DType.float32 if int8 else DType(dtype.value)).torch, ema=averaged)
+    stored = (DType.float32 if int8 else DType(dtype.value)).torch
+    model = load(source, weights, dtype=DType.float32.torch if rescale else stored, ema=averaged)
+    if rescale:
+        _rescale(model)
+        model.to(stored)
     model.name = name or model.name
     folder = model.save_pretrained(output, int8=int8)
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     kind = "moving averages" if averaged else "weights"
     typer.echo(f"{folder}: {model.name}, {kind} of {weights or source}, {size:.1f} MB")
+
+
+def _rescale(model: Tokenizer) -> None:
+    from vidtok.errors import ConfigError
+    from vidtok.models.autoencoder import VideoAutoencoder
+    from vidtok.models.rescaling import rescale
+    from vidtok.training.synthetic import SyntheticConfig, synthetic_batch
+
+    if not isinstance(model, VideoAutoencoder):
+        raise ConfigError(f"{model.name} has no streams to rescale; leave --rescale out, it is for VidTok's models")
+    rescale(model, synthetic_batch(SyntheticConfig(frames=16 + model.is_causal, height=64, width=64), 0, [0]))
