@@ -116,18 +116,19 @@ def test_tiles_give_what_their_blend_is_by_hand(name: str) -> None:
 @pytest.mark.parametrize("offload", [False, True])
 @pytest.mark.parametrize("name", CAUSAL)
 def test_streams_of_tiles_give_what_tiles_of_the_whole_give(name: str, offload: bool) -> None:
-    model = MODELS[name].with_tiling(Tiling(64, 24, offload))
-    video = make_clip(1, 3, 22, 45, 90)
+    # In float64, for float32's rounding depends on the processor and on the shape of what is computed at a time.
+    model = tiny_model(name).double().with_tiling(Tiling(64, 24, offload))
+    video = make_clip(1, 3, 22, 45, 90).double()
     z = model.encode(video, sample=False)
     with model.encode_stream(sample=False) as encoder:
         pushed = [encoder.push(video[:, :, a:b]) for a, b in ((0, 3), (3, 4), (4, 17), (17, 22))]
         streamed = torch.cat([*pushed, encoder.flush()], 2)
-    torch.testing.assert_close(streamed, z, atol=1e-5, rtol=0)
+    torch.testing.assert_close(streamed, z, atol=1e-9, rtol=0)
     whole = model.decode(z, size=(22, 45, 90))
     with model.decode_stream(size=(22, 45, 90)) as decoder:
         shown = [decoder.push(z[:, :, a : a + 1]) for a in range(z.shape[2])]
         shown.append(decoder.flush())
-    torch.testing.assert_close(torch.cat(shown, 2), whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.cat(shown, 2), whole, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("offload", [False, True])

@@ -243,7 +243,7 @@ V11 = "vidtok.modules.model_3dcausal_v1_1."
         (
             "model.params.encoder_config.target",
             "os.system",
-            r"encoder_config\.target is 'os\.system', which is not known; t",
+            r"encoder_config\.target is 'os\.system', which is not known; expected one that the published",
         ),
         (
             "model.params.encoder_config.target",
