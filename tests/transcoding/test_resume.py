@@ -51,17 +51,19 @@ def encode_twice(model: Tokenizer, video: Path, path: Path, options: EncodeOptio
 
 @pytest.mark.parametrize("name", CAUSAL_MODELS)
 def test_what_starts_inside_settles_when_it_should(name: str) -> None:
-    """From the derived latent frame on all is exact but for float64's rounding; the one before it is not."""
+    """From the derived latent frame on all is exact, in float64; the one before it is not.
+
+    Frames are so large that the deepest level has several positions: of a single one, some processors round otherwise.
+    """
     model = small_model(name, dtype=torch.float64, num_res_blocks=1)
     factor, unsettled = model.config.temporal_factor, unsettled_latents(model.encoder)
     start = 1 + factor
-    video = make_clip(1, 3, start + factor * (unsettled + 3), 8, 8)
+    video = make_clip(1, 3, start + factor * (unsettled + 3), 32, 32)
     expected = model.moments(video)[:, :, 2:]
     with EncodeStream(model, moments_only=True, midway=True) as stream:  # type: ignore[arg-type]
         found = torch.cat([stream.push(video[:, :, start:]), stream.flush()], 2)
-    errors = (found - expected).abs().amax((0, 1, 3, 4))
-    assert errors[unsettled:].max() < 1e-12
-    assert errors[unsettled - 1] > 1e-10
+    assert torch.equal(found[:, :, unsettled:], expected[:, :, unsettled:])
+    assert not torch.equal(found[:, :, unsettled - 1], expected[:, :, unsettled - 1])
 
 
 @pytest.mark.parametrize("name", [KL_1_1, FSQ_1_0, FSQ_1_1, FSQ_NONCAUSAL])

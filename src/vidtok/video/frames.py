@@ -19,7 +19,7 @@ from vidtok.errors import VideoError
 
 _NTSC_NOMINAL = (12, 15, 24, 30, 48, 60, 120, 240)
 _LARGEST_SIDE = 2**16 - 1
-"""Pixels; more than video codecs and most picture formats can store."""
+"""Pixels: as large as a JPEG can be."""
 _LARGEST_DENOMINATOR = 100_000
 """Of a frame rate as a fraction; rates below its inverse are refused."""
 
