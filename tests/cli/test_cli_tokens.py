@@ -51,6 +51,15 @@ def rows(text: str) -> dict[str, str]:
     return {line[:8].strip(): line[8:] for line in text.splitlines()}
 
 
+def test_sound_that_is_not_there_is_said_to_be_missing(
+    models: dict[str, ModelFiles], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    silent, path = write_video(tmp_path / "silent.mp4", 16, 24, 9), tmp_path / "clip.vtok"
+    assert call("encode", models[KL_1_1], silent, "-o", path, "--size", "original", "--audio") == 0
+    assert rows(capsys.readouterr().out)["sound"] == "none: the video has no sound"
+    assert not path.with_suffix(".mka").exists()
+
+
 def test_there_and_back(
     models: dict[str, ModelFiles], video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -94,6 +94,30 @@ def test_weight_decay_shrinks_matrices_alone() -> None:
     assert torch.equal(bias, torch.ones(16))
 
 
+def test_relative_steps_turn_every_matrix_alike_and_keep_its_norm() -> None:
+    generator = torch.Generator().manual_seed(3)
+    small = torch.randn(16, 40, generator=generator) * 1e-3
+    weights = [nn.Parameter(small.clone()), nn.Parameter(small * 4096.0)]
+    muon = Muon(weights, lr=0.02, relative=True)
+    for _ in range(5):
+        before = [weight.detach().clone() for weight in weights]
+        for weight in weights:
+            weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(4))
+        muon.step()
+        for weight, start in zip(weights, before, strict=True):
+            torch.testing.assert_close(weight.norm(), start.norm())
+            assert float((weight - start).norm() / start.norm()) == pytest.approx(0.02, rel=0.05)
+    torch.testing.assert_close(weights[1], weights[0] * 4096.0)
+
+
+def test_relative_steps_leave_zeros_free_to_grow_and_what_has_no_gradient_alone() -> None:
+    zeros, still = nn.Parameter(torch.zeros(16, 16)), nn.Parameter(torch.ones(16, 16))
+    zeros.grad, still.grad = torch.eye(16), torch.zeros(16, 16)
+    Muon([zeros, still], lr=0.1, relative=True).step()
+    assert zeros.norm() > 0.1
+    torch.testing.assert_close(still.detach(), torch.ones(16, 16))
+
+
 def test_a_configuration_asks_for_it_by_name() -> None:
     kind, options = _optimizer(
         {"target": "vidtok.training.muon.Muon", "params": {"momentum": 0.9, "betas": [0.9, 0.95]}}
@@ -109,6 +133,7 @@ def test_a_configuration_asks_for_it_by_name() -> None:
     ("params", "message"),
     [
         ({"momentum": 1.0}, r"optimizer_config\.params\.momentum is 1\.0; expected a number from 0 to less than 1"),
+        ({"relative": 1}, r"optimizer_config\.params\.relative is 1; expected true or false"),
         ({"amsgrad": True}, r"optimizer_config\.params\.amsgrad is not known"),
     ],
 )

@@ -304,6 +304,7 @@ def test_says_what_to_install(
         (["lightning.trainer=1"], "lightning.trainer is 1; expected a mapping"),
         (["lightning.trainer.max_step=1"], "lightning.trainer.max_step is not known (did you mean max_steps"),
         (["--accumulate_grad_batches", "0"], "accumulate_grad_batches is 0; expected a whole number from 1 up"),
+        (["--log_every_n_steps", "-1"], "log_every_n_steps is -1; expected a whole number of steps from 0 (never) up"),
         (["--gradient_clip_val", "0"], "gradient_clip_val is 0; expected a norm above 0, or null"),
         (["--gradient_clip_algorithm", "value"], "gradients are clipped by their norm alone"),
         (["--precision", "16-mixed"], "precision is 16-mixed: half precision cannot hold"),

@@ -121,7 +121,7 @@ def encode(
     tokenizer = load_model(model, checkpoint, device, dtype, limited=max_memory is not None)
     with progress_bar("encoding", job.frame_estimate) as progress:
         result = job.run(tokenizer, progress)
-    typer.echo(_summary(result, tokenizer))
+    typer.echo(_summary(result, tokenizer, sound_wanted=options.sound))
 
 
 def _encode_tree(
@@ -149,7 +149,7 @@ def _encode_tree(
         raise VidTokError(f"{len(result.failed)} of {len(tree.inputs)} files could not be encoded:\n{listed}")
 
 
-def _summary(result: Encoded, model: Tokenizer) -> str:
+def _summary(result: Encoded, model: Tokenizer, *, sound_wanted: bool) -> str:
     from vidtok.cli.info import rate, tiles, values
 
     video = result.header.video
@@ -166,6 +166,8 @@ def _summary(result: Encoded, model: Tokenizer) -> str:
         rows.insert(4, ("int8", f"{result.int8_snr:.2f} dB of signal to rounding noise"))
     if result.sound is not None:
         rows.insert(1, ("sound", str(result.sound)))
+    elif sound_wanted:
+        rows.insert(1, ("sound", "none: the video has no sound"))
     if result.resumed:
         rows.insert(3, ("resumed", f"after {result.resumed:,} frames, which an interrupted run had encoded"))
     if result.header.encoding.get("tiling"):

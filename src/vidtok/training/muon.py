@@ -30,6 +30,9 @@ class Muon(torch.optim.Optimizer):
         betas: Adam's, for the rest.
         eps: Adam's.
         weight_decay: decoupled, of matrices alone.
+        relative: whether a matrix keeps its Frobenius norm and `lr` is a share of that norm, so that every matrix turns
+            at the same rate however large it is, and none grows; without effect on a matrix that starts as zeros.
+            `weight_decay` has nothing to do then.
     """
 
     def __init__(
@@ -42,10 +45,11 @@ class Muon(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        relative: bool = False,
     ) -> None:
         defaults = {
             "lr": lr, "momentum": momentum, "adam_factor": adam_factor,
-            "betas": betas, "eps": eps, "weight_decay": weight_decay,
+            "betas": betas, "eps": eps, "weight_decay": weight_decay, "relative": relative,
         }  # fmt: skip
         super().__init__(params, defaults)
 
@@ -71,14 +75,19 @@ class Muon(torch.optim.Optimizer):
         assert gradient is not None
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
+            state["norm"] = float(parameter.norm())
         state["momentum"].lerp_(gradient, 1 - group["momentum"])
         ahead = gradient.lerp(state["momentum"], group["momentum"])  # Nesterov's
         direction = orthogonalize(ahead.flatten(1))
+        step = direction.view_as(parameter).to(parameter.dtype)
+        if group["relative"] and state["norm"] > 0:
+            parameter.add_(step * (state["norm"] / step.norm().clamp(min=1e-12)), alpha=-group["lr"])
+            parameter.mul_(state["norm"] / parameter.norm())
+            return
         if group["weight_decay"]:
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
         rows, columns = direction.shape
-        scale = max(1.0, rows / columns) ** 0.5
-        parameter.add_(direction.view_as(parameter).to(parameter.dtype), alpha=-group["lr"] * scale)
+        parameter.add_(step, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
 
     def _adam_step(self, parameter: Tensor, group: dict[str, Any]) -> None:
         state, gradient = self.state[parameter], parameter.grad

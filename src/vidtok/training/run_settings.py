@@ -59,6 +59,11 @@ class RunSettings:
         refuse_unknown(trainer, TRAINER_OPTIONS, f"{_PLACE}.trainer")
         accumulate = trainer.pop("accumulate_grad_batches", 1)
         _require(_is_whole(accumulate, 1), "trainer.accumulate_grad_batches", accumulate, "a whole number from 1 up")
+        every = trainer.get("log_every_n_steps")
+        _require(
+            every is None or _is_whole(every, 0),
+            "trainer.log_every_n_steps", every, "a whole number of steps from 0 (never) up",
+        )  # fmt: skip
         norm = trainer.pop("gradient_clip_val", _NORM)
         _require(
             norm is None or (isinstance(norm, int | float) and norm > 0),
