@@ -299,6 +299,8 @@ def test_learning_rate_schedule() -> None:
     assert schedule.factor(14) == schedule.factor(100) == pytest.approx(0.1)
     line = LearningRateSchedule(decay="linear", decay_steps=10)
     assert [line.factor(step) for step in (0, 5, 10, 11)] == pytest.approx([1, 0.5, 0, 0])
+    held = LearningRateSchedule(warmup_steps=2, hold=0.5, decay="linear", decay_steps=10)
+    assert [held.factor(step) for step in (1, 2, 6, 7, 9, 10, 11)] == pytest.approx([2 / 3, 1, 1, 0.75, 0.25, 0, 0])
     assert LearningRateSchedule().factor(10**6) == 1
     with pytest.raises(ConfigError, match=r"lr_schedule\.decay_steps is None; expected the step at which"):
         LearningRateSchedule(decay="cosine")

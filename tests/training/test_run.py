@@ -285,6 +285,7 @@ def test_says_what_to_install(
             ["model.params.lr_schedule.decay=cosine", "model.params.lr_schedule.decay_steps=0"],
             "decay_steps is 0; expected the step at which the decay ends, after the warm-up; or nothing, and lightning",
         ),
+        (["model.params.lr_schedule.hold=1"], "hold is 1; expected a share from 0 to less than 1"),
         (["model.params.lr_schedule.final=2"], "final is 2; expected a share from 0 to 1"),
         (["model.params.lr_schedule=3"], "model.params.lr_schedule is 3; expected a mapping"),
         (["model.params.optimizer_config.params.lr=1"], "optimizer_config.params.lr is not known"),

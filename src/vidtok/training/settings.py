@@ -26,12 +26,13 @@ _MUON_OPTIONS = ("betas", "eps", "weight_decay", "momentum", "adam_factor", "rel
 class LearningRateSchedule:
     """The learning rate as a function of the batches done, as a factor of its full value.
 
-    It rises linearly over `warmup_steps`, then stays; or falls to `final` of its full value at `decay_steps`, along a
-    line or half a cosine; or with `inverse_sqrt` falls for ever, as one over the square root of the steps done. Steps
-    are optimisations of the generator.
+    It rises linearly over `warmup_steps`, then stays; or stays for the share `hold` of what is left and falls to
+    `final` of its full value at `decay_steps`, along a line or half a cosine; or with `inverse_sqrt` falls for ever, as
+    one over the square root of the steps done. Steps are optimisations of the generator.
     """
 
     warmup_steps: int = 0
+    hold: float = 0.0
     decay: Decay = "none"
     decay_steps: int | None = None
     final: float = 0.0
@@ -39,6 +40,9 @@ class LearningRateSchedule:
     def __post_init__(self) -> None:
         place = f"{_PARAMS}.lr_schedule"
         _require(_is_whole(self.warmup_steps), f"{place}.warmup_steps", self.warmup_steps, "a whole number of steps")
+        _require(
+            _is_number(self.hold, 0, 1) and self.hold < 1, f"{place}.hold", self.hold, "a share from 0 to less than 1"
+        )
         _require(self.decay in get_args(Decay), f"{place}.decay", self.decay, " or ".join(get_args(Decay)))
         _require(_is_number(self.final, 0, 1), f"{place}.final", self.final, "a share from 0 to 1")
         if self.decay in ("linear", "cosine"):
@@ -56,7 +60,8 @@ class LearningRateSchedule:
             return math.sqrt((self.warmup_steps + 1) / (step + 1))
         if self.decay == "none" or self.decay_steps is None:
             return 1.0
-        done = min(1.0, (step - self.warmup_steps) / (self.decay_steps - self.warmup_steps))
+        start = self.warmup_steps + self.hold * (self.decay_steps - self.warmup_steps)
+        done = min(1.0, max(0.0, step - start) / (self.decay_steps - start))
         left = 1 - done if self.decay == "linear" else (1 + math.cos(math.pi * done)) / 2
         return self.final + (1 - self.final) * left
 
