@@ -52,5 +52,5 @@ def test_the_discrete_model_reconstructs_from_its_tokens(video: torch.Tensor) ->
     _, log = model.encode(video, return_reg_log=True)
     tokens = log["indices"]
     reconstruction = model.decode(tokens, decode_from_indices=True)
-    assert psnr(reconstruction.clamp(-1, 1), video).mean() > 25.8
-    assert tokens.unique().numel() > 0.6 * tokens.numel()
+    assert psnr(reconstruction.clamp(-1, 1), video).mean() > 26
+    assert tokens.unique().numel() > 0.75 * tokens.numel()
