@@ -89,6 +89,8 @@ def test_folder_takes_another_checkpoint(tmp_path: Path, model: Tokenizer) -> No
 def test_unknown_name_is_told_its_neighbours() -> None:
     with pytest.raises(ConfigError, match="vidtok_kl_causal_488_4chn"):
         vidtok.load("vidtok_kl_causal_488_4ch")
+    with pytest.raises(ConfigError, match="the model's name is empty"):
+        vidtok.load("")
 
 
 def test_yaml_with_random_weights(yaml_file: Path, model: Tokenizer) -> None:

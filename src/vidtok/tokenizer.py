@@ -248,6 +248,8 @@ def _resolve(
 ) -> tuple[ModelConfig, str, Path]:
     """The configuration that `source` leads to, the model's name, and the file of its weights."""
     text = fspath(source)
+    if not text:
+        raise ConfigError("the model's name is empty; `vidtok models` lists the names")
     path = Path(text).expanduser()
     text = named_by_repo(text) if not path.exists() else text
     if text in models():

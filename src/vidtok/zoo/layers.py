@@ -165,4 +165,8 @@ def _refuse_resolvers(value: Any, place: str) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    text = str(error)
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        # OmegaConf's further lines repeat the key and name its own types.
+        text = f"{error.full_key}: {text.splitlines()[0]}"
+    return " ".join(text.split()) or type(error).__name__
