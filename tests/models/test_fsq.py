@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import log, prod
+from math import log, log1p, prod
 from pathlib import Path
 
 import pytest
@@ -264,3 +264,52 @@ def test_two_ranks_equal_one_process_with_all_tokens(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.cat(gradients) / 2, leaf.grad, rtol=1e-4, atol=1e-6)
     for alone, half in zip(apart, z.chunk(2), strict=True):
         torch.testing.assert_close(alone, fsq.auxiliary_loss(half, fsq.quantize(half, levels)[0], levels, 100))
+
+
+def _latent_of(bounded: torch.Tensor, levels: tuple[int, ...]) -> torch.Tensor:
+    """What is bounded to `bounded` (..., C), values in -1..1 of the width of its channel."""
+    half = torch.tensor([(level - 1) / 2 * 1.001 for level in levels])
+    return torch.atanh(bounded) - torch.atanh(torch.tensor([(1 - level % 2) / 2 for level in levels]) / half)
+
+
+def test_crowding_is_at_chance_for_uniform_codes_and_largest_for_equal_ones() -> None:
+    levels = (4, 3)
+    uniform = torch.rand(1, 1, 64, 64, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert float(fsq.crowding_loss(_latent_of(uniform, levels), levels)) == pytest.approx(log(2), abs=0.06)
+    # By integrating exp(-d^2 / 2) over two values between 0 and 6, and between 0 and 4, half levels.
+    chance = 0.36222 * 0.50166
+    alike = _latent_of(torch.zeros(1, 2, 4, 4, 2), levels)
+    assert float(fsq.crowding_loss(alike, levels)) == pytest.approx(log1p(1 / chance), rel=1e-3)
+
+
+def test_crowding_is_that_within_a_clip_and_between_places() -> None:
+    levels = (8,) * 5
+    corners = torch.tensor([[0.9] * 5, [-0.9] * 5])
+    apart = _latent_of(corners.view(1, 1, 1, 2, 5).expand(3, 4, 1, 2, 5), levels)
+    assert float(fsq.crowding_loss(apart, levels)) < 1e-3, "equal over time and between clips alone"
+    flipped = torch.cat([apart[:, :2], apart[:, 2:].flip(3)], 1)
+    assert float(fsq.crowding_loss(flipped, levels)) > 5, "what is at one place is at the other later"
+    assert float(fsq.crowding_loss(apart[:, :, :, :1], levels)) == 0, "there is one place only"
+
+
+def test_crowding_drives_equal_tokens_apart() -> None:
+    z = (1e-3 * torch.randn(1, 2, 6, 6, 5, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    before = fsq.quantize(z, (8,) * 5)[1].unique().numel()
+    optimizer = torch.optim.Adam([z], lr=0.05)
+    for _ in range(100):
+        optimizer.zero_grad()
+        loss = fsq.crowding_loss(z, (8,) * 5)
+        loss.backward()
+        optimizer.step()
+    assert fsq.quantize(z, (8,) * 5)[1].unique().numel() > max(50, 2 * before)
+    assert loss < log(2)
+
+
+def test_crowding_of_many_tokens_is_found_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    z = torch.randn(2, 3, 4, 5, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    whole = fsq.crowding_loss(z, (8,) * 5)
+    (gradient,) = torch.autograd.grad(whole, z)
+    monkeypatch.setattr(fsq, "_CHUNK_ELEMENTS", 2 * 60 * 7)
+    pieces = fsq.crowding_loss(z, (8,) * 5)
+    torch.testing.assert_close(pieces, whole)
+    torch.testing.assert_close(torch.autograd.grad(pieces, z)[0], gradient)

@@ -68,6 +68,11 @@ def test_a_config_keeps_its_own_weights() -> None:
             {"regularization_weights": {"kl_loss": "1e-6"}},
             "regularization_weights is {'kl_loss': '1e-6'}; expected a mapping of names to numbers",
         ),
+        (
+            {"regularization_weights": {"spread_los": 1.0}},
+            "a name in regularization_weights is 'spread_los'; expected one of kl_loss, aux_loss, spread_loss, "
+            "crowding_loss (did you mean spread_loss",
+        ),
         ({"regularization_weights": [1]}, "regularization_weights is [1]; expected a mapping of names to numbers"),
     ],
 )

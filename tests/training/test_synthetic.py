@@ -297,6 +297,19 @@ class TestOptics:
         barred = [bool((clip[:, :, 0] == 0).all() or (clip[..., 0] == 0).all()) for clip in video]
         assert sum(barred) >= 4
 
+    def test_contrast_fades_only_where_asked(self) -> None:
+        video = torch.rand(60, 3, 2, 16, 16, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(optics.fade_contrast(video.clone(), stream(60), SyntheticConfig()), video)
+        faded = optics.fade_contrast(video.clone(), stream(60), SyntheticConfig(low_contrast_share=0.5))
+        left = faded.std((2, 3, 4)) / video.std((2, 3, 4))
+        untouched = (faded == video).flatten(1).all(1)
+        assert 0.3 < float(untouched.float().mean()) < 0.7
+        assert float(left[~untouched].amax()) < 0.61
+        assert 0.039 < float(left[~untouched].amin()) < 0.1
+        levels = faded[~untouched].mean((1, 2, 3, 4))
+        assert float(levels.amin()) < 0.25
+        assert float(levels.amax()) > 0.75
+
     def test_light_changes_only_where_asked(self) -> None:
         times, shot = torch.arange(-4.0, 5).expand(40, -1), torch.zeros(40, 9)
         grey = torch.full((40, 3, 9, 16, 16), 0.5)

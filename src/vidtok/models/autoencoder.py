@@ -372,7 +372,7 @@ class VideoAutoencoder(VideoModel):
         Args:
             video: (B, 3, T, H, W), float in -1..1, T, H, W >= 1.
             return_reg_log: return the bottleneck's log too: "indices" (B, T', H', W') int32 for FSQ, "kl_loss", summed
-                over everything and divided by B, for KL, and in training mode "aux_loss" and "spread_loss" for FSQ.
+                over everything and divided by B, for KL, and in training mode "aux_loss" for FSQ.
             sample: KL: draw from the posterior (True) or take its mode (False); None: as `regularization.sample` says.
             generator: source of the noise where it draws; the same seed gives the same latent.
             step: FSQ in training mode: optimisations of the generator so far.

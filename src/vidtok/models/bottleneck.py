@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
@@ -11,8 +13,8 @@ from vidtok.models.config import FSQConfig, KLConfig
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
 RegLog = dict[str, Tensor]
-"""What a bottleneck tells beside the latent: `indices` (FSQ), `kl_loss` (KL), `aux_loss` and `spread_loss` (FSQ, in
-training)."""
+"""What a bottleneck tells beside the latent: `indices` (FSQ), `kl_loss` (KL), `aux_loss` (FSQ, in training), and what
+else `Bottleneck.want` asked for."""
 
 
 class Bottleneck(nn.Module):
@@ -32,6 +34,9 @@ class Bottleneck(nn.Module):
             step: FSQ in training: optimisations of the generator so far, which anneals the entropy loss.
         """
         raise NotImplementedError
+
+    def want(self, losses: Collection[str]) -> None:
+        """Have only these of its losses in the log in training, by name; what they cost is saved for others."""
 
     def decode_indices(self, indices: Tensor) -> Tensor:
         """The latent (B, z, T', H', W'), float32, that `indices` (B, T', H', W') stand for."""
@@ -71,6 +76,10 @@ class FiniteScalarQuantizer(Bottleneck):
         super().__init__()
         self.config = config
         self.levels = config.levels
+        self._losses: tuple[str, ...] = ("aux_loss",)
+
+    def want(self, losses: Collection[str]) -> None:
+        self._losses = tuple(name for name in ("aux_loss", "spread_loss", "crowding_loss") if name in losses)
 
     @property
     def codebook_size(self) -> int:
@@ -83,16 +92,22 @@ class FiniteScalarQuantizer(Bottleneck):
         codes, indices = fsq.quantize(values, self.levels)
         log: RegLog = {"indices": indices}
         if self.training:
-            config = self.config
-            log["aux_loss"] = fsq.auxiliary_loss(
-                values, codes, self.levels, step,
-                entropy_loss_weight=config.entropy_loss_weight,
-                entropy_loss_annealing_steps=config.entropy_loss_annealing_steps,
-                entropy_loss_annealing_factor=config.entropy_loss_annealing_factor,
-                commitment_loss_weight=config.commitment_loss_weight,
-            )  # fmt: skip
-            log["spread_loss"] = fsq.spread_loss(values, self.levels)
+            log |= {name: self._loss(name, values, codes, step) for name in self._losses}
         return codes.permute(0, 4, 1, 2, 3).to(moments.dtype), log
+
+    def _loss(self, name: str, values: Tensor, codes: Tensor, step: int) -> Tensor:
+        if name == "spread_loss":
+            return fsq.spread_loss(values, self.levels)
+        if name == "crowding_loss":
+            return fsq.crowding_loss(values, self.levels)
+        config = self.config
+        return fsq.auxiliary_loss(
+            values, codes, self.levels, step,
+            entropy_loss_weight=config.entropy_loss_weight,
+            entropy_loss_annealing_steps=config.entropy_loss_annealing_steps,
+            entropy_loss_annealing_factor=config.entropy_loss_annealing_factor,
+            commitment_loss_weight=config.commitment_loss_weight,
+        )  # fmt: skip
 
     def decode_indices(self, indices: Tensor) -> Tensor:
         if indices.is_floating_point() or indices.dtype == torch.bool:

@@ -73,6 +73,7 @@ class TrainingModule(LightningModule):
         for name, child in model.named_children():
             self.add_module(name, child)
         self.loss = objective
+        model.regularization.want([name for name, weight in objective.config.regularization_weights.items() if weight])
         self.settings = settings
         self.learning_rate = settings.base_learning_rate if learning_rate is None else learning_rate
         self.accumulate = accumulate

@@ -30,9 +30,8 @@ class Muon(torch.optim.Optimizer):
         betas: Adam's, for the rest.
         eps: Adam's.
         weight_decay: decoupled, of matrices alone.
-        relative: whether a matrix keeps its Frobenius norm and `lr` is a share of that norm, so that every matrix turns
-            at the same rate however large it is, and none grows; without effect on a matrix that starts as zeros.
-            `weight_decay` has nothing to do then.
+        relative: whether `lr` is a share of the matrix's own Frobenius norm, so that every matrix turns at the same
+            rate however large it is; without effect on a matrix that starts as zeros.
     """
 
     def __init__(
@@ -75,19 +74,18 @@ class Muon(torch.optim.Optimizer):
         assert gradient is not None
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-            state["norm"] = float(parameter.norm())
+            state["relative"] = bool(group["relative"] and parameter.any())
         state["momentum"].lerp_(gradient, 1 - group["momentum"])
         ahead = gradient.lerp(state["momentum"], group["momentum"])  # Nesterov's
         direction = orthogonalize(ahead.flatten(1))
         step = direction.view_as(parameter).to(parameter.dtype)
-        if group["relative"] and state["norm"] > 0:
-            parameter.add_(step * (state["norm"] / step.norm().clamp(min=1e-12)), alpha=-group["lr"])
-            parameter.mul_(state["norm"] / parameter.norm())
-            return
         if group["weight_decay"]:
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        rows, columns = direction.shape
-        parameter.add_(step, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
+        if state["relative"]:
+            parameter.add_(step * (parameter.norm() / step.norm().clamp(min=1e-12)), alpha=-group["lr"])
+        else:
+            rows, columns = direction.shape
+            parameter.add_(step, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
 
     def _adam_step(self, parameter: Tensor, group: dict[str, Any]) -> None:
         state, gradient = self.state[parameter], parameter.grad

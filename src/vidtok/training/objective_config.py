@@ -14,6 +14,7 @@ from vidtok.zoo.suggest import near
 
 DiscriminatorLoss = Literal["hinge", "vanilla"]
 PixelLoss = Literal["l1", "l2"]
+_REGULARIZERS = ("kl_loss", "aux_loss", "spread_loss", "crowding_loss")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +82,11 @@ class ObjectiveConfig:
             isinstance(weights, Mapping) and all(_is_number(weight) for weight in weights.values()),
             "regularization_weights", weights, "a mapping of names to numbers, such as kl_loss: 1.0e-6",
         )  # fmt: skip
+        for name in weights:
+            _require(
+                name in _REGULARIZERS, "a name in regularization_weights", name,
+                f"one of {', '.join(_REGULARIZERS)}{near(name, _REGULARIZERS)}",
+            )  # fmt: skip
         object.__setattr__(self, "regularization_weights", dict(weights))
 
     def _check_paths(self) -> None:

@@ -33,6 +33,7 @@ class SyntheticConfig:
         max_noise: largest standard deviation of sensor noise, for a signal of 0..1.
         overlay_share: share of clips with a still caption on top.
         letterbox_share: share of clips with black bars.
+        low_contrast_share: share of clips of 4% to 60% of their contrast (blank walls, haze, dark rooms).
 
     Raises:
         ConfigError: a value is out of its range.
@@ -56,6 +57,7 @@ class SyntheticConfig:
     max_noise: float = 0.02
     overlay_share: float = 0.06
     letterbox_share: float = 0.05
+    low_contrast_share: float = 0.0
 
     def __post_init__(self) -> None:
         lowest = {"height": 16, "width": 16, "max_objects": 0}

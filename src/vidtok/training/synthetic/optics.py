@@ -102,6 +102,20 @@ def sensor_noise(video: Tensor, draws: Draws, sigma: Tensor) -> Tensor:
     return video
 
 
+def fade_contrast(video: Tensor, draws: Draws, config: SyntheticConfig) -> Tensor:
+    """Leaves `low_contrast_share` of the clips (B, 3, T, H, W) little of their contrast, around another level."""
+    rows = torch.nonzero(draws.happens(config.low_contrast_share).cpu())[:, 0]
+    if not len(rows):
+        return video
+    draws = draws.fork("faded").select(rows)
+    contrast = draws.log_uniform(1, 1, 1, 1, low=0.04, high=0.6)
+    level = draws.uniform(1, 1, 1, 1, low=0.06, high=0.94) + draws.normal(3, 1, 1, 1) * 0.03
+    rows = rows.to(video.device)
+    clips = video[rows]
+    video[rows] = (clips - clips.mean((1, 2, 3, 4), keepdim=True)) * contrast + level
+    return video
+
+
 def caption(video: Tensor, draws: Draws, config: SyntheticConfig) -> Tensor:
     """A still caption or logo over some of the clips (B, 3, T, H, W)."""
     rows = torch.nonzero(draws.happens(config.overlay_share).cpu())[:, 0]

@@ -122,6 +122,7 @@ def _develop(video: Tensor, clips: Draws, config: SyntheticConfig, shots: camera
     exposure = (film.normal(1, 1, 1, 1) * 0.12 - 0.05).exp()
     pedestal = film.normal(1, 1, 1, 1) * 0.03
     video = video.mul_(exposure).add_(pedestal)
+    video = optics.fade_contrast(video, clips.fork("contrast"), config)
     noisy = film.happens(0.35) * film.uniform().square() * config.max_noise
     video = optics.sensor_noise(video, clips.fork("noise"), noisy)
     video = optics.caption(video, clips.fork("overlay"), config)
