@@ -28,7 +28,8 @@ class LearningRateSchedule:
 
     It rises linearly over `warmup_steps`, then stays; or stays for the share `hold` of what is left and falls to
     `final` of its full value at `decay_steps`, along a line or half a cosine; or with `inverse_sqrt` falls for ever, as
-    one over the square root of the steps done. Steps are optimisations of the generator.
+    one over the square root of the steps done, and over the last share `cooldown` of the steps up to `decay_steps` along
+    a line to `final` of that (Zhai et al., arXiv 2106.04560). Steps are optimisations of the generator.
     """
 
     warmup_steps: int = 0
@@ -36,6 +37,7 @@ class LearningRateSchedule:
     decay: Decay = "none"
     decay_steps: int | None = None
     final: float = 0.0
+    cooldown: float = 0.0
 
     def __post_init__(self) -> None:
         place = f"{_PARAMS}.lr_schedule"
@@ -45,7 +47,11 @@ class LearningRateSchedule:
         )
         _require(self.decay in get_args(Decay), f"{place}.decay", self.decay, " or ".join(get_args(Decay)))
         _require(_is_number(self.final, 0, 1), f"{place}.final", self.final, "a share from 0 to 1")
-        if self.decay in ("linear", "cosine"):
+        _require(
+            _is_number(self.cooldown, 0, 1) and (self.cooldown == 0 or self.decay == "inverse_sqrt"),
+            f"{place}.cooldown", self.cooldown, "a share from 0 to 1, and 0 where decay is not inverse_sqrt",
+        )  # fmt: skip
+        if self.decay in ("linear", "cosine") or self.cooldown:
             _require(
                 _is_whole(self.decay_steps, 1) and (self.decay_steps or 0) > self.warmup_steps,
                 f"{place}.decay_steps", self.decay_steps, "the step at which the decay ends, after the warm-up; "
@@ -56,13 +62,19 @@ class LearningRateSchedule:
         """The factor at `step`, counted from 0."""
         if step < self.warmup_steps:
             return (step + 1) / (self.warmup_steps + 1)
-        if self.decay == "inverse_sqrt":
-            return math.sqrt((self.warmup_steps + 1) / (step + 1))
-        if self.decay == "none" or self.decay_steps is None:
+        if self.decay == "none":
             return 1.0
-        start = self.warmup_steps + self.hold * (self.decay_steps - self.warmup_steps)
+        if self.decay == "inverse_sqrt":
+            return math.sqrt((self.warmup_steps + 1) / (step + 1)) * self._left(step, 1 - self.cooldown)
+        return self._left(step, self.hold)
+
+    def _left(self, step: int, hold: float) -> float:
+        """What a decay leaves at `step` that begins after the share `hold` of the steps between warm-up and end."""
+        if self.decay_steps is None or hold == 1:
+            return 1.0
+        start = self.warmup_steps + hold * (self.decay_steps - self.warmup_steps)
         done = min(1.0, max(0.0, step - start) / (self.decay_steps - start))
-        left = 1 - done if self.decay == "linear" else (1 + math.cos(math.pi * done)) / 2
+        left = (1 + math.cos(math.pi * done)) / 2 if self.decay == "cosine" else 1 - done
         return self.final + (1 - self.final) * left
 
 
