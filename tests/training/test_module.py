@@ -305,7 +305,9 @@ def test_learning_rate_schedule() -> None:
     assert [cooled.factor(step) for step in (2, 3, 15, 18)] == pytest.approx([0.75, 1, 0.5, (4 / 19) ** 0.5])
     assert [cooled.factor(step) for step in (20, 23, 99)] == pytest.approx([0.6 * (4 / 21) ** 0.5, 0, 0])
     assert LearningRateSchedule().factor(10**6) == 1
-    with pytest.raises(ConfigError, match=r"lr_schedule\.cooldown is 0\.5; expected .* 0 where decay is not inverse_sqrt"):
+    with pytest.raises(
+        ConfigError, match=r"lr_schedule\.cooldown is 0\.5; expected .* 0 where decay is not inverse_sqrt"
+    ):
         LearningRateSchedule(decay="cosine", decay_steps=9, cooldown=0.5)
     with pytest.raises(ConfigError, match=r"lr_schedule\.decay_steps is None; expected the step at which"):
         LearningRateSchedule(decay="cosine")

@@ -28,8 +28,8 @@ class LearningRateSchedule:
 
     It rises linearly over `warmup_steps`, then stays; or stays for the share `hold` of what is left and falls to
     `final` of its full value at `decay_steps`, along a line or half a cosine; or with `inverse_sqrt` falls for ever, as
-    one over the square root of the steps done, and over the last share `cooldown` of the steps up to `decay_steps` along
-    a line to `final` of that (Zhai et al., arXiv 2106.04560). Steps are optimisations of the generator.
+    one over the square root of the steps done, and over the last share `cooldown` of the steps up to `decay_steps`
+    along a line to `final` of that (Zhai et al., arXiv 2106.04560). Steps are optimisations of the generator.
     """
 
     warmup_steps: int = 0
