@@ -5,6 +5,7 @@
 A block that comes again, as where nothing moves, gets its code again, so that the number of tokens says little of how
 many codes they could be. The yardstick is vector quantization without a network: as many blocks as the model has codes
 are drawn from procedural clips, and each block of the videos, as large as the model's factors, is given the nearest.
+`evenly` is how many codes as many tokens would be, on average, if each were drawn from all codes alike.
 """
 
 from __future__ import annotations
@@ -53,13 +54,14 @@ def nearest(points: Tensor, centres: Tensor) -> Tensor:
     return torch.cat([(offsets - 2 * part @ centres.T).argmin(1) for part in torch.split(points, 512)])
 
 
-def used(codes: dict[str, Tensor]) -> dict[str, Any]:
-    """Different codes of all videos and of each, and the entropy of all, in bits a token."""
+def used(codes: dict[str, Tensor], size: int) -> dict[str, Any]:
+    """Different codes of all videos and of each, out of `size`, and the entropy of all, in bits a token."""
     together = torch.cat(list(codes.values()))
     shares = torch.unique(together, return_counts=True)[1] / len(together)
     return {
         "tokens": len(together),
         "different": len(shares),
+        "evenly": round(size * (1 - (1 - 1 / size) ** len(together))),
         "entropy": round(-(shares * shares.log2()).sum().item(), 2),
         "by_video": {name: len(torch.unique(each)) for name, each in codes.items()},
     }
@@ -81,13 +83,14 @@ def main() -> None:
         if size is None:
             parser.error(f"{model.name} is continuous; expected a discrete model")
         results[model.name] = used(
-            {name: model.encode(video, return_reg_log=True)[1]["indices"].flatten() for name, video in videos.items()}
+            {name: model.encode(video, return_reg_log=True)[1]["indices"].flatten() for name, video in videos.items()},
+            size,
         )
         label = "x".join(map(str, (model.config.temporal_factor, model.config.spatial_factor))) + f"-blocks-{size}"
         if label not in results:
             centres = book(model.config, size)
             results[label] = used(
-                {name: nearest(blocks(video, model.config), centres) for name, video in videos.items()}
+                {name: nearest(blocks(video, model.config), centres) for name, video in videos.items()}, size
             )
     for name, figures in results.items():
         print(f"{name}: {figures}")
