@@ -94,18 +94,21 @@ def test_weight_decay_shrinks_matrices_alone() -> None:
     assert torch.equal(bias, torch.ones(16))
 
 
-def test_relative_steps_turn_every_matrix_alike() -> None:
+@pytest.mark.parametrize("keep_norm", [False, True])
+def test_relative_steps_turn_every_matrix_alike(keep_norm: bool) -> None:
     generator = torch.Generator().manual_seed(3)
     small = torch.randn(16, 40, generator=generator) * 1e-3
     weights = [nn.Parameter(small.clone()), nn.Parameter(small * 4096.0)]
-    muon = Muon(weights, lr=0.02, relative=True)
+    muon = Muon(weights, lr=0.02, relative=True, keep_norm=keep_norm)
     for _ in range(5):
         before = [weight.detach().clone() for weight in weights]
         for weight in weights:
             weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(4))
         muon.step()
         for weight, start in zip(weights, before, strict=True):
-            assert float((weight - start).norm() / start.norm()) == pytest.approx(0.02, rel=1e-4)
+            assert float((weight - start).norm() / start.norm()) == pytest.approx(0.02, rel=0.05 if keep_norm else 1e-4)
+            if keep_norm:
+                torch.testing.assert_close(weight.norm(), start.norm())
     torch.testing.assert_close(weights[1], weights[0] * 4096.0)
 
 
@@ -142,6 +145,7 @@ def test_a_configuration_asks_for_it_by_name() -> None:
     ("params", "message"),
     [
         ({"momentum": 1.0}, r"optimizer_config\.params\.momentum is 1\.0; expected a number from 0 to less than 1"),
+        ({"keep_norm": "yes"}, r"optimizer_config\.params\.keep_norm is 'yes'; expected true or false"),
         ({"relative": 1}, r"optimizer_config\.params\.relative is 1; expected true or false"),
         ({"amsgrad": True}, r"optimizer_config\.params\.amsgrad is not known"),
     ],

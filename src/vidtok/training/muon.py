@@ -32,6 +32,8 @@ class Muon(torch.optim.Optimizer):
         weight_decay: decoupled, of matrices alone.
         relative: whether `lr` is a share of the matrix's own Frobenius norm, so that every matrix turns at the same
             rate however large it is; without effect on a matrix that starts as zeros.
+        keep_norm: with `relative`, whether a matrix keeps the norm that it starts with; `weight_decay` has nothing to do
+            then.
     """
 
     def __init__(
@@ -45,10 +47,11 @@ class Muon(torch.optim.Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         relative: bool = False,
+        keep_norm: bool = False,
     ) -> None:
         defaults = {
             "lr": lr, "momentum": momentum, "adam_factor": adam_factor,
-            "betas": betas, "eps": eps, "weight_decay": weight_decay, "relative": relative,
+            "betas": betas, "eps": eps, "weight_decay": weight_decay, "relative": relative, "keep_norm": keep_norm,
         }  # fmt: skip
         super().__init__(params, defaults)
 
@@ -74,15 +77,17 @@ class Muon(torch.optim.Optimizer):
         assert gradient is not None
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-            state["relative"] = bool(group["relative"] and parameter.any())
+            state["norm"] = float(parameter.norm())
         state["momentum"].lerp_(gradient, 1 - group["momentum"])
         ahead = gradient.lerp(state["momentum"], group["momentum"])  # Nesterov's
         direction = orthogonalize(ahead.flatten(1))
         step = direction.view_as(parameter).to(parameter.dtype)
         if group["weight_decay"]:
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        if state["relative"]:
+        if group["relative"] and state["norm"] > 0:
             parameter.add_(step * (parameter.norm() / step.norm().clamp(min=1e-12)), alpha=-group["lr"])
+            if group["keep_norm"]:
+                parameter.mul_(state["norm"] / parameter.norm())
         else:
             rows, columns = direction.shape
             parameter.add_(step, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)

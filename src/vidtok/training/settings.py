@@ -19,7 +19,7 @@ Optimizer = Literal["adam", "adamw", "muon"]
 _PARAMS = "model.params"
 _OPTIMIZER = f"{_PARAMS}.optimizer_config"
 _ADAM_OPTIONS = ("betas", "eps", "weight_decay", "amsgrad", "foreach", "fused")
-_MUON_OPTIONS = ("betas", "eps", "weight_decay", "momentum", "adam_factor", "relative")
+_MUON_OPTIONS = ("betas", "eps", "weight_decay", "momentum", "adam_factor", "relative", "keep_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,9 +214,9 @@ def _optimizer(section: Mapping[str, Any] | None) -> tuple[Optimizer, dict[str, 
             _is_number(momentum, 0) and momentum < 1,
             f"{_OPTIMIZER}.params.momentum", momentum, "a number from 0 to less than 1, such as 0.95",
         )  # fmt: skip
-    if "relative" in options:
-        relative = options["relative"]
-        _require(isinstance(relative, bool), f"{_OPTIMIZER}.params.relative", relative, "true or false")
+    for key in ("relative", "keep_norm"):
+        if key in options:
+            _require(isinstance(options[key], bool), f"{_OPTIMIZER}.params.{key}", options[key], "true or false")
     return cast(Optimizer, kind), options
 
 
