@@ -32,8 +32,8 @@ class Muon(torch.optim.Optimizer):
         weight_decay: decoupled, of matrices alone.
         relative: whether `lr` is a share of the matrix's own Frobenius norm, so that every matrix turns at the same
             rate however large it is; without effect on a matrix that starts as zeros.
-        keep_norm: with `relative`, whether a matrix keeps the norm that it starts with; `weight_decay` has nothing to do
-            then.
+        keep_norm: with `relative`, whether a matrix keeps the norm that it starts with; `weight_decay` has nothing to
+            do then.
     """
 
     def __init__(
