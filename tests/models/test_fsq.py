@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidtok.models import fsq
+from vidtok.models.bottleneck import make_bottleneck
+from vidtok.models.config import FSQConfig
 
 pytestmark = pytest.mark.gradients
 
@@ -313,3 +315,16 @@ def test_crowding_of_many_tokens_is_found_in_pieces(monkeypatch: pytest.MonkeyPa
     pieces = fsq.crowding_loss(z, (8,) * 5)
     torch.testing.assert_close(pieces, whole)
     torch.testing.assert_close(torch.autograd.grad(pieces, z)[0], gradient)
+
+
+def test_the_bottleneck_computes_the_losses_that_are_wanted_alone() -> None:
+    levels = (8,) * 5
+    bottleneck = make_bottleneck(FSQConfig(levels=levels)).train()
+    moments = torch.randn(2, 5, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    assert set(bottleneck(moments)[1]) == {"indices", "aux_loss"}, "as published, where nobody says"
+    bottleneck.want(["kl_loss", "spread_loss", "crowding_loss"])
+    log = bottleneck(moments)[1]
+    assert set(log) == {"indices", "spread_loss", "crowding_loss"}
+    assert torch.equal(log["spread_loss"], fsq.spread_loss(moments.movedim(1, -1), levels))
+    assert torch.equal(log["crowding_loss"], fsq.crowding_loss(moments.movedim(1, -1), levels))
+    assert set(bottleneck.eval()(moments)[1]) == {"indices"}
