@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import fields
 from types import SimpleNamespace
 
@@ -33,15 +32,6 @@ PLAIN = {
     "letterbox_share": 0.0,
     "cut_share": 0.0,
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Many small operations: on a busy machine threads wait for each other far longer than they work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class TestConfig:

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,15 +10,6 @@ from vidtok.training.synthetic import SyntheticConfig, camera, draws, optics, te
 
 CPU = torch.device("cpu")
 SMALL = SyntheticConfig(frames=5, height=32, width=40)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Many small operations: on a busy machine threads wait for each other far longer than they work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def stream(rows: int = 1, seed: int = 0) -> draws.Draws:
