@@ -129,7 +129,7 @@ def test_two_models_of_one_name_are_told_apart(
     names = [line.split("  ")[0] for line in printed.out.splitlines()[1:4]]
     assert names == [KL_1_1, f"{KL_1_1} #2", f"{KL_1_1}=step9"]
     assert not (tmp_path / "out" / "report.html").exists()
-    assert printed.err.splitlines() == [f"{name}: {done} of 1 videos" for name in names for done in (0, 1)]
+    assert printed.err.splitlines() == [f"{name}: {done} of 1 video" for name in names for done in (0, 1)]
 
 
 def test_compare(evaluated: tuple[Path, str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -146,13 +146,13 @@ def test_videos_that_cannot_be_read_are_left_out_whole(
     (videos / "cut.mp4").write_bytes(content[: len(content) * 3 // 4])
     assert call(models[FSQ_1_0], videos) == 0
     after = scores(capsys.readouterr().out)
-    assert after.pop("not counted") == "1 videos that cannot be read whole; see above"
+    assert after.pop("not counted") == "1 video that cannot be read whole; see above"
     assert after == before
     assert "cut.mp4 is cut off or damaged" in caplog.text
     shutil.rmtree(videos / "deep")
     (videos / "a.mp4").unlink()
     assert call(models[FSQ_1_0], videos) == 2
-    assert f"none of the 1 videos of {videos} could be read; see above" in capsys.readouterr().err
+    assert f"of 1 video of {videos} none could be read; see above" in capsys.readouterr().err
 
 
 def test_folders_without_videos(

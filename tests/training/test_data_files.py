@@ -122,7 +122,7 @@ def meta(folder: Path, text: str, name: str = "meta.csv") -> Path:
         (
             "videos\nx.mp4\n",
             DataError,
-            r"none of the first 1 videos that .*csv lists is there, such as .*/x\.mp4; expected",
+            r"of the first 1 video that .*csv lists none is there, such as .*/x\.mp4; expected",
         ),
     ],
 )

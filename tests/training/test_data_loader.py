@@ -286,7 +286,7 @@ def test_when_no_video_can_be_read_the_search_ends(folder, tmp_path):
         next(iter(training_loader(source(spoilt), share=1.0)))
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "0.mp4").write_bytes(b"")
-    with pytest.raises(DataError, match="1 of 1 videos opened so far, of 1 in all"):
+    with pytest.raises(DataError, match="1 of 1 video opened so far, of 1 in all"):
         next(iter(training_loader(source(tmp_path / "one"), share=1.0)))
 
 

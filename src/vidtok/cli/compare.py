@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidtok.wording import counted
+
 if TYPE_CHECKING:
     from vidtok.evaluation.comparison import Comparison, Difference
 
@@ -33,7 +35,7 @@ def _table(comparison: Comparison) -> str:
     lines = [
         f"A  {a.name}, {a.bits_per_pixel:.4f} bits per pixel",
         f"B  {b.name}, {b.bits_per_pixel:.4f} bits per pixel",
-        f"{len(comparison.videos)} videos in both",
+        f"{counted(len(comparison.videos), 'video')} in both",
     ]
     if comparison.other_frames:
         lines.append(

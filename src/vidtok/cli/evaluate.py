@@ -12,6 +12,7 @@ import typer
 
 from vidtok.cli.options import DeviceOption, DType, DTypeOption, load_model
 from vidtok.cli.reconstruct import frame_size
+from vidtok.wording import counted
 
 if TYPE_CHECKING:
     from vidtok.evaluation.evaluate import Evaluation, ModelMaker
@@ -150,7 +151,7 @@ def _announce(title: str, videos: int) -> Iterator[Callable[[float], None]]:
         nonlocal reached
         if int(done) > reached:
             reached = int(done)
-            typer.echo(f"{title}: {reached} of {videos} videos", err=True)
+            typer.echo(f"{title}: {reached} of {counted(videos, 'video')}", err=True)
 
     say(0)
     yield say
@@ -184,7 +185,7 @@ def _text(evaluation: Evaluation) -> str:
         for row in rows
     ]
     first = evaluation.results[0].content
-    lines += ["", f"{first['data']['videos']} videos, {first['data']['frames']:,} frames"]
+    lines += ["", f"{counted(first['data']['videos'], 'video')}, {counted(first['data']['frames'], 'frame')}"]
     missing = {
         labels[name]: figures["unavailable"] for name, figures in first["overall"].items() if "unavailable" in figures
     }

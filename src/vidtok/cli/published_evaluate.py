@@ -24,6 +24,7 @@ from vidtok.evaluation.videos import find_videos
 from vidtok.metrics.accumulate import Scores
 from vidtok.metrics.meter import load_lpips
 from vidtok.metrics.unavailable import Unavailable
+from vidtok.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def evaluate(arguments: argparse.Namespace) -> str:
     for video in outcome.unreadable:
         log.warning("%s", video.reason)
     if not outcome.measured:
-        raise VideoError(f"none of the {len(videos)} videos of {arguments.data_dir} could be read; see above")
+        raise VideoError(f"of {counted(len(videos), 'video')} of {arguments.data_dir} none could be read; see above")
     return _text(outcome)
 
 
@@ -89,7 +90,7 @@ def _text(outcome: Outcome) -> str:
     frames = sum(video.frames for video in outcome.measured)
     lines = [f"videos: {len(outcome.measured)}, frames: {frames}"]
     if outcome.unreadable:
-        lines.append(f"not counted: {len(outcome.unreadable)} videos that cannot be read whole; see above")
+        lines.append(f"not counted: {counted(len(outcome.unreadable), 'video')} that cannot be read whole; see above")
     missing: dict[str, Any] = {
         metric: reason for video in outcome.measured for metric, reason in video.unavailable.items()
     }

@@ -18,6 +18,7 @@ from vidtok.errors import ConfigError
 from vidtok.training.data.errors import DataError
 from vidtok.training.data.shards import SHARD_SUFFIXES, shard_videos
 from vidtok.video import MediaSlice
+from vidtok.wording import counted
 from vidtok.zoo.suggest import near
 
 log = logging.getLogger(__name__)
@@ -158,9 +159,10 @@ def _column(file: Iterable[str], meta_path: str, place: str) -> list[str]:
 def _check_some_exist(paths: Sequence[str], meta_path: str, root: str, place: str) -> None:
     """A wrong folder shows at once, without looking at each of a million files."""
     if not any(os.path.exists(path) for path in paths[:_LOOKED_FOR]):
+        first = counted(min(len(paths), _LOOKED_FOR), "video")
         raise DataError(
-            f"{place}: none of the first {min(len(paths), _LOOKED_FOR)} videos that {meta_path} lists is there, such "
-            f"as {paths[0]}; expected paths relative to {root or '.'}: check {place}.data_dir and the list"
+            f"{place}: of the first {first} that {meta_path} lists none is there, such as {paths[0]}; expected "
+            f"paths relative to {root or '.'}: check {place}.data_dir and the list"
         )
 
 

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from vidtok.training.data.errors import DataError
+from vidtok.wording import counted
 
 if TYPE_CHECKING:
     from vidtok.training.data.loader import Batch, Loaded
@@ -61,8 +62,9 @@ class Unreadable:
         lines = [f"  {failure.reason}" for failure in listed[:_SHOWN]]
         if len(listed) > _SHOWN:
             lines.append(f"  and {len(listed) - _SHOWN} more, named in the log")
+        tried = counted(len(self._tried), "video")
         return (
-            f"{len(listed)} of {len(self._tried)} videos opened so far, of {self.count} in all, cannot be read; at "
-            f"most a share of {self.max_share:g} may be ({self._place}.max_unreadable). Mend them, take them off the "
+            f"{len(listed)} of {tried} opened so far, of {self.count} in all, cannot be read; at most "
+            f"a share of {self.max_share:g} may be ({self._place}.max_unreadable). Mend them, take them off the "
             "list, or allow a larger share:\n" + "\n".join(lines)
         )
