@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,20 +22,17 @@ _IMAGE_LOGGER = "vidtok.modules.logger.ImageVideoLogger"
 def test_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], missing: str
 ) -> None:
-    def absent(*_: Any, **__: Any) -> None:
-        raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
-
     arguments = ["train", str(write_config(tmp_path)), "--logdir", str(tmp_path)]
     if missing == "lightning":
         monkeypatch.setitem(sys.modules, "lightning", None)
         monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
         monkeypatch.delitem(sys.modules, "vidtok.training.run", raising=False)
     else:
-        monkeypatch.setattr(trainer, "TensorBoardLogger", absent)
-        monkeypatch.setattr(trainer, "_wandb_logger", absent)
+        monkeypatch.setattr(trainer, "find_spec", lambda _: None)
     assert main([*arguments, *(["--wandb"] if missing == "wandb" else [])]) == 2
     extra = "wandb" if missing == "wandb" else "train"
     assert f"not installed: `pip install 'vidtok[{extra}]'`" in capsys.readouterr().err
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
 @pytest.mark.parametrize(

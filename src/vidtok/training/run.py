@@ -29,7 +29,7 @@ from vidtok.training.module import TrainingModule
 from vidtok.training.objective_config import ObjectiveConfig
 from vidtok.training.run_settings import RunSettings
 from vidtok.training.settings import TrainingSettings, refuse_unknown
-from vidtok.training.trainer import make_logger, make_trainer, quieten
+from vidtok.training.trainer import check_logger, make_logger, make_trainer, quieten
 from vidtok.zoo.published import ConfigSource, RunConfig, read_configs
 from vidtok.zoo.run import is_run, run_checkpoint, run_config
 from vidtok.zoo.suggest import near
@@ -58,6 +58,7 @@ def run(arguments: TrainArguments) -> Path:
     """
     rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
     quieten(rank)
+    check_logger(arguments)
     plan = plan_run(arguments)
     raw = plan.config.raw
     settings, running = TrainingSettings.from_raw(raw), RunSettings.from_raw(raw)

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -73,18 +74,29 @@ def make_trainer(
     return trainer, stop
 
 
-def make_logger(arguments: TrainArguments, folder: Path) -> Logger:
-    """TensorBoard's, or that of Weights & Biases if asked for; both write below the run's `folder`."""
-    try:
-        if not arguments.wandb:
-            return TensorBoardLogger(folder, name="", version="tensorboard")
-        return _wandb_logger(arguments, folder)
-    except ModuleNotFoundError as error:
-        name, extra = ("Weights & Biases", "wandb") if arguments.wandb else ("TensorBoard", "train")
+def check_logger(arguments: TrainArguments) -> None:
+    """`TrainingError` unless what `make_logger` needs is installed."""
+    if arguments.wandb:
+        modules, name, extra = ["wandb"], "Weights & Biases", "wandb"
+    else:
+        modules, name, extra = ["tensorboard", "tensorboardX"], "TensorBoard", "train"
+    if not any(map(_installed, modules)):
         raise TrainingError(
             f"{name} is not installed: `pip install 'vidtok[{extra}]'`, or in a clone "
             f"`pip install -c constraints.txt -e '.[{extra}]'`"
-        ) from error
+        )
+
+
+def _installed(module: str) -> bool:
+    spec = find_spec(module)
+    return spec is not None and spec.origin is not None  # without an origin it is a mere folder of that name
+
+
+def make_logger(arguments: TrainArguments, folder: Path) -> Logger:
+    """TensorBoard's, or that of Weights & Biases if asked for; both write below the run's `folder`."""
+    if not arguments.wandb:
+        return TensorBoardLogger(folder, name="", version="tensorboard")
+    return _wandb_logger(arguments, folder)
 
 
 def _wandb_logger(arguments: TrainArguments, folder: Path) -> Logger:
