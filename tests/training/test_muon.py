@@ -46,6 +46,21 @@ def test_vectors_and_what_meets_colours_take_adams_steps(shape: tuple[int, ...])
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize(("shape", "axis"), [((3,), 0), ((3, 16, 3, 3, 3), 0), ((16, 3, 3, 3), 1)])
+def test_opponent_colours_are_adams_own_axes(shape: tuple[int, ...], axis: int) -> None:
+    generator = torch.Generator().manual_seed(6)
+    spread, magenta = torch.rand(shape, generator=generator) + 0.5, torch.tensor([-1.0, 2.0, -1.0]) / 6**0.5
+    weight = nn.Parameter(torch.zeros(shape))
+    muon = Muon([weight], lr=0.1, adam_factor=0.1, opponent_colours=True)
+    for _ in range(3):  # nearly grey: less than a thousandth of the gradient is green against magenta
+        grey = spread.select(axis, 0).unsqueeze(axis)
+        weight.grad = grey + 1e-4 * (magenta * grey.movedim(axis, -1)).movedim(-1, axis)
+        with torch.autocast("cpu", torch.bfloat16):
+            muon.step()
+    along = torch.tensordot(weight.detach(), magenta, dims=([axis], [0]))
+    torch.testing.assert_close(along, torch.full_like(along, -0.03), rtol=0.02, atol=0)
+
+
 @pytest.mark.gradients
 def test_a_saved_state_goes_on_as_if_never_saved() -> None:
     def steps(net: nn.Module, muon: Muon, seeds: range) -> None:
@@ -146,6 +161,7 @@ def test_a_configuration_asks_for_it_by_name() -> None:
     ("params", "message"),
     [
         ({"momentum": 1.0}, r"optimizer_config\.params\.momentum is 1\.0; expected a number from 0 to less than 1"),
+        ({"opponent_colours": 1}, r"optimizer_config\.params\.opponent_colours is 1; expected true or false"),
         ({"keep_norm": "yes"}, r"optimizer_config\.params\.keep_norm is 'yes'; expected true or false"),
         ({"relative": 1}, r"optimizer_config\.params\.relative is 1; expected true or false"),
         ({"amsgrad": True}, r"optimizer_config\.params\.amsgrad is not known"),

@@ -6,12 +6,16 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration that the authors chose: five steps bring singular values to 0.7 … 1.2."""
 _STEPS = 5
 _LEAST_CHANNELS = 16
+_COLOURS = 3
+_OPPONENT_COLOURS = F.normalize(torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 2.0, -1.0]]))
+"""Brightness, orange against blue, green against magenta, of red, green and blue: orthonormal rows."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -20,7 +24,8 @@ class Muon(torch.optim.Optimizer):
     A convolution's weight (out, in, k, …) is taken as the matrix (out, in k …). A step changes it by `lr` times
     sqrt(max(1, rows / columns)) in spectral norm, so that wide and narrow layers learn at one relative rate. Where
     fewer than 16 channels come in or go out, as colours do, Adam takes over: an orthogonal step is as large in
-    directions whose gradient is only noise, and the output would shake with it.
+    directions whose gradient is only noise, and the output would shake with it. Adam in its turn takes each number by
+    itself, and the three of a pixel rise and fall together: see `opponent_colours`.
 
     Args:
         params: what to train; no parameter may be sharded, since a step needs the whole matrix.
@@ -34,6 +39,9 @@ class Muon(torch.optim.Optimizer):
             rate however large it is; without effect on a matrix that starts as zeros.
         keep_norm: with `relative`, whether a matrix keeps the norm that it starts with; `weight_decay` has nothing to
             do then.
+        opponent_colours: whether Adam takes three channels, in or out, as brightness, orange against blue and green
+            against magenta rather than red, green and blue. The errors of the last are a tenth of the first's in
+            video, and hidden by them in each of red, green and blue.
     """
 
     def __init__(
@@ -48,10 +56,12 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         relative: bool = False,
         keep_norm: bool = False,
+        opponent_colours: bool = False,
     ) -> None:
         defaults = {
             "lr": lr, "momentum": momentum, "adam_factor": adam_factor,
             "betas": betas, "eps": eps, "weight_decay": weight_decay, "relative": relative, "keep_norm": keep_norm,
+            "opponent_colours": opponent_colours,
         }  # fmt: skip
         super().__init__(params, defaults)
 
@@ -95,6 +105,9 @@ class Muon(torch.optim.Optimizer):
     def _adam_step(self, parameter: Tensor, group: dict[str, Any]) -> None:
         state, gradient = self.state[parameter], parameter.grad
         assert gradient is not None
+        colours = _colour_axis(parameter) if group["opponent_colours"] else None
+        if colours is not None:
+            gradient = _turned(gradient, _OPPONENT_COLOURS, colours)
         if not state:
             state["step"] = torch.zeros(())
             state["mean"] = torch.zeros_like(parameter)
@@ -105,7 +118,21 @@ class Muon(torch.optim.Optimizer):
         state["square"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         spread = (state["square"] / (1 - beta2**steps)).sqrt_().add_(group["eps"])
         rate = group["lr"] * group["adam_factor"]
-        parameter.addcdiv_(state["mean"], spread, value=-rate / (1 - beta1**steps))
+        step = state["mean"] / spread
+        if colours is not None:
+            step = _turned(step, _OPPONENT_COLOURS.T, colours)
+        parameter.add_(step, alpha=-rate / (1 - beta1**steps))
+
+
+def _colour_axis(parameter: Tensor) -> int | None:
+    """The axis of channels, out or in, that are three, if there is one."""
+    return next((axis for axis, size in enumerate(parameter.shape[:2]) if size == _COLOURS), None)
+
+
+def _turned(values: Tensor, basis: Tensor, axis: int) -> Tensor:
+    """`values` in another basis along `axis`, whose unit vectors are the rows of `basis`."""
+    turned = (values.movedim(axis, -1).unsqueeze(-2) * basis.to(values)).sum(-1)  # a product would be autocast
+    return turned.movedim(-1, axis)
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ Optimizer = Literal["adam", "adamw", "muon"]
 _PARAMS = "model.params"
 _OPTIMIZER = f"{_PARAMS}.optimizer_config"
 _ADAM_OPTIONS = ("betas", "eps", "weight_decay", "amsgrad", "foreach", "fused")
-_MUON_OPTIONS = ("betas", "eps", "weight_decay", "momentum", "adam_factor", "relative", "keep_norm")
+_MUON_OPTIONS = ("betas", "eps", "weight_decay", "momentum", "adam_factor", "relative", "keep_norm", "opponent_colours")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +214,7 @@ def _optimizer(section: Mapping[str, Any] | None) -> tuple[Optimizer, dict[str, 
             _is_number(momentum, 0) and momentum < 1,
             f"{_OPTIMIZER}.params.momentum", momentum, "a number from 0 to less than 1, such as 0.95",
         )  # fmt: skip
-    for key in ("relative", "keep_norm"):
+    for key in ("relative", "keep_norm", "opponent_colours"):
         if key in options:
             _require(isinstance(options[key], bool), f"{_OPTIMIZER}.params.{key}", options[key], "true or false")
     return cast(Optimizer, kind), options
