@@ -83,6 +83,24 @@ def test_a_saved_state_goes_on_as_if_never_saved() -> None:
     assert torch.equal(net.bias, other.bias)
 
 
+@pytest.mark.parametrize("missing", [["opponent_colours"], ["opponent_colours", "keep_norm"]])
+def test_a_state_of_before_an_option_goes_on_as_it_was(missing: list[str]) -> None:
+    weights = [nn.Parameter(torch.eye(16)) for _ in range(2)]
+    before, after = Muon(weights[:1], relative=True, keep_norm=True), Muon(weights[1:], opponent_colours=True)
+    for weight in weights:
+        weight.grad = torch.randn(16, 16, generator=torch.Generator().manual_seed(7))
+    before.step()
+    weights[1].data.copy_(weights[0].data)
+    saved = copy.deepcopy(before.state_dict())
+    for name in missing:
+        del saved["param_groups"][0][name]
+    after.load_state_dict(saved)
+    before.step()
+    after.step()
+    assert torch.equal(*weights)
+    assert not after.param_groups[0]["opponent_colours"]
+
+
 @pytest.mark.gradients
 def test_it_learns_a_badly_scaled_map() -> None:
     torch.manual_seed(0)

@@ -65,6 +65,14 @@ class Muon(torch.optim.Optimizer):
         }  # fmt: skip
         super().__init__(params, defaults)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Also what was saved before an option was there: relative steps kept the norm then."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("relative", False)
+            group.setdefault("keep_norm", group["relative"])
+            group.setdefault("opponent_colours", False)
+
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One step with the gradients at hand; returns what `closure` does, if given."""
