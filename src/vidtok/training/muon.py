@@ -40,8 +40,8 @@ class Muon(torch.optim.Optimizer):
         keep_norm: with `relative`, whether a matrix keeps the norm that it starts with; `weight_decay` has nothing to
             do then.
         opponent_colours: whether Adam takes three channels, in or out, as brightness, orange against blue and green
-            against magenta rather than red, green and blue. The errors of the last are a tenth of the first's in
-            video, and hidden by them in each of red, green and blue.
+            against magenta rather than red, green and blue. In procedural clips the last is a tenth of the
+            first, and hidden by it in each of red, green and blue.
     """
 
     def __init__(
