@@ -5,7 +5,9 @@
 A block that comes again, as where nothing moves, gets its code again, so that the number of tokens says little of how
 many codes they could be. The yardstick is vector quantization without a network: as many blocks as the model has codes
 are drawn from procedural clips, and each block of the videos, as large as the model's factors, is given the nearest.
-`evenly` is how many codes as many tokens would be, on average, if each were drawn from all codes alike.
+`evenly` is how many codes as many tokens would be, on average, if each were drawn from all codes alike. A causal model
+gives what stands still its code again: `still` counts the blocks that repeat the one before in time at 40 dB or more,
+and `evenly_moving` is `evenly` without them.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ DRAWN = 3
 """How many times as many blocks as the codebook holds it is drawn from."""
 SIDE = 64
 """Rows and columns of the procedural clips."""
+STILL = 40.0
+"""PSNR in dB of a block to the one before it in time, at which it says nothing new."""
 
 
 def blocks(video: Tensor, config: ModelConfig) -> Tensor:
@@ -54,14 +58,28 @@ def nearest(points: Tensor, centres: Tensor) -> Tensor:
     return torch.cat([(offsets - 2 * part @ centres.T).argmin(1) for part in torch.split(points, 512)])
 
 
-def used(codes: dict[str, Tensor], size: int) -> dict[str, Any]:
+def still(video: Tensor, config: ModelConfig) -> int:
+    """How many blocks of `video` (1, 3, T, H, W) in -1..1 repeat the one before in time."""
+    at = blocks(video, config).unflatten(0, (-1, video.shape[3] * video.shape[4] // config.spatial_factor**2))
+    errors = (at[1:] - at[:-1]).div(2).square().mean(-1)
+    return int((errors <= 10 ** (-STILL / 10)).sum())
+
+
+def evenly(tokens: int, size: int) -> int:
+    """How many of `size` codes that many tokens are on average, each drawn from all alike."""
+    return round(size * (1 - (1 - 1 / size) ** tokens))
+
+
+def used(codes: dict[str, Tensor], size: int, repeated: int) -> dict[str, Any]:
     """Different codes of all videos and of each, out of `size`, and the entropy of all, in bits a token."""
     together = torch.cat(list(codes.values()))
     shares = torch.unique(together, return_counts=True)[1] / len(together)
     return {
         "tokens": len(together),
         "different": len(shares),
-        "evenly": round(size * (1 - (1 - 1 / size) ** len(together))),
+        "evenly": evenly(len(together), size),
+        "still": repeated,
+        "evenly_moving": evenly(len(together) - repeated, size),
         "entropy": round(-(shares * shares.log2()).sum().item(), 2),
         "by_video": {name: len(torch.unique(each)) for name, each in codes.items()},
     }
@@ -82,16 +100,16 @@ def main() -> None:
         size = getattr(model.config.bottleneck, "codebook_size", None)
         if size is None:
             parser.error(f"{model.name} is continuous; expected a discrete model")
-        results[model.name] = used(
-            {name: model.encode(video, return_reg_log=True)[1]["indices"].flatten() for name, video in videos.items()},
-            size,
-        )
+        repeated = sum(still(video, model.config) for video in videos.values())
+        codes = {
+            name: model.encode(video, return_reg_log=True)[1]["indices"].flatten() for name, video in videos.items()
+        }
+        results[model.name] = used(codes, size, repeated)
         label = "x".join(map(str, (model.config.temporal_factor, model.config.spatial_factor))) + f"-blocks-{size}"
         if label not in results:
             centres = book(model.config, size)
-            results[label] = used(
-                {name: nearest(blocks(video, model.config), centres) for name, video in videos.items()}, size
-            )
+            codes = {name: nearest(blocks(video, model.config), centres) for name, video in videos.items()}
+            results[label] = used(codes, size, repeated)
     for name, figures in results.items():
         print(f"{name}: {figures}")
     name = file_name("-".join(["codes", *(path.stem for path in options.videos)]))

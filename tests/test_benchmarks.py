@@ -231,8 +231,9 @@ def test_codes_of_a_model_and_of_plain_blocks(tmp_path: Path, monkeypatch: pytes
     assert torch.equal(cut[1, 1, 2], video[0, :, 1:5, 8:16, 16:24])
     assert torch.equal(cut[0, 0, 1], video[0, :, :1, :8, 8:16].expand(-1, 4, -1, -1)), "a first frame fills a block"
     assert torch.equal(codes.nearest(cut.reshape(18, -1), cut.reshape(18, -1)), torch.arange(18))
-    counted = codes.used({"a": torch.tensor([0, 1]), "b": torch.tensor([1, 1])}, 4)
-    assert counted == {"tokens": 4, "different": 2, "evenly": 3, "entropy": 0.81, "by_video": {"a": 2, "b": 1}}
+    counted = codes.used({"a": torch.tensor([0, 1]), "b": torch.tensor([1, 1])}, 4, repeated=3)
+    assert counted.pop("by_video") == {"a": 2, "b": 1}
+    assert counted == {"tokens": 4, "different": 2, "evenly": 3, "still": 3, "evenly_moving": 1, "entropy": 0.81}
 
     files = write_model(tmp_path, FSQ_1_0)
     with VideoWriter(tmp_path / "still.mkv", 24, crf=0) as writer:
@@ -241,6 +242,8 @@ def test_codes_of_a_model_and_of_plain_blocks(tmp_path: Path, monkeypatch: pytes
     written = result("codes.py", tmp_path / "out.json", tmp_path / "still.mkv", *options)["codes"]
     of_model, of_blocks = written[FSQ_1_0], written["4x8-blocks-4096"]
     assert of_model["tokens"] == of_blocks["tokens"] == 48
+    assert of_model["still"] == of_blocks["still"] == 32
+    assert of_model["evenly_moving"] == 16
     assert 0 < of_model["different"] <= 48
     assert of_blocks["different"] <= 16, "the same blocks three times"
 
