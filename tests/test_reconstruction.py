@@ -209,8 +209,13 @@ def test_damaged_video_is_used_only_when_allowed(tmp_path: Path) -> None:
 
 def test_errors_before_any_work(tmp_path: Path) -> None:
     video = write_video(tmp_path / "in.mp4", 4, 8, 8)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    with VideoWriter(pictures / "1.png", 1) as writer:
+        writer.write(draw(1, 8, 8))
     cases: list[tuple[str | Path, str | Path, dict[str, Any], str]] = [
         (video, video, {}, r"in\.mp4 is the input itself; give another output"),
+        (pictures, pictures / "1.png", {"max_frames": 1}, r"1\.png would be one of the pictures of .*; give an output"),
         (video, tmp_path / "out.avi", {}, r"out\.avi ends in '\.avi'; expected one of \.mp4, \.mov, \.mkv, \.png"),
         (video, tmp_path / "no" / "out.mp4", {}, r"no such folder; make the folder first"),
         (tmp_path / "none.mp4", tmp_path / "out.mp4", {}, r"none\.mp4: no such file; check the path"),
@@ -223,7 +228,8 @@ def test_errors_before_any_work(tmp_path: Path) -> None:
         with pytest.raises(VideoError if "chunk" not in message else VidTokError, match=message):
             ReconstructionJob(source, output, ReconstructOptions(**options))
     ReconstructionJob(video, tmp_path / "out.png", ReconstructOptions(max_frames=1))
-    assert leftovers(tmp_path) == ["in.mp4"]
+    assert leftovers(tmp_path) == ["in.mp4", "pictures"]
+    assert leftovers(pictures) == ["1.png"]
 
 
 def test_a_clip_length_must_suit_a_non_causal_model(tmp_path: Path) -> None:

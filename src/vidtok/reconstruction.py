@@ -26,6 +26,7 @@ from vidtok.planning import plan
 from vidtok.roundtrip import Pair, clip_pairs, stream_pairs
 from vidtok.tiling import Tiling
 from vidtok.video import Pixels, VideoWriter, to_float, to_uint8
+from vidtok.video.source import check_apart
 
 if TYPE_CHECKING:
     from vidtok.tokenizer import Tokenizer
@@ -118,7 +119,7 @@ class ReconstructionJob:
         options: ReconstructOptions | None = None,
     ) -> None:
         self._options = options = ReconstructOptions() if options is None else options
-        _check_apart(Path(input), Path(output))
+        check_apart(Path(output), Path(input))
         # The output's place is looked at before the input, which may take long to read through.
         VideoWriter(output, 1).abort()
         self._reader = options.open(input)
@@ -215,11 +216,6 @@ def reconstruct(
             is too small.
     """
     return ReconstructionJob(input, output, options).run(model, progress)
-
-
-def _check_apart(input: Path, output: Path) -> None:
-    if output.exists() and input.exists() and output.samefile(input):
-        raise VideoError(f"{output} is the input itself; give another output")
 
 
 def _pairs(model: Tokenizer, chunks: Iterator[Pixels], frames: int) -> Iterator[Pair]:

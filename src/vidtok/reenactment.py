@@ -16,6 +16,7 @@ from vidtok.computing import check_finite, computing
 from vidtok.errors import VideoError, VidTokError
 from vidtok.models.vidtwin.autoencoder import TwinLatent
 from vidtok.video import Pixels, VideoReader, VideoWriter, to_float, to_uint8
+from vidtok.video.source import check_apart
 
 if TYPE_CHECKING:
     from vidtok.tokenizer import Tokenizer
@@ -75,8 +76,7 @@ class ReenactmentJob:
         if not given:
             raise VidTokError("there is nothing to decode; give --structure, --dynamics or both (structure, dynamics)")
         for path in given.values():
-            if Path(output).exists() and Path(path).exists() and Path(output).samefile(path):
-                raise VideoError(f"{output} is the input itself; give another output")
+            check_apart(Path(output), Path(path))
         if Path(output).suffix.lower() == ".png":
             raise VideoError(f"{output} is a picture; give an output that ends in .mp4, .mov or .mkv")
         VideoWriter(output, 1).abort()

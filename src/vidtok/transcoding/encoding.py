@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidtok.computing import check_finite, computing, frame_size
-from vidtok.errors import VideoError, VidTokError
+from vidtok.errors import VidTokError
 from vidtok.options import ReadOptions
 from vidtok.overlap import Ahead
 from vidtok.planning import Plan, plan
@@ -22,7 +22,7 @@ from vidtok.tokens.writer import check_place, partial_path
 from vidtok.transcoding.latents import batches, encoded
 from vidtok.transcoding.sound import extract_sound, sound_path
 from vidtok.video import Fit
-from vidtok.video.source import open_source
+from vidtok.video.source import check_apart, open_source
 from vidtok.video.timing import Window
 
 if TYPE_CHECKING:
@@ -141,8 +141,7 @@ class EncodeJob:
                 "--max-frames (fps, start, max_frames)"
             )
         check_place(self._output)
-        if self._output.exists() and self._input.exists() and self._output.samefile(self._input):
-            raise VideoError(f"{output} is the input itself; give another output")
+        check_apart(self._output, self._input)
         self._reader = options.open(input)
 
     @property

@@ -304,6 +304,21 @@ def first_frame(path: str | os.PathLike[str], threads: int | None = None) -> Vid
         return found[1]
 
 
+def check_apart(output: Path, input: Path) -> None:
+    """That writing `output` does not touch `input`, a file or a folder of pictures.
+
+    Raises:
+        VideoError: where it would.
+    """
+    if not input.exists():
+        return
+    if output.exists() and output.samefile(input):
+        raise VideoError(f"{output} is the input itself; give another output")
+    is_picture = output.suffix.lower() in PICTURE_SUFFIXES
+    if is_picture and input.is_dir() and output.parent.exists() and output.parent.samefile(input):
+        raise VideoError(f"{output} would be one of the pictures of {input}, the input; give an output elsewhere")
+
+
 def _natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
     parts = re.split(r"(\d+)", path.name.lower())
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
