@@ -60,7 +60,8 @@ def nearest(points: Tensor, centres: Tensor) -> Tensor:
 
 def still(video: Tensor, config: ModelConfig) -> int:
     """How many blocks of `video` (1, 3, T, H, W) in -1..1 repeat the one before in time."""
-    at = blocks(video, config).unflatten(0, (-1, video.shape[3] * video.shape[4] // config.spatial_factor**2))
+    places = video.shape[3] * video.shape[4] // config.spatial_factor**2
+    at = torch.stack(torch.split(blocks(video, config), places))
     errors = (at[1:] - at[:-1]).div(2).square().mean(-1)
     return int((errors <= 10 ** (-STILL / 10)).sum())
 
