@@ -345,5 +345,5 @@ class TrainingModule(LightningModule):
                 f"{split}/codebook_use": (counts > 0).float().mean(),
                 f"{split}/codebook_perplexity": torch.special.entr(share).sum().exp().float(),
             }
-            self.log_dict(log, rank_zero_only=False)
+            self.log_dict(log, sync_dist=True)  # equal on all ranks; says so to Lightning, which warns otherwise
         self._codes_used = {}
