@@ -5,9 +5,9 @@
 A block that comes again, as where nothing moves, gets its code again, so that the number of tokens says little of how
 many codes they could be. The yardstick is vector quantization without a network: as many blocks as the model has codes
 are drawn from procedural clips, and each block of the videos, as large as the model's factors, is given the nearest.
-`evenly` is how many codes as many tokens would be, on average, if each were drawn from all codes alike. A causal model
-gives what stands still its code again: `still` counts the blocks that repeat the one before in time at 40 dB or more,
-and `evenly_moving` is `evenly` without them.
+`evenly` is how many codes as many tokens would be, on average, if each were drawn from all codes alike. What
+stands still says little that is new: `still` counts the blocks that repeat the one before in time at 40 dB or more, and
+`evenly_moving` is `evenly` without them.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def nearest(points: Tensor, centres: Tensor) -> Tensor:
 
 def still(video: Tensor, config: ModelConfig) -> int:
     """How many blocks of `video` (1, 3, T, H, W) in -1..1 repeat the one before in time."""
-    places = video.shape[3] * video.shape[4] // config.spatial_factor**2
+    height, width = video.shape[3:]
+    places = -(-height // config.spatial_factor) * -(-width // config.spatial_factor)
     at = torch.stack(torch.split(blocks(video, config), places))
     errors = (at[1:] - at[:-1]).div(2).square().mean(-1)
     return int((errors <= 10 ** (-STILL / 10)).sum())

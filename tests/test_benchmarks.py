@@ -231,6 +231,9 @@ def test_codes_of_a_model_and_of_plain_blocks(tmp_path: Path, monkeypatch: pytes
     assert torch.equal(cut[1, 1, 2], video[0, :, 1:5, 8:16, 16:24])
     assert torch.equal(cut[0, 0, 1], video[0, :, :1, :8, 8:16].expand(-1, 4, -1, -1)), "a first frame fills a block"
     assert torch.equal(codes.nearest(cut.reshape(18, -1), cut.reshape(18, -1)), torch.arange(18))
+    odd = torch.rand(1, 3, 1, 12, 20).repeat(1, 1, 9, 1, 1)
+    odd[:, :, 5:, :8, :8] += 1
+    assert codes.still(odd, small_config(FSQ_1_0, ch=8)) == 2 * 6 - 1
     counted = codes.used({"a": torch.tensor([0, 1]), "b": torch.tensor([1, 1])}, 4, repeated=3)
     assert counted.pop("by_video") == {"a": 2, "b": 1}
     assert counted == {"tokens": 4, "different": 2, "evenly": 3, "still": 3, "evenly_moving": 1, "entropy": 0.81}

@@ -310,13 +310,18 @@ def check_apart(output: Path, input: Path) -> None:
     Raises:
         VideoError: where it would.
     """
-    if not input.exists():
-        return
-    if output.exists() and output.samefile(input):
+    if _is_same(output, input):
         raise VideoError(f"{output} is the input itself; give another output")
-    is_picture = output.suffix.lower() in PICTURE_SUFFIXES
-    if is_picture and input.is_dir() and output.parent.exists() and output.parent.samefile(input):
+    if output.suffix.lower() in PICTURE_SUFFIXES and _is_same(output.parent, input):
         raise VideoError(f"{output} would be one of the pictures of {input}, the input; give an output elsewhere")
+
+
+def _is_same(first: Path, second: Path) -> bool:
+    """Whether both are there and one; what is wrong with a path otherwise, others say."""
+    try:
+        return first.samefile(second)
+    except (OSError, ValueError):
+        return False
 
 
 def _natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
