@@ -284,14 +284,25 @@ def test_crowding_is_at_chance_for_uniform_codes_and_largest_for_equal_ones() ->
     assert float(fsq.crowding_loss(alike, levels)) == pytest.approx(log1p(1 / chance), rel=1e-3)
 
 
-def test_crowding_is_that_within_a_clip_and_between_places() -> None:
+def test_crowding_is_that_of_a_clip_over_places_and_time() -> None:
     levels = (8,) * 5
     corners = torch.tensor([[0.9] * 5, [-0.9] * 5])
-    apart = _latent_of(corners.view(1, 1, 1, 2, 5).expand(3, 4, 1, 2, 5), levels)
-    assert float(fsq.crowding_loss(apart, levels)) < 1e-3, "equal over time and between clips alone"
-    flipped = torch.cat([apart[:, :2], apart[:, 2:].flip(3)], 1)
-    assert float(fsq.crowding_loss(flipped, levels)) > 5, "what is at one place is at the other later"
-    assert float(fsq.crowding_loss(apart[:, :, :, :1], levels)) == 0, "there is one place only"
+    apart = _latent_of(corners.view(1, 1, 1, 2, 5).expand(3, 1, 1, 2, 5), levels)
+    assert float(fsq.crowding_loss(apart, levels)) < 1e-3, "equal between clips alone"
+    assert float(fsq.crowding_loss(apart.transpose(1, 3), levels)) < 1e-3, "one place, two times"
+    assert float(fsq.crowding_loss(apart.repeat(1, 2, 1, 1, 1), levels)) > 5, "what is at a place is there later"
+    assert float(fsq.crowding_loss(apart[:, :, :, :1], levels)) == 0, "there is one token only"
+
+
+def test_crowding_drives_what_changes_at_a_place_apart_and_leaves_what_does_not() -> None:
+    z = torch.zeros(2, 4, 1, 1, 5)
+    z[1] += 1e-2 * torch.randn(4, 1, 1, 5, generator=torch.Generator().manual_seed(0))
+    (gradient,) = torch.autograd.grad(fsq.crowding_loss(z.requires_grad_(), (8,) * 5), z)
+    still, changing = gradient
+    assert float(still.abs().max()) < 1e-6
+    before = z.detach()[1].view(4, 5)
+    after = before - 1e-3 * changing.view(4, 5) / changing.abs().max()
+    assert float(torch.pdist(after).mean()) > float(torch.pdist(before).mean())
 
 
 def test_crowding_drives_equal_tokens_apart() -> None:

@@ -128,37 +128,37 @@ def spread_loss(z: Tensor, levels: Levels, *, across_ranks: bool = True) -> Tens
 def crowding_loss(z: Tensor, levels: Levels) -> Tensor:
     """How much the tokens of one clip share codes, beyond chance, for `z` (B, T', H', W', C); a float32 scalar.
 
-    Two tokens of a clip at different places are near each other to the degree exp(-d^2 / 2), d their distance between
-    bounded values in units of half a level's width. The loss is the mean over tokens of log(1 + n / n0), with n how
-    near the others are on average and n0 what that would be for values drawn uniformly: log 2 at chance, 0 if none
+    Two tokens of a clip, of whatever place and time, are near each other to the degree exp(-d^2 / 2), d their distance
+    between bounded values in units of half a level's width. The loss is the mean over tokens of log(1 + n / n0), with n
+    how near the others are on average and n0 what that would be for values drawn uniformly: log 2 at chance, 0 if none
     is near another, and log(1 + 1 / n0) if all are alike. It is the uniformity loss of Wang and Isola (arXiv
-    2005.10242), for a cube and token by token. Tokens of one place are left out, since those of what stands still are
-    alike by right. Unlike `spread_loss`, which looks at all tokens together, it asks a clip of little contrast to use
-    many codes as well.
+    2005.10242), for a cube and token by token. Tokens that are equal are not moved by each other, so that a clip of
+    what stands perfectly still is left as it is. Unlike `spread_loss`, which looks at all tokens together, it asks a
+    clip of little contrast, and one place over time, to use many codes as well.
     """
     with _float32(z):
         batch, frames, height, width, channels = z.shape
         values = bound(z, levels).reshape(batch, -1, channels) / _NEAR
-        place = torch.arange(height * width, device=z.device).repeat(frames)
-        rows = max(1, _CHUNK_ELEMENTS // (batch * len(place)))
-        chunks = list(zip(torch.split(values, rows, 1), torch.split(place, rows), strict=True))
+        number = torch.arange(frames * height * width, device=z.device)
+        rows = max(1, _CHUNK_ELEMENTS // (batch * len(number)))
+        chunks = list(zip(torch.split(values, rows, 1), torch.split(number, rows), strict=True))
         pieces = len(chunks) > 1 and torch.is_grad_enabled()
         means = [
-            checkpoint(_nearness, *chunk, values, place, use_reentrant=False, preserve_rng_state=False)
+            checkpoint(_nearness, *chunk, values, number, use_reentrant=False, preserve_rng_state=False)
             if pieces
-            else _nearness(*chunk, values, place)
+            else _nearness(*chunk, values, number)
             for chunk in chunks
         ]
         chance = prod(_chance_of_near((level - 1) / _NEAR) for level in levels)
         return torch.log1p(torch.cat(means, 1) / chance).mean()
 
 
-def _nearness(tokens: Tensor, at: Tensor, others: Tensor, place: Tensor) -> Tensor:
-    """How near `tokens` (B, N, C), at the places `at` (N,), are on average to `others` at other places: (B, N)."""
+def _nearness(tokens: Tensor, which: Tensor, others: Tensor, number: Tensor) -> Tensor:
+    """How near `tokens` (B, N, C), those numbered `which` (N,), are on average to `others` but themselves: (B, N)."""
     squares = tokens.square().sum(-1)[:, :, None] + others.square().sum(-1)[:, None]
     near = torch.exp(-0.5 * (squares - 2 * tokens @ others.mT).clamp(min=0))
-    elsewhere = (at[:, None] != place).to(near.dtype)
-    return (near * elsewhere).sum(-1) / elsewhere.sum(-1).clamp(min=1)
+    other = (which[:, None] != number).to(near.dtype)
+    return (near * other).sum(-1) / max(1, len(number) - 1)
 
 
 def _chance_of_near(width: float) -> float:

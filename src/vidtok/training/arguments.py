@@ -112,7 +112,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--no_date", **_flag(), help="leave the date out of the folder's name")
     add("--legacy_naming", **_flag(), help="name runs after the file alone, not after its folders below configs/ too")
     add("-r", "--resume", nargs="?", const="", default="", help="a run's folder or checkpoint, to go on with")
-    add("--resume_from_checkpoint", default="", metavar="CKPT", help="go on from a checkpoint, in a new folder")
+    add("--resume_from_checkpoint", default="", metavar="CKPT", help="go on in a new folder from a checkpoint or run")
     add("--checkpoint_auto_resume", **_flag(True), help="go on with the newest run of the same name (default: true)")
     add("-t", "--train", **_flag(True), help="train (default: true)")
     add("--no-test", "--no_test", dest="no_test", **_flag(), help="do not test after training")

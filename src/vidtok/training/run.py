@@ -162,13 +162,12 @@ def _resumed(arguments: TrainArguments) -> tuple[Path | None, Path | None]:
     if arguments.resume and arguments.resume_from_checkpoint:
         raise ConfigError("--resume and --resume_from_checkpoint are both given; expected one of them")
     if arguments.resume_from_checkpoint:
-        return None, _existing(Path(arguments.resume_from_checkpoint).expanduser())
+        path = Path(arguments.resume_from_checkpoint).expanduser()
+        return None, run_checkpoint(path) if is_run(path) else _existing(path)
     if not arguments.resume:
         return None, None
     path = Path(arguments.resume).expanduser()
-    if path.is_dir():
-        if not is_run(path):
-            raise CheckpointError(f"{path} is not the folder of a run; expected one with configs/ and checkpoints/")
+    if is_run(path):
         return path, run_checkpoint(path)
     folder = _existing(path).parent.parent
     if not is_run(folder):
@@ -180,6 +179,8 @@ def _resumed(arguments: TrainArguments) -> tuple[Path | None, Path | None]:
 
 
 def _existing(path: Path) -> Path:
+    if path.is_dir():
+        raise CheckpointError(f"{path} is not the folder of a run; expected one with configs/ and checkpoints/")
     if not path.is_file():
         raise CheckpointError(
             f"the checkpoint {path} does not exist; expected the folder of a run, or a .ckpt file in it"
