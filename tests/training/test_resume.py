@@ -64,7 +64,7 @@ def test_resume_takes_folder_or_checkpoint(tmp_path: Path) -> None:
     assert differing(last(anew)["state_dict"], last(other)["state_dict"]) == []
     assert plan_run(parse_arguments(["-r", str(checkpoint)])).resume_from == checkpoint
     newest = folder / "checkpoints" / "last.ckpt"
-    assert plan_run(parse_arguments([str(config), "--resume_from_checkpoint", str(folder)])).resume_from == newest
+    assert plan_run(parse_arguments(["-b", str(config), "--resume_from_checkpoint", str(folder)])).resume_from == newest
 
 
 def test_newest_run_of_the_name_is_taken_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
