@@ -2,9 +2,10 @@
 
     python benchmarks/codes.py VIDEO ... --model NAME[=CHECKPOINT] [--model ...] [--frames 17] [--size 256]
 
-A block that comes again, as where nothing moves, gets its code again, so that the number of tokens says little of how
-many codes they could be. The yardstick is vector quantization without a network: as many blocks as the model has codes
-are drawn from procedural clips, and each block of the videos, as large as the model's factors, is given the nearest.
+A block that comes again, as where nothing moves, has little to get another code by, so that the number of tokens says
+little of how many codes they could be. The yardstick is vector quantization without a network: as many blocks as the
+model has codes are drawn from procedural clips, and each block of the videos, as large as the model's factors, is given
+the nearest.
 `evenly` is how many codes as many tokens would be, on average, if each were drawn from all codes alike. What
 stands still says little that is new: `still` counts the blocks that repeat the one before in time at 40 dB or more, and
 `evenly_moving` is `evenly` without them.
