@@ -3,7 +3,7 @@
 import sys
 
 from vidtok.cli.guard import guarded
-from vidtok.training.entry import train
+from vidtok.training.runs.entry import train
 
 if __name__ == "__main__":
     sys.exit(guarded(train))

@@ -24,8 +24,8 @@ from torch import Tensor
 import vidtok
 from vidtok.evaluation.evaluate import file_name
 from vidtok.evaluation.linear import FITTING_SEED, cut_blocks
-from vidtok.models.contract import ModelConfig
-from vidtok.training.synthetic import SyntheticConfig, synthetic_batch
+from vidtok.models.base import ModelConfig
+from vidtok.synthetic import SyntheticConfig, synthetic_batch
 
 DRAWN = 3
 """How many times as many blocks as the codebook holds it is drawn from."""

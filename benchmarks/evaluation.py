@@ -27,15 +27,15 @@ from common import seconds, write_results
 
 import vidtok
 from vidtok.evaluation.measuring import Networks
+from vidtok.evaluation.options import Settings
 from vidtok.evaluation.runner import Runner
-from vidtok.evaluation.settings import Settings
 from vidtok.evaluation.subjects import ModelSubject
 from vidtok.evaluation.videos import FrameStream, find_videos
 from vidtok.metrics.i3d import I3D
 from vidtok.metrics.lpips import LPIPS
 from vidtok.metrics.unavailable import Unavailable
-from vidtok.roundtrip import clip_pairs, stream_pairs
-from vidtok.training.synthetic.evaluation_set import EvaluationSet, write_evaluation_set
+from vidtok.runtime.passes import clip_pairs, stream_pairs
+from vidtok.synthetic.evaluation_set import EvaluationSet, write_evaluation_set
 from vidtok.video import Pixels
 
 

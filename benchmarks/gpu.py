@@ -30,7 +30,7 @@ from limits import limits, total
 from torch import Tensor
 
 from vidtok import AutoencoderConfig, Tiling, Tokenizer
-from vidtok.zoo.published import read_config
+from vidtok.config.read import read_config
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CONTESTANTS = ("ours", "diffusers", "wan")

@@ -4,7 +4,7 @@
     python benchmarks/limits.py vidtok_kl_causal_488_16chn_v1_1 --layers   # one, layer by layer
 
 Counted on tensors without values, two operations for a multiplication and an addition. `flop` is what the plain
-convolutions take, `reduced` what is left of it where `vidtok.models.winograd` computes them (without its transforms),
+convolutions take, `reduced` what is left of it where the Winograd convolutions compute them (without their transforms),
 and `original` what the published code takes, which computes copies of the first frame too. The least bytes that are
 moved are those of each convolution's or attention's input, weights and output, once each, and of what a residual block
 adds; all else can be done in passing. The floor is, layer by layer, the longer of both at the machine's own rates.
@@ -25,14 +25,14 @@ from common import copy_rate, matrix_rate, write_results
 from torch import Tensor, nn
 
 from vidtok import AutoencoderConfig, Tokenizer
-from vidtok.models import winograd
-from vidtok.models.autoencoder import ResidualBlock
+from vidtok.config.read import read_config
+from vidtok.config.registry import models
 from vidtok.models.padding import encoded_frames, padded_frames
-from vidtok.models.spatial import Attention, Conv2d, Pointwise, SpatialUpsample
-from vidtok.models.temporal import LinearTemporalUpsample, Taps, TemporalUpsample
-from vidtok.models.winograd import Scheme
-from vidtok.zoo.published import read_config
-from vidtok.zoo.registry import models
+from vidtok.models.vidtok import winograd
+from vidtok.models.vidtok.autoencoder import ResidualBlock
+from vidtok.models.vidtok.spatial import Attention, Conv2d, Pointwise, SpatialUpsample
+from vidtok.models.vidtok.temporal import LinearTemporalUpsample, Taps, TemporalUpsample
+from vidtok.models.vidtok.winograd import Scheme
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Shape = tuple[int, int, int]

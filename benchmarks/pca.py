@@ -19,8 +19,8 @@ import vidtok
 from vidtok.evaluation.evaluate import file_name
 from vidtok.evaluation.linear import BlockShape
 from vidtok.evaluation.measuring import Networks
+from vidtok.evaluation.options import Settings
 from vidtok.evaluation.runner import Runner
-from vidtok.evaluation.settings import Settings
 from vidtok.evaluation.subjects import ModelSubject, Subject, TransformSubject
 from vidtok.evaluation.videos import Video
 from vidtok.metrics.unavailable import Unavailable

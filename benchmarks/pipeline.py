@@ -25,15 +25,15 @@ from inference import seeded
 from torch import Tensor
 
 from vidtok import Tokenizer
-from vidtok.computing import frames_at_a_time
+from vidtok.config.read import read_config
+from vidtok.jobs import Decoding, EncodeOptions, decode_file, encode_file
+from vidtok.jobs.latents import batches, encoded
+from vidtok.jobs.reconstruct import ReconstructOptions, reconstruct
 from vidtok.metrics.image import psnr, ssim
-from vidtok.reconstruction import ReconstructOptions, reconstruct
-from vidtok.roundtrip import Pair, clip_pairs, stream_pairs
+from vidtok.runtime.limits import frames_at_a_time
+from vidtok.runtime.passes import Pair, clip_pairs, stream_pairs
 from vidtok.tokens import TokenFile, TokenWriter
-from vidtok.transcoding import Decoding, EncodeOptions, decode_file, encode_file
-from vidtok.transcoding.latents import batches, encoded
 from vidtok.video import Frame, Pixels, VideoReader, VideoWriter, to_float, to_uint8
-from vidtok.zoo.published import read_config
 
 Stages = dict[str, Callable[[], object]]
 

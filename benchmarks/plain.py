@@ -14,9 +14,9 @@ from inference import diffusers_model
 from torch import Tensor, nn
 
 from vidtok.models import fsq
+from vidtok.models.base import VideoModel
 from vidtok.models.bottleneck import make_bottleneck
-from vidtok.models.config import AutoencoderConfig, FSQConfig
-from vidtok.models.contract import VideoModel
+from vidtok.models.vidtok.config import AutoencoderConfig, FSQConfig
 
 _INVERSE_TEMPERATURE = 200.0
 

@@ -21,7 +21,7 @@ from inference import DTYPES, clip_of, seeded
 from torch import Tensor
 
 from vidtok import Tokenizer
-from vidtok.zoo.published import read_config
+from vidtok.config.read import read_config
 
 
 def encode_streamed(model: Tokenizer, video: Tensor, chunk: int) -> Tensor:

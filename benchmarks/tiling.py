@@ -25,13 +25,13 @@ from torch import Tensor
 
 import vidtok
 from vidtok import Tiling, Tokenizer
-from vidtok.memory import memory_bytes
+from vidtok.config.read import read_config
+from vidtok.jobs.reconstruct import ReconstructOptions, reconstruct
 from vidtok.metrics.image import psnr
-from vidtok.options import ComputeOptions
-from vidtok.planning import plan
-from vidtok.reconstruction import ReconstructOptions, reconstruct
+from vidtok.runtime.memory import memory_bytes
+from vidtok.runtime.options import ComputeOptions
+from vidtok.runtime.planning import plan
 from vidtok.video import VideoWriter, read_video, to_float
-from vidtok.zoo.published import read_config
 
 
 def steepness(video: Tensor, axis: int) -> Tensor:

@@ -25,12 +25,12 @@ from common import Worker, write_results
 
 import vidtok
 from vidtok import Tokenizer, tokens
+from vidtok.config.read import read_config
+from vidtok.jobs import decode_file, encode_file
 from vidtok.metrics.image import psnr
-from vidtok.models.config import AutoencoderConfig
+from vidtok.models.vidtok.config import AutoencoderConfig
 from vidtok.tokens import LATENT_CODINGS, TOKEN_CODINGS, TokenWriter, make_header
-from vidtok.transcoding import decode_file, encode_file
 from vidtok.video import Pixels, VideoWriter, read_video, to_float
-from vidtok.zoo.published import read_config
 
 NARROW: dict[str, Any] = {"ch": 8, "ch_mult": (1, 1, 1, 1), "num_res_blocks": 1}
 PIECE = 64

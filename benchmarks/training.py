@@ -29,15 +29,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vidtok import keep_freed_memory
+from vidtok.config.read import RunConfig, read_config
 from vidtok.metrics.lpips import LPIPS
-from vidtok.models.config import AutoencoderConfig
-from vidtok.models.contract import VideoModel
+from vidtok.models.base import VideoModel
+from vidtok.models.vidtok.config import AutoencoderConfig
 from vidtok.tokenizer import Tokenizer
-from vidtok.training.losses import Objective
 from vidtok.training.module import SECTIONS, TrainingModule
-from vidtok.training.objective_config import ObjectiveConfig
+from vidtok.training.objective.config import ObjectiveConfig
+from vidtok.training.objective.losses import Objective
 from vidtok.training.settings import TrainingSettings
-from vidtok.zoo.published import RunConfig, read_config
 
 WARM_UP = 1
 """Steps that do not count."""

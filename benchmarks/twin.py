@@ -23,7 +23,7 @@ from inference import DTYPES, clip_of, seeded
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidtok import Tokenizer, VidTwin, keep_freed_memory
-from vidtok.zoo.published import read_config
+from vidtok.config.read import read_config
 
 
 def count_operations(model: VidTwin, video: torch.Tensor) -> dict[str, int]:

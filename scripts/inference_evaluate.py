@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from vidtok.cli.guard import guarded
-from vidtok.cli.published import add_data_options, add_model_options
-from vidtok.cli.published_evaluate import evaluate, load_model_from_config
+from vidtok.cli.scripts import add_data_options, add_model_options
+from vidtok.cli.scripts_evaluate import evaluate, load_model_from_config
 
 __all__ = ["load_model_from_config"]
 

@@ -10,8 +10,8 @@ import torch
 
 from golden.weights import clip, stand_in
 from vidtok import AutoencoderConfig, Tokenizer
-from vidtok.zoo.published import read_config
-from vidtok.zoo.registry import SHIPPED, models
+from vidtok.config.read import read_config
+from vidtok.config.registry import SHIPPED, models
 
 TESTS = Path(__file__).parent
 ALL_MODELS = [name for name in models("vidtok") if name not in SHIPPED]

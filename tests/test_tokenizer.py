@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import vidtok
-import vidtok.zoo.published
+import vidtok.config.read
 from support import make_clip, small_model
 from vidtok import CheckpointError, ConfigError, Tokenizer
 
@@ -44,7 +44,7 @@ def test_yaml_and_checkpoint(tmp_path: Path, yaml_file: Path, model: Tokenizer) 
 def test_name_and_checkpoint(tmp_path: Path) -> None:
     """A checkpoint at full width, by name, in each file format; on loading, nothing is built that is not needed."""
     with torch.device("meta"):
-        shapes = Tokenizer(vidtok.zoo.published.read_config(KL).model).state_dict()
+        shapes = Tokenizer(vidtok.config.read.read_config(KL).model).state_dict()
     state = {name: torch.full(value.shape, 0.01) for name, value in shapes.items()}
     checkpoint = tmp_path / "model.safetensors"
     save_file(state, checkpoint)

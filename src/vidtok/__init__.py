@@ -9,22 +9,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vidtok.allocation import keep_freed_memory
+    from vidtok.device import keep_freed_memory
     from vidtok.errors import CheckpointError, ConfigError, VideoError, VidTokError
-    from vidtok.models.config import AutoencoderConfig, FSQConfig, KLConfig
-    from vidtok.streaming import DecodeStream, EncodeStream
-    from vidtok.tiling import Tiling
+    from vidtok.models.vidtok.config import AutoencoderConfig, FSQConfig, KLConfig
+    from vidtok.runtime.streams import DecodeStream, EncodeStream
+    from vidtok.runtime.tiles import Tiling
     from vidtok.tokenizer import Tokenizer, load
     from vidtok.vidtwin import TwinLatent, VidTwin, VidTwinConfig
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "vidtok.allocation": ("keep_freed_memory",),
+    "vidtok.device": ("keep_freed_memory",),
     "vidtok.errors": ("CheckpointError", "ConfigError", "VidTokError", "VideoError"),
-    "vidtok.models.config": ("AutoencoderConfig", "FSQConfig", "KLConfig"),
-    "vidtok.streaming": ("DecodeStream", "EncodeStream"),
-    "vidtok.tiling": ("Tiling",),
+    "vidtok.models.vidtok.config": ("AutoencoderConfig", "FSQConfig", "KLConfig"),
+    "vidtok.runtime.streams": ("DecodeStream", "EncodeStream"),
+    "vidtok.runtime.tiles": ("Tiling",),
     "vidtok.tokenizer": ("Tokenizer", "load"),
     "vidtok.vidtwin": ("TwinLatent", "VidTwin", "VidTwinConfig"),
 }

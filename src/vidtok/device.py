@@ -1,10 +1,25 @@
-"""Where to compute: the device that a user names, or the best one at hand."""
+"""Devices by name, and how the CPU's memory is kept between allocations."""
 
 from __future__ import annotations
+
+import ctypes
+import os
 
 import torch
 
 from vidtok.errors import VidTokError
+
+MMAP_THRESHOLD = 64 << 20
+"""Bytes up to which an allocation comes from memory that is kept: some frames of the widest layers at 256 x 256."""
+TRIM_THRESHOLD = 256 << 20
+"""Bytes of free memory at the end of the heap above which it is given back."""
+
+TRAINING_MMAP_THRESHOLD = 1 << 30
+NEVER_TRIM = -1
+"""mallopt's word for keeping all free memory."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_OWN_SETTINGS = ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
 
 def choose_device(name: str | None = None) -> torch.device:
@@ -30,3 +45,25 @@ def choose_device(name: str | None = None) -> torch.device:
     if device.type == "meta":
         raise VidTokError("device 'meta' computes nothing; expected cpu, cuda, cuda:1 and so on, or mps")
     return device
+
+
+def keep_freed_memory(*, training: bool = False) -> bool:
+    """Let this process keep memory between the layers of a model on the CPU, and return whether it does.
+
+    The GNU C library gives allocations above 32 MiB back to the system as soon as they are freed, so that every large
+    activation starts with page faults: full-width models take a quarter to a third more time at 256 x 256. This
+    raises the limit to 64 MiB; the peak of memory grows by some 7%, and up to a few hundred MiB stay with the process
+    between two calls. With `training`, whose every step needs what the step before did, all of it is kept.
+
+    It is a setting of the whole process, therefore nothing in this package but the commands calls it. It does nothing
+    where the C library is another one, or where the environment sets its limits already.
+    """
+    if any(name in os.environ for name in _OWN_SETTINGS):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return False
+    largest, kept = (TRAINING_MMAP_THRESHOLD, NEVER_TRIM) if training else (MMAP_THRESHOLD, TRIM_THRESHOLD)
+    settings = ((_M_MMAP_THRESHOLD, largest), (_M_TRIM_THRESHOLD, kept))
+    return all(mallopt(ctypes.c_int(which), ctypes.c_int(value)) == 1 for which, value in settings)

@@ -18,3 +18,27 @@ class CheckpointError(VidTokError):
 
 class VideoError(VidTokError):
     """A video cannot be read or written."""
+
+
+class DamagedVideoError(VideoError):
+    """A video breaks off or cannot be decoded whole; `frames` of it, from where reading began, could be."""
+
+    def __init__(self, message: str, frames: int) -> None:
+        super().__init__(message)
+        self.frames = frames
+
+
+class TokenFileError(VidTokError):
+    """A token file cannot be read or written, or does not fit the model."""
+
+
+class DamagedTokenFileError(TokenFileError):
+    """Part of a token file is damaged or missing; what is not can be had by skipping that part."""
+
+
+class TrainingError(VidTokError):
+    """Training cannot start, or has to stop."""
+
+
+class DataError(VidTokError):
+    """Training data cannot be used: no videos, or more of them unreadable than allowed."""

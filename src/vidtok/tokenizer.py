@@ -11,33 +11,33 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from vidtok.config.families import family_of
+from vidtok.config.read import read_config
+from vidtok.config.registry import entry, fetch_weights, models, named_by_repo
 from vidtok.device import choose_device
 from vidtok.errors import CheckpointError, ConfigError, VidTokError
-from vidtok.models.autoencoder import VideoAutoencoder
-from vidtok.models.config import AutoencoderConfig
-from vidtok.models.contract import ModelConfig, VideoModel
+from vidtok.models.base import ModelConfig, VideoModel
 from vidtok.models.padding import Size, check_video, crop, pad_clip
-from vidtok.streaming import NOT_A_STREAM, DecodeStream, EncodeStream, in_chunks
-from vidtok.tiling import TiledCoder, Tiling
+from vidtok.models.vidtok.autoencoder import VideoAutoencoder
+from vidtok.models.vidtok.config import AutoencoderConfig
+from vidtok.runtime.streams import NOT_A_STREAM, DecodeStream, EncodeStream, in_chunks
+from vidtok.runtime.tiles import TiledCoder, Tiling
+from vidtok.text import near
 from vidtok.zoo.checkpoint import load_state, read_checkpoint
-from vidtok.zoo.families import family_of
 from vidtok.zoo.folder import read_folder, save_folder
 from vidtok.zoo.hub import resolve_hub_repo
 from vidtok.zoo.int8 import quantized
-from vidtok.zoo.published import read_config
-from vidtok.zoo.registry import entry, fetch_weights, models, named_by_repo
-from vidtok.zoo.run import is_run, run_checkpoint, run_config, run_model_name
-from vidtok.zoo.suggest import near
+from vidtok.zoo.runs import is_run, run_checkpoint, run_config, run_model_name
 
 if TYPE_CHECKING:
-    from vidtok.reconstruction import Reconstruction
+    from vidtok.jobs.reconstruct import Reconstruction
 
 
 class Tokenizer(VideoModel):
     """A video tokenizer: `encode`, `decode`, both at once by calling it, and streams of either.
 
     `Tokenizer(config)` makes the kind that belongs to the configuration's family, such as a `VidTok`, with random
-    weights; `vidtok.load` makes one that has them. What all families share is described in `vidtok.models.contract`.
+    weights; `vidtok.load` makes one that has them. What all families share is described in `vidtok.models.base`.
 
     Attributes:
         config: what the model is made of.
@@ -99,10 +99,10 @@ class Tokenizer(VideoModel):
         """Write to the file `output` what this model makes of the video, picture or folder of pictures `input`.
 
         In constant memory for videos of any length. `options` are the fields of
-        `vidtok.reconstruction.ReconstructOptions`, such as `height`, `max_frames`, `side_by_side` and `max_memory`;
-        everything else is as for `vidtok.reconstruction.reconstruct`.
+        `vidtok.jobs.reconstruct.ReconstructOptions`, such as `height`, `max_frames`, `side_by_side` and `max_memory`;
+        everything else is as for `vidtok.jobs.reconstruct.reconstruct`.
         """
-        from vidtok.reconstruction import ReconstructOptions, reconstruct
+        from vidtok.jobs.reconstruct import ReconstructOptions, reconstruct
 
         return reconstruct(self, input, output, ReconstructOptions(**options), progress=progress)
 

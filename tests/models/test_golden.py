@@ -12,9 +12,9 @@ from safetensors import safe_open
 
 from support import ALL_MODELS, TESTS, fill, make_clip
 from vidtok import Tokenizer
+from vidtok.config.read import read_config
 from vidtok.models import fsq
-from vidtok.models.config import FSQConfig
-from vidtok.zoo.published import read_config
+from vidtok.models.vidtok.config import FSQConfig
 
 FILES = sorted((TESTS / "golden" / "models").glob("*.safetensors"))
 ILL_CONDITIONED = {"vidtok_kl_causal_488_4chn-groupnorm", "vidtok_fsq_causal_488_32768_v1_1-groupnorm"}

@@ -16,7 +16,7 @@ from tiny import FSQ_1_0, KL_1_0, KL_1_1, KL_NONCAUSAL, ONE_THREAD, ModelFiles, 
 from vidtok import CheckpointError, ConfigError
 from vidtok.metrics.image import psnr, ssim
 from vidtok.metrics.lpips import LPIPS, LPIPSWeightsError
-from vidtok.roundtrip import Pair, clip_pairs, stream_pairs
+from vidtok.runtime.passes import Pair, clip_pairs, stream_pairs
 from vidtok.video import read_video, to_float
 
 SCRIPT = Path(inference_evaluate.__file__)

@@ -22,8 +22,8 @@ from tiny import (
     write_model,
     write_video,
 )
-from vidtok.cli import published_reconstruct
-from vidtok.roundtrip import clip_pairs, continued_clip_pairs, stream_pairs
+from vidtok.cli import scripts_reconstruct as published_reconstruct
+from vidtok.runtime.passes import clip_pairs, continued_clip_pairs, stream_pairs
 from vidtok.video import Pixels, VideoWriter, probe, read_video, to_uint8
 
 SCRIPT = Path(inference_reconstruct.__file__)

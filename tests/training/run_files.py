@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from vidtok.training.arguments import parse_arguments
-from vidtok.training.run import run
+from vidtok.training.runs.arguments import parse_arguments
+from vidtok.training.runs.run import run
 
 _YAML = """\
 base: {base}

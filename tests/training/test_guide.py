@@ -11,9 +11,9 @@ from torch import Tensor
 from vidtok import VidTwin
 from vidtok.errors import ConfigError
 from vidtok.evaluation.linear import BlockShape, BlockTransform
+from vidtok.synthetic import SyntheticConfig, synthetic_batch
 from vidtok.training.guide import TransformGuide
 from vidtok.training.settings import TrainingSettings
-from vidtok.training.synthetic import SyntheticConfig, synthetic_batch
 
 
 def clips(count: int = 2, frames: int = 9) -> Tensor:

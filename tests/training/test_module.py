@@ -13,15 +13,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from support import make_clip, small_config
-from vidtok.errors import ConfigError
+from vidtok.errors import ConfigError, TrainingError
 from vidtok.metrics.image import psnr
-from vidtok.models.autoencoder import VideoAutoencoder
-from vidtok.models.config import AutoencoderConfig, KLConfig
+from vidtok.models.vidtok.autoencoder import VideoAutoencoder
+from vidtok.models.vidtok.config import AutoencoderConfig, KLConfig
 from vidtok.training.ema import MovingAverages
-from vidtok.training.errors import TrainingError
-from vidtok.training.losses import Objective
 from vidtok.training.module import TrainingModule
-from vidtok.training.objective_config import ObjectiveConfig
+from vidtok.training.objective.config import ObjectiveConfig
+from vidtok.training.objective.losses import Objective
 from vidtok.training.optimization import clip_gradients
 from vidtok.training.settings import LearningRateSchedule, TrainingSettings
 

@@ -8,13 +8,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from vidtok.config.read import read_config
+from vidtok.config.registry import models
 from vidtok.errors import CheckpointError, ConfigError
-from vidtok.models.config import AutoencoderConfig
+from vidtok.models.vidtok.config import AutoencoderConfig
 from vidtok.zoo import folder as folder_module
 from vidtok.zoo.checkpoint import read_checkpoint
 from vidtok.zoo.folder import read_folder, save_folder
-from vidtok.zoo.published import read_config
-from vidtok.zoo.registry import models
 
 CONFIG = read_config("vidtok_fsq_causal_488_4096").model
 

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from vidtok.cli.guard import guarded
-from vidtok.cli.published import add_vidtwin_options
-from vidtok.cli.published_reconstruct import reconstruct
+from vidtok.cli.scripts import add_vidtwin_options
+from vidtok.cli.scripts_reconstruct import reconstruct
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import vidtok
 from vidtok.cli.guard import guarded
-from vidtok.cli.published import add_vidtwin_options, autocast, check_chunk_size, make_folder
 from vidtok.cli.report import progress_bar
-from vidtok.computing import frame_size
+from vidtok.cli.scripts import add_vidtwin_options, autocast, check_chunk_size, make_folder
 from vidtok.device import choose_device
-from vidtok.reenactment import ReenactmentJob, check_vidtwin
+from vidtok.jobs.reenact import ReenactmentJob, check_vidtwin
+from vidtok.runtime.limits import frame_size
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidtok.wording import counted
+from vidtok.text import counted
 
 if TYPE_CHECKING:
     from vidtok.evaluation.comparison import Comparison, Difference

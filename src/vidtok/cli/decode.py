@@ -19,8 +19,8 @@ from vidtok.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from vidtok.jobs import Decoded
     from vidtok.tokenizer import Tokenizer
-    from vidtok.transcoding import Decoded
 
 
 def decode(
@@ -76,7 +76,7 @@ def decode(
     made with is refused. An existing OUTPUT is replaced, once the new one is whole.
     """
     from vidtok.cli.report import progress_bar
-    from vidtok.transcoding import DecodeJob, DecodeOptions
+    from vidtok.jobs import DecodeJob, DecodeOptions
 
     options = DecodeOptions(
         start=start,
@@ -98,8 +98,8 @@ def decode(
 
 def _known_model(name: str, path: Path) -> str:
     """The model called `name` in a file, if it is one of the family: nothing else that a file names is opened."""
+    from vidtok.config.registry import models
     from vidtok.tokens import TokenFileError
-    from vidtok.zoo.registry import models
 
     if name not in models():
         raise TokenFileError(

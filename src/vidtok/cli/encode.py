@@ -31,8 +31,8 @@ from vidtok.cli.options import (
 from vidtok.cli.reconstruct import wanted_size
 
 if TYPE_CHECKING:
+    from vidtok.jobs import Encoded, EncodeOptions, TreeResult
     from vidtok.tokenizer import Tokenizer
-    from vidtok.transcoding import Encoded, EncodeOptions, TreeResult
 
 _SUFFIX = ".vtok"
 
@@ -95,7 +95,7 @@ def encode(
     """
     wanted = wanted_size(height, width, size)
 
-    from vidtok.transcoding import EncodeOptions
+    from vidtok.jobs import EncodeOptions
 
     options = EncodeOptions(
         **wanted,
@@ -115,7 +115,7 @@ def encode(
         return
 
     from vidtok.cli.report import progress_bar
-    from vidtok.transcoding import EncodeJob
+    from vidtok.jobs import EncodeJob
 
     job = EncodeJob(input, output, options)
     tokenizer = load_model(model, checkpoint, device, dtype, limited=max_memory is not None)
@@ -131,7 +131,7 @@ def _encode_tree(
 
     from vidtok.cli.report import progress_bar
     from vidtok.errors import VidTokError
-    from vidtok.transcoding import TreeJob, TreeStep
+    from vidtok.jobs import TreeJob, TreeStep
 
     tree = TreeJob(input, output, options)
     tokenizer = load_model(*model, limited=options.max_memory is not None)

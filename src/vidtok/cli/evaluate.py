@@ -12,7 +12,7 @@ import typer
 
 from vidtok.cli.options import DeviceOption, DType, DTypeOption, load_model
 from vidtok.cli.reconstruct import frame_size
-from vidtok.wording import counted
+from vidtok.text import counted
 
 if TYPE_CHECKING:
     from vidtok.evaluation.evaluate import Evaluation, ModelMaker
@@ -101,7 +101,7 @@ def evaluate(
 
     from vidtok.device import choose_device
     from vidtok.evaluation.evaluate import evaluate as measured
-    from vidtok.evaluation.settings import Settings
+    from vidtok.evaluation.options import Settings
 
     settings = Settings(
         height=height,

@@ -17,11 +17,11 @@ def example(
     """Make a short clip and reconstruct it with the small model that comes with this package."""
     import vidtok
     from vidtok.cli.report import progress_bar, summary
+    from vidtok.config.registry import SHIPPED
     from vidtok.device import choose_device
     from vidtok.errors import VideoError
-    from vidtok.example import write_clip
-    from vidtok.reconstruction import ReconstructionJob, ReconstructOptions
-    from vidtok.zoo.registry import SHIPPED
+    from vidtok.jobs.reconstruct import ReconstructionJob, ReconstructOptions
+    from vidtok.synthetic.example import write_clip
 
     place = choose_device(device)
     try:

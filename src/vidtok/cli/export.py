@@ -55,7 +55,7 @@ def export(
     from vidtok.tokenizer import load
     from vidtok.zoo.checkpoint import holds_averages
     from vidtok.zoo.hub import FOLDER_FILES
-    from vidtok.zoo.run import is_run, run_checkpoint
+    from vidtok.zoo.runs import is_run, run_checkpoint
 
     run = Path(source).expanduser()
     if run.is_dir() and not is_run(run) and not (run / FOLDER_FILES[0]).exists():
@@ -85,9 +85,9 @@ def export(
 
 def _rescale(model: Tokenizer) -> None:
     from vidtok.errors import ConfigError
-    from vidtok.models.autoencoder import VideoAutoencoder
-    from vidtok.models.rescaling import rescale
-    from vidtok.training.synthetic import SyntheticConfig, synthetic_batch
+    from vidtok.models.vidtok.autoencoder import VideoAutoencoder
+    from vidtok.models.vidtok.rescaling import rescale
+    from vidtok.synthetic import SyntheticConfig, synthetic_batch
 
     if not isinstance(model, VideoAutoencoder):
         raise ConfigError(f"{model.name} has no streams to rescale; leave --rescale out, it is for VidTok's models")

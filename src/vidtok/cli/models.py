@@ -45,16 +45,16 @@ def list_models(
 @app.command("show")
 def show(name: Annotated[str, typer.Argument(help="A model's name, or a YAML file.")]) -> None:
     """Print the whole YAML of a model: what it shares with others and what is its own."""
-    from vidtok.zoo.published import show as whole_yaml
+    from vidtok.config.read import show as whole_yaml
 
     typer.echo(whole_yaml(name), nl=False)
 
 
 def _entries() -> list[dict[str, Any]]:
     """What there is to say about each model, as JSON holds it."""
-    from vidtok.models.config import FSQConfig
-    from vidtok.zoo.published import read_config
-    from vidtok.zoo.registry import models, weights_at_hand
+    from vidtok.config.read import read_config
+    from vidtok.config.registry import models, weights_at_hand
+    from vidtok.models.vidtok.config import FSQConfig
 
     entries = []
     for name, entry in models().items():

@@ -97,9 +97,8 @@ def load_model(
 ) -> Tokenizer:
     """The tokenizer that these options ask for; memory is kept between layers, unless its amount is `limited`."""
     import vidtok
-    from vidtok import allocation
-    from vidtok.device import choose_device
+    from vidtok.device import choose_device, keep_freed_memory
 
     if not limited:
-        allocation.keep_freed_memory()
+        keep_freed_memory()
     return vidtok.load(model, checkpoint, device=choose_device(device), dtype=dtype.torch)

@@ -65,7 +65,7 @@ def reconstruct(
     wanted = wanted_size(height, width, size)
 
     from vidtok.cli.report import progress_bar, summary
-    from vidtok.reconstruction import ReconstructionJob, ReconstructOptions
+    from vidtok.jobs.reconstruct import ReconstructionJob, ReconstructOptions
 
     options = ReconstructOptions(
         **wanted,

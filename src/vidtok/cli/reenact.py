@@ -10,7 +10,7 @@ import typer
 from vidtok.cli.options import CheckpointOption, DeviceOption, DType, DTypeOption, load_model
 
 if TYPE_CHECKING:
-    from vidtok.reenactment import Reenactment
+    from vidtok.jobs.reenact import Reenactment
     from vidtok.tokenizer import Tokenizer
 
 PUBLISHED = "vidtwin_structure_7_7_8_dynamics_7_8"
@@ -48,7 +48,7 @@ def reenact(
     video and has the frame rate of the first one given. An existing OUTPUT is replaced, once the new one is whole.
     """
     from vidtok.cli.report import progress_bar
-    from vidtok.reenactment import ReenactmentJob
+    from vidtok.jobs.reenact import ReenactmentJob
 
     job = ReenactmentJob(
         output,

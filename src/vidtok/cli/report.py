@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vidtok.reconstruction import Reconstruction
+    from vidtok.jobs.reconstruct import Reconstruction
     from vidtok.tokenizer import Tokenizer
 
 

@@ -22,8 +22,8 @@ def synthesize(
     The same options give the same clips. A file meta.csv names them, for `--meta_path` of the published evaluation.
     """
     from vidtok.cli.report import progress_bar
-    from vidtok.computing import memory_advice
-    from vidtok.training.synthetic.evaluation_set import META_FILE, EvaluationSet, write_evaluation_set
+    from vidtok.runtime.limits import memory_advice
+    from vidtok.synthetic.evaluation_set import META_FILE, EvaluationSet, write_evaluation_set
 
     spec = EvaluationSet(clips=clips, height=size, width=size, frames=frames, fps=fps, seed=seed)
     with progress_bar("rendering", clips * frames) as progress, memory_advice():

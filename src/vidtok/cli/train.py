@@ -10,6 +10,6 @@ SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_opti
 
 def train(context: typer.Context) -> None:
     """Train a model: vidtok train CONFIG... [OPTIONS] [section.key=value ...]; --help lists all options."""
-    from vidtok.training.entry import train as start
+    from vidtok.training.runs.entry import train as start
 
     start(context.args, prog="vidtok train")

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from vidtok.errors import VidTokError
-from vidtok.roundtrip import Pair
+from vidtok.runtime.passes import Pair
 from vidtok.video import Pixels, to_float
 from vidtok.video.container import RGBConverter
 

@@ -17,9 +17,9 @@ from vidtok.evaluation.codecs import CODECS, Codec, RateSearch, check_codec
 from vidtok.evaluation.comparison import SAME_RATE
 from vidtok.evaluation.linear import BlockShape
 from vidtok.evaluation.measuring import Networks
+from vidtok.evaluation.options import Settings
 from vidtok.evaluation.results import Result, assemble
 from vidtok.evaluation.runner import WORKERS, Progress, Runner, Shown
-from vidtok.evaluation.settings import Settings
 from vidtok.evaluation.storage import PartStore
 from vidtok.evaluation.subjects import BitTarget, CodecSubject, ModelSubject, Subject, TransformSubject
 from vidtok.evaluation.videos import find_videos

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidtok.errors import VidTokError
-from vidtok.roundtrip import Pair
+from vidtok.runtime.passes import Pair
 from vidtok.video import Pixels, to_float
 
 _COLOURS = 3
@@ -110,7 +110,7 @@ class BlockTransform:
     @classmethod
     def fit_synthetic(cls, shape: BlockShape, clips: int = FITTING_CLIPS, seed: int = FITTING_SEED) -> BlockTransform:
         """`fit` on procedural clips, see `docs/synthetic-clips.md`: nobody's video, and the same everywhere."""
-        from vidtok.training.synthetic import SyntheticConfig, synthetic_batch
+        from vidtok.synthetic import SyntheticConfig, synthetic_batch
 
         config = SyntheticConfig(frames=max(17, 2 * shape.frames))
         return cls.fit(shape, (synthetic_batch(config, seed, [index]) for index in range(clips)))

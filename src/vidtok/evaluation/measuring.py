@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from vidtok.errors import VidTokError
-from vidtok.evaluation.moments import Moment, Moments
+from vidtok.evaluation.highlights import Moment, Moments
 from vidtok.metrics.accumulate import VideoScores
 from vidtok.metrics.codebook import CodebookUse
 from vidtok.metrics.fvd import ClipFeatures
@@ -21,7 +21,7 @@ from vidtok.metrics.i3d import I3D
 from vidtok.metrics.lpips import LPIPS
 from vidtok.metrics.meter import VideoMeter, load_lpips
 from vidtok.metrics.unavailable import Unavailable
-from vidtok.roundtrip import Pair
+from vidtok.runtime.passes import Pair
 from vidtok.video import to_float, to_uint8
 
 _TEXT = "text"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidtok.evaluation.codecs import CODECS
-from vidtok.evaluation.moments import ERROR_GAIN, PICTURES, Moment
+from vidtok.evaluation.highlights import ERROR_GAIN, PICTURES, Moment
 from vidtok.evaluation.plots import Point, Series, bars, chart, swatch
 from vidtok.evaluation.results import Result
 from vidtok.evaluation.runner import Shown

@@ -19,8 +19,8 @@ import torch
 import vidtok
 from vidtok.errors import VidTokError
 from vidtok.evaluation.measuring import Measured
+from vidtok.evaluation.options import Settings
 from vidtok.evaluation.runner import Outcome
-from vidtok.evaluation.settings import Settings
 from vidtok.evaluation.storage import write_whole
 from vidtok.evaluation.subjects import Subject
 from vidtok.metrics.accumulate import CurvePoints, Estimate, Scores, VideoScores

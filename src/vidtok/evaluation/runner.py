@@ -12,13 +12,13 @@ from functools import partial
 from typing import Any
 
 from vidtok.errors import VideoError
+from vidtok.evaluation.highlights import Moment
 from vidtok.evaluation.measuring import Measured, Measuring, Networks, Tally
-from vidtok.evaluation.moments import Moment
-from vidtok.evaluation.settings import Settings
+from vidtok.evaluation.options import Settings
 from vidtok.evaluation.storage import PartStore
 from vidtok.evaluation.subjects import Frames, Subject
 from vidtok.evaluation.videos import FrameStream, Video
-from vidtok.overlap import Ahead, Behind
+from vidtok.runtime.threads import Ahead, Behind
 from vidtok.video import Pixels
 
 WORKERS = 2

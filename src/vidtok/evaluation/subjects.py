@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vidtok.computing import CLIP_FRAMES, check_finite, frames_at_a_time, memory_advice
 from vidtok.evaluation.codecs import Codec, Coding, RateSearch, coded_pairs
 from vidtok.evaluation.linear import FITTING_CLIPS, FITTING_SEED, LARGEST_BLOCK, BlockShape, BlockTransform
 from vidtok.evaluation.measuring import Tally
-from vidtok.evaluation.settings import Settings, independent_clip
+from vidtok.evaluation.options import Settings, independent_clip
 from vidtok.metrics.codebook import CodebookUse
 from vidtok.metrics.rate import LATENT_BITS, token_bits
 from vidtok.models.bottleneck import RegLog
-from vidtok.models.config import FSQConfig
-from vidtok.roundtrip import Pair, clip_pairs, stream_pairs
+from vidtok.models.vidtok.config import FSQConfig
+from vidtok.runtime.limits import CLIP_FRAMES, check_finite, frames_at_a_time, memory_advice
+from vidtok.runtime.passes import Pair, clip_pairs, stream_pairs
 from vidtok.tokens.identity import model_identity
 from vidtok.video import Pixels
 
 if TYPE_CHECKING:
-    from vidtok.models.contract import ModelConfig
+    from vidtok.models.base import ModelConfig
     from vidtok.tokenizer import Tokenizer
 
 _HELD_BYTES = 1 << 29

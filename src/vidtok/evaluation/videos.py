@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from vidtok.errors import VideoError
-from vidtok.evaluation.settings import Settings
-from vidtok.transcoding.tree import VIDEO_SUFFIXES
+from vidtok.evaluation.options import Settings
+from vidtok.jobs.tree import VIDEO_SUFFIXES
 from vidtok.video import Pixels, VideoReader
 
 

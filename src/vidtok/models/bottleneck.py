@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vidtok.models import fsq
-from vidtok.models.config import FSQConfig, KLConfig
+from vidtok.models.vidtok.config import FSQConfig, KLConfig
 
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidtok.models.config import AutoencoderConfig
+from vidtok.models.vidtok.config import AutoencoderConfig
 
 if TYPE_CHECKING:
-    from vidtok.models.contract import ModelConfig
+    from vidtok.models.base import ModelConfig
 
 Size = tuple[int, int, int]
 """Frames, height and width of a clip."""

@@ -4,8 +4,8 @@
 byte in `docs/token-file.md`.
 """
 
+from vidtok.errors import DamagedTokenFileError, TokenFileError
 from vidtok.tokens.container import ChunkEntry
-from vidtok.tokens.errors import DamagedTokenFileError, TokenFileError
 from vidtok.tokens.export import export_file, import_file
 from vidtok.tokens.files import default_coding, make_header, read, write
 from vidtok.tokens.header import (

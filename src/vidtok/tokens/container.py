@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from vidtok.tokens.errors import TokenFileError
+from vidtok.errors import TokenFileError
 from vidtok.tokens.header import MAX_FRAMES, MAX_HEADER_BYTES, LatentLayout, TokenHeader
 
 MAGIC = b"\x89VTOK\r\n\x1a"

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidtok.tensor_file import save_tensors
-from vidtok.tokens.errors import TokenFileError
+from vidtok.errors import TokenFileError
+from vidtok.files import save_tensors
 from vidtok.tokens.header import LatentLayout, TokenHeader
 from vidtok.tokens.reader import Times, TokenFile
 from vidtok.tokens.values import STORED

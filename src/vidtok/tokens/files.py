@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vidtok.models.config import FSQConfig
-from vidtok.tokens.errors import TokenFileError
+from vidtok.errors import TokenFileError
+from vidtok.models.vidtok.config import FSQConfig
 from vidtok.tokens.header import (
     DEFAULT_CHUNK,
     LATENT_CODINGS,

@@ -10,8 +10,8 @@ from fractions import Fraction
 from math import prod
 from typing import Any, TypeVar
 
-from vidtok.models.config import LatentStream
-from vidtok.tokens.errors import TokenFileError
+from vidtok.errors import TokenFileError
+from vidtok.models.vidtok.config import LatentStream
 
 TOKEN_CODINGS = ("packed", "static", "adaptive")
 LATENT_CODINGS = ("float16", "bfloat16", "float32", "int8")

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidtok.models.contract import ModelConfig
-from vidtok.tokens.errors import TokenFileError
+from vidtok.errors import TokenFileError
+from vidtok.models.base import ModelConfig
 from vidtok.tokens.header import ModelIdentity
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vidtok.errors import DamagedTokenFileError, TokenFileError
 from vidtok.tokens.container import (
     CHUNK_HEADER_BYTES,
     FLAG_PACKED,
@@ -24,7 +25,6 @@ from vidtok.tokens.container import (
     read_header,
     scan_chunks,
 )
-from vidtok.tokens.errors import DamagedTokenFileError, TokenFileError
 from vidtok.tokens.header import TokenHeader
 from vidtok.tokens.values import ValuesError, decode_values, largest_size
 

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
+from vidtok.errors import TokenFileError
 from vidtok.tokens.container import find_chunks, index, read_header
-from vidtok.tokens.errors import TokenFileError
 from vidtok.tokens.writer import check_place, opened_partial
 
 _BLOCK = 1 << 20

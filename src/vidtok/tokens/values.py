@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidtok.errors import TokenFileError
 from vidtok.tokens import entropy
-from vidtok.tokens.errors import TokenFileError
 from vidtok.tokens.header import LatentLayout
 from vidtok.tokens.packing import bits_of, pack, packed_size, unpack
 

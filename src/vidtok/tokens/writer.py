@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidtok.locks import lock
+from vidtok.errors import TokenFileError
+from vidtok.files import lock
 from vidtok.tokens.container import (
     CHUNK_HEADER_BYTES,
     FLAG_PACKED,
@@ -27,7 +28,6 @@ from vidtok.tokens.container import (
     preamble,
     read_chunk_header,
 )
-from vidtok.tokens.errors import TokenFileError
 from vidtok.tokens.header import TokenHeader
 from vidtok.tokens.values import encode_values, int8_error
 

@@ -20,14 +20,14 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
+from vidtok.errors import TrainingError
 from vidtok.metrics.image import psnr, ssim
-from vidtok.models.autoencoder import VideoAutoencoder
-from vidtok.models.config import FSQConfig
-from vidtok.models.contract import VideoModel
+from vidtok.models.base import VideoModel
+from vidtok.models.vidtok.autoencoder import VideoAutoencoder
+from vidtok.models.vidtok.config import FSQConfig
 from vidtok.training.ema import MovingAverages
-from vidtok.training.errors import TrainingError
 from vidtok.training.guide import TransformGuide
-from vidtok.training.losses import Log, Objective
+from vidtok.training.objective.losses import Log, Objective
 from vidtok.training.optimization import clip_gradients, make_optimizer
 from vidtok.training.settings import TrainingSettings
 from vidtok.training.sharding import average_gradients, reshard, shard, synchronize

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
+from vidtok.config.dialect import NOT_GIVEN
+from vidtok.config.targets import look_up
 from vidtok.errors import ConfigError
-from vidtok.zoo.sections import NOT_GIVEN
-from vidtok.zoo.suggest import near
-from vidtok.zoo.targets import look_up
+from vidtok.text import near
 
 Decay = Literal["none", "linear", "cosine", "inverse_sqrt"]
 Optimizer = Literal["adam", "adamw", "muon"]

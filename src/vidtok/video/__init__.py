@@ -3,9 +3,9 @@
 Importing this package does not import PyAV; reading and writing do.
 """
 
+from vidtok.errors import DamagedVideoError
 from vidtok.video.clip import Clip, read_clip
 from vidtok.video.container import MediaSlice, VideoInfo
-from vidtok.video.errors import DamagedVideoError
 from vidtok.video.frames import Fit, Frame, Pixels, as_rate, resize_and_crop, to_float, to_uint8
 from vidtok.video.reader import VideoReader, read_video
 from vidtok.video.source import FOLDER_FPS, PICTURE_SUFFIXES, probe

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vidtok.errors import VideoError
+from vidtok.errors import DamagedVideoError, VideoError
 from vidtok.video.container import is_still_format, open_container, video_stream
-from vidtok.video.errors import DamagedVideoError
 from vidtok.video.frames import Pixels, as_rate
 from vidtok.video.reader import VideoReader
 from vidtok.video.source import open_source

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidtok.errors import VideoError
+from vidtok.errors import DamagedVideoError, VideoError
 from vidtok.video.container import VideoInfo
-from vidtok.video.errors import DamagedVideoError
 from vidtok.video.frames import Fit, Frame, Pixels, as_rate
 from vidtok.video.source import Decoded, Source, open_source
 from vidtok.video.timing import Window

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from vidtok.errors import VideoError
+from vidtok.errors import DamagedVideoError, VideoError
 from vidtok.video.container import (
     RGBConverter,
     VideoInfo,
@@ -21,7 +21,6 @@ from vidtok.video.container import (
     timestamp,
     video_stream,
 )
-from vidtok.video.errors import DamagedVideoError
 from vidtok.video.frames import Pixels
 from vidtok.video.orientation import Orientation, exif_orientation, frame_orientation
 from vidtok.video.timing import OPEN_ENDED_FORMATS, Timing, Window, declared_end, scan, seek

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from vidtok.errors import CheckpointError
-from vidtok.models.contract import VideoModel
-from vidtok.zoo.fit import fitting_models
+from vidtok.models.base import VideoModel
 from vidtok.zoo.int8 import restored
+from vidtok.zoo.matching import fitting_models
 
 _ZIP = b"PK\x03\x04"
 _NOT_OURS = "loss."

@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
+from vidtok.config.families import FAMILIES
 from vidtok.errors import CheckpointError, ConfigError
-from vidtok.models.config import ModelConfig
-from vidtok.tensor_file import save_tensors
-from vidtok.zoo.families import FAMILIES
+from vidtok.files import save_tensors
+from vidtok.models.vidtok.config import ModelConfig
 from vidtok.zoo.hub import FOLDER_FILES
 
 FORMAT_VERSION = 1

@@ -32,12 +32,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidtok.models.base import VideoModel
 from vidtok.models.bottleneck import DiagonalGaussian, RegLog
-from vidtok.models.contract import VideoModel
 from vidtok.models.padding import Size, check_video, crop, pad_frames, padded_frames
 from vidtok.models.vidtwin.config import VidTwinConfig
-from vidtok.models.vidtwin.fit import fit_frames
 from vidtok.models.vidtwin.qformer import QFormer, QFormerLayer
+from vidtok.models.vidtwin.resize import fit_frames
 from vidtok.models.vidtwin.transformer import Decoder, Encoder, SpaceTimeBlock
 
 

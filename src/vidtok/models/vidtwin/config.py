@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from vidtok.errors import ConfigError
-from vidtok.models.config import KLConfig, LatentStream
-from vidtok.models.fields import build, plain, require
+from vidtok.fields import build, plain, require
+from vidtok.models.vidtok.config import KLConfig, LatentStream
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from vidtok.errors import ConfigError
+from vidtok.errors import ConfigError, DataError
 from vidtok.training.data.config import DataConfig, SyntheticClipsConfig, VideosConfig
-from vidtok.training.data.errors import DataError
 
 if TYPE_CHECKING:
     from vidtok.training.data.datamodule import DataModule

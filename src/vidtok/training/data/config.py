@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from vidtok.config.dialect import NOT_GIVEN
+from vidtok.config.targets import look_up
 from vidtok.errors import ConfigError, VidTokError
-from vidtok.training.synthetic import SyntheticConfig
+from vidtok.synthetic import SyntheticConfig
+from vidtok.text import near
 from vidtok.video.frames import as_rate
-from vidtok.zoo.sections import NOT_GIVEN
-from vidtok.zoo.suggest import near
-from vidtok.zoo.targets import look_up
 
 log = logging.getLogger(__name__)
 

@@ -14,12 +14,10 @@ from typing import overload
 
 import numpy as np
 
-from vidtok.errors import ConfigError
-from vidtok.training.data.errors import DataError
+from vidtok.errors import ConfigError, DataError
+from vidtok.text import counted, near
 from vidtok.training.data.shards import SHARD_SUFFIXES, shard_videos
 from vidtok.video import MediaSlice
-from vidtok.wording import counted
-from vidtok.zoo.suggest import near
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import os
 import tarfile
 from collections.abc import Iterator
 
-from vidtok.training.data.errors import DataError
+from vidtok.errors import DataError
 from vidtok.video import MediaSlice
 
 SHARD_SUFFIXES = (".tar",)

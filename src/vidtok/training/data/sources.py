@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from vidtok.errors import VideoError
+from vidtok.synthetic import SyntheticConfig, synthetic_batch
 from vidtok.training.data.config import VideosConfig
 from vidtok.training.data.loader import Loaded, as_batch
 from vidtok.training.data.order import Place
 from vidtok.training.data.unreadable import Failure
-from vidtok.training.synthetic import SyntheticConfig, synthetic_batch
 from vidtok.video import Clip, MediaSlice, read_clip, to_float
 
 _ATTEMPTS = 20
@@ -77,7 +77,7 @@ class VideoSource:
 
 
 class SyntheticSource:
-    """Clips of `vidtok.training.synthetic` by their index; `fps` and `start` are NaN, since they have no clock."""
+    """Clips of `vidtok.synthetic` by their index; `fps` and `start` are NaN, since they have no clock."""
 
     def __init__(self, config: SyntheticConfig, seed: int, device: torch.device) -> None:
         self.config = config

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from vidtok.training.data.errors import DataError
-from vidtok.wording import counted
+from vidtok.errors import DataError
+from vidtok.text import counted
 
 if TYPE_CHECKING:
     from vidtok.training.data.loader import Batch, Loaded

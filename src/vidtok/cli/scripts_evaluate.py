@@ -1,0 +1,103 @@
+"""What the published scripts that measure a model on a folder of videos do."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from functools import partial
+from typing import Any
+
+import torch
+
+import vidtok
+from vidtok.cli.report import progress_bar
+from vidtok.cli.scripts import autocast, check_chunk_size
+from vidtok.device import choose_device
+from vidtok.errors import VideoError
+from vidtok.evaluation.measuring import Networks
+from vidtok.evaluation.options import Settings
+from vidtok.evaluation.runner import Outcome, Runner
+from vidtok.evaluation.subjects import ModelSubject
+from vidtok.evaluation.videos import find_videos
+from vidtok.metrics.accumulate import Scores
+from vidtok.metrics.meter import load_lpips
+from vidtok.metrics.unavailable import Unavailable
+from vidtok.text import counted
+
+log = logging.getLogger(__name__)
+
+_FIGURES = ("psnr", "ssim", "lpips")
+
+
+def load_model_from_config(
+    config: str | os.PathLike[str], ckpt: str | os.PathLike[str], verbose: bool = False
+) -> vidtok.Tokenizer:
+    """The model that the YAML file (or model name) `config` describes, with the weights of `ckpt`, on the CPU.
+
+    `verbose` says on stderr what was loaded. Raises `vidtok.VidTokError` if either cannot be used; see `vidtok.load`.
+    """
+    model = vidtok.load(config, ckpt)
+    if verbose:
+        count = sum(weight.numel() for weight in model.parameters())
+        sys.stderr.write(f"loaded {model.name} ({count:,} parameters) with the weights of {ckpt}\n")
+    return model
+
+
+def evaluate(arguments: argparse.Namespace) -> str:
+    """Measure what `arguments` say, and return the scores as text."""
+    videos = find_videos(
+        arguments.data_dir, arguments.meta_path, suffixes=(".mp4",), named="--data_dir", meta_named="--meta_path"
+    )
+    model = load_model_from_config(arguments.config, arguments.ckpt).to(choose_device())
+    check_chunk_size(arguments.chunk_size, model)
+    networks = Networks(load_lpips(device=model.device), Unavailable("not part of the published command"), model.device)
+    runner = Runner(videos, _settings(arguments, model), networks)
+    # The noise of sampling goes on from video to video, as published.
+    subject = ModelSubject(model, precision=partial(autocast, arguments.precision, model), reseed=False, show=False)
+    torch.manual_seed(arguments.seed)
+    with progress_bar(model.name, len(videos), "videos") as progress:
+        outcome = runner.measure(subject, progress)
+    for video in outcome.unreadable:
+        log.warning("%s", video.reason)
+    if not outcome.measured:
+        raise VideoError(f"of {counted(len(videos), 'video')} of {arguments.data_dir} none could be read; see above")
+    return _text(outcome)
+
+
+def _settings(arguments: argparse.Namespace, model: vidtok.Tokenizer) -> Settings:
+    """How the published script reads and cuts videos: in clips, the last one filled, unless they are taken whole.
+
+    The published figures count the frames that fill a clip.
+    """
+    whole = arguments.read_long_video and model.is_causal
+    return Settings(
+        height=arguments.input_height,
+        width=arguments.input_width,
+        fps=arguments.sample_fps,
+        clip_frames=None if whole else arguments.chunk_size,
+        fill=not whole,
+        sample=True,
+        seed=arguments.seed,
+    )
+
+
+def _text(outcome: Outcome) -> str:
+    scores = Scores()
+    for video in outcome.measured:
+        scores.update(video.name, video.scores)
+    frames = sum(video.frames for video in outcome.measured)
+    lines = [f"videos: {len(outcome.measured)}, frames: {frames}"]
+    if outcome.unreadable:
+        lines.append(f"not counted: {counted(len(outcome.unreadable), 'video')} that cannot be read whole; see above")
+    missing: dict[str, Any] = {
+        metric: reason for video in outcome.measured for metric, reason in video.unavailable.items()
+    }
+    for metric in _FIGURES:
+        figure = scores.estimate(metric)
+        measured = (
+            f"not measured: {missing.get(metric, figure)}" if isinstance(figure, Unavailable) else f"{figure.mean:.4f}"
+        )
+        lines.append(f"{metric.upper()}: {measured}")
+    return "\n".join(lines)

@@ -1,0 +1,95 @@
+"""Reading configurations: files of the published schema, models of the family by name, mappings.
+
+The short files of this package are of the same schema (`sections.py`), with a `base:` for what they share; a user's own
+file may do the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from vidtok.config import dialect as sections
+from vidtok.config import layers, registry
+from vidtok.config.families import FAMILIES
+from vidtok.errors import ConfigError
+from vidtok.models.vidtok.config import ModelConfig
+from vidtok.text import near
+
+ConfigSource = str | PathLike[str] | Mapping[str, Any] | DictConfig
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A configuration, read: the model that it describes and, whole, what else it says."""
+
+    model: ModelConfig
+    name: str
+    """The name of the model in the family, or the file's name without its suffix."""
+    raw: dict[str, Any]
+    """All sections as plain values: bases, overrides and interpolations merged in. `"???"` is a value not given."""
+    ckpt_path: str | None
+    """`model.params.ckpt_path`: the checkpoint whose weights training starts from."""
+
+
+def read_config(path_or_name_or_mapping: ConfigSource, overrides: Sequence[str] = ()) -> RunConfig:
+    """The configuration in a YAML file, of a model of the family by name, or in a mapping of the same schema.
+
+    `overrides` are dotted, `model.params.encoder_config.params.ch=64`, and go over everything else. Raises
+    `ConfigError`, naming file, key and value, if anything in the model's section is unknown, contradictory or unfit.
+    """
+    return read_configs([path_or_name_or_mapping], overrides)
+
+
+def read_configs(sources: Sequence[ConfigSource], overrides: Sequence[str] = ()) -> RunConfig:
+    """As `read_config` of several sources, at least one, merged from left to right; the first gives the name."""
+    (config, name, source), *others = [_read(each) for each in sources]
+    for other, _, other_source in others:
+        config = layers.merge(config, other, other_source)
+        source = f"{source} + {other_source}"
+    if overrides:
+        config = layers.merge(config, layers.from_overrides(overrides), source)
+    raw = layers.resolve(config, source)
+    try:
+        model = _model_config(raw)
+        checkpoint = sections.checkpoint_path(raw)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    return RunConfig(model=model, name=name, raw=raw, ckpt_path=checkpoint)
+
+
+def model_config(raw: Mapping[str, Any]) -> ModelConfig:
+    """The model that sections of the published schema describe; `ConfigError` for what is unknown or contradictory."""
+    return _model_config(layers.resolve(layers.from_mapping(raw, "configuration"), "configuration"))
+
+
+def show(path_or_name: str | PathLike[str]) -> str:
+    """The YAML of a model or file whole: its bases merged in, its interpolations as written."""
+    return OmegaConf.to_yaml(_read(path_or_name)[0])
+
+
+def _model_config(raw: Mapping[str, Any]) -> ModelConfig:
+    """The model that plain sections describe, read as its family does it."""
+    return FAMILIES[sections.model_target(raw).family].from_sections(raw)
+
+
+def _read(source: ConfigSource) -> tuple[DictConfig, str, str]:
+    """The layers of `source` merged, its name, and what errors call it."""
+    if isinstance(source, Mapping | DictConfig):
+        return layers.from_mapping(source, "configuration"), "configuration", "configuration"
+    text = fspath(source)
+    known = registry.models()
+    if text in known:
+        return layers.read_layers(known[text].config), text, text
+    path = Path(text).expanduser()
+    if path.suffix.lower() in (".yaml", ".yml") or path.exists() or len(path.parts) > 1:
+        return layers.read_layers(path), path.stem, text
+    raise ConfigError(
+        f"{text!r} is neither a file nor the name of a model{near(text, known)}; "
+        f"`vidtok models` lists all {len(known)} names"
+    )

@@ -1,0 +1,173 @@
+"""The published schema of the first family: what the sections of a configuration say of a model.
+
+What is said twice must agree; unknown keys are refused (`sections.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vidtok.config.dialect import (
+    ENGINE,
+    ENGINE_PARTS,
+    ENGINE_TRAINING,
+    ENGINE_WITHOUT_EFFECT,
+    NOT_GIVEN,
+    check_roles,
+    mapping_at,
+    part_target,
+    refuse_unknown,
+    require_fixed,
+    warn_without_effect,
+)
+from vidtok.config.targets import VARIANT_PADDING, Variant, look_up
+from vidtok.errors import ConfigError
+from vidtok.models.vidtok.config import AutoencoderConfig, KLConfig
+
+# Parameters of encoder and decoder that `AutoencoderConfig` has under the same name.
+_STRUCTURE = (
+    "z_channels", "in_channels", "out_ch", "ch", "ch_mult", "num_res_blocks", "dropout", "norm_type", "use_checkpoint",
+    "spatial_ds", "spatial_us", "tempo_ds", "tempo_us",
+)  # fmt: skip
+# Parameters that files of this lineage carry and of which the family uses one value each.
+_NETWORK_FIXED: dict[str, Any] = {
+    "init_pad_mode": "replicate",
+    "attn_resolutions": [],
+    "attn_type": "vanilla",
+    "resamp_with_conv": True,
+    "give_pre_end": False,
+    "tanh_out": False,
+}
+_NETWORK_CHECKED = ("double_z", "time_downsample_factor", "is_causal", "interpolation_mode")
+_NETWORK_TRAINING = ("fix_encoder", "fix_decoder")
+_NETWORK_WITHOUT_EFFECT = ("resolution",)
+_NETWORK_KEYS = (*_STRUCTURE, *_NETWORK_FIXED, *_NETWORK_CHECKED, *_NETWORK_TRAINING, *_NETWORK_WITHOUT_EFFECT)
+
+_FSQ_KEYS = (
+    "levels", "entropy_loss_weight", "entropy_loss_annealing_steps", "entropy_loss_annealing_factor",
+    "commitment_loss_weight",
+)  # fmt: skip
+_FSQ_FIXED: dict[str, Any] = {"num_codebooks": 1, "keep_num_codebooks_dim": False, "scale": None}
+
+_ENCODER = f"{ENGINE}.encoder_config"
+_DECODER = f"{ENGINE}.decoder_config"
+_REGULARIZER = f"{ENGINE}.regularizer_config"
+
+
+def autoencoder_config(raw: Mapping[str, Any]) -> AutoencoderConfig:
+    """The model that the sections `raw`, plain values that `model_target` has looked at, describe.
+
+    Raises `ConfigError` for unknown keys and targets and for contradictions: between the variants that the targets
+    name, between encoder and decoder, and between what is said twice (factor and levels, `double_z` and bottleneck).
+    """
+    model = raw["model"]
+    params = model["params"]
+    refuse_unknown(params, (*ENGINE_PARTS, *ENGINE_TRAINING, *ENGINE_WITHOUT_EFFECT), ENGINE)
+    warn_without_effect(params, ENGINE_WITHOUT_EFFECT, ENGINE)
+    check_roles(raw, params)
+
+    variant = _variant(model, params)
+    network = _network_params(params)
+    try:
+        config = AutoencoderConfig.from_dict(
+            {
+                **{key: network[key] for key in _STRUCTURE if key in network},
+                "bottleneck": _bottleneck(mapping_at(params, "regularizer_config", ENGINE)),
+                "temporal_padding": VARIANT_PADDING[variant],
+                "interpolation": _interpolation(network, variant),
+            }
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{ENGINE}: {error}") from error
+    _check_said_twice(network, params, config)
+    return config
+
+
+def _variant(model: Mapping[str, Any], params: Mapping[str, Any]) -> Variant:
+    """The variant that encoder, decoder and model agree on."""
+    encoder = part_target(params, "encoder_config", "encoder", AutoencoderConfig.family)
+    decoder = part_target(params, "decoder_config", "decoder", AutoencoderConfig.family)
+    engine = look_up(model, "model", "model")
+    for place, target in ((_DECODER, decoder), ("model", engine)):
+        if encoder.variants[0] not in target.variants:
+            raise ConfigError(
+                f"{_ENCODER}.target is for {encoder.variants[0]} models and {place}.target for "
+                f"{' or '.join(target.variants)} ones; expected targets of one variant"
+            )
+    return encoder.variants[0]
+
+
+def _network_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of encoder and decoder as one, checked; values not given are left out."""
+    merged: dict[str, Any] = {}
+    for part, place in (("encoder_config", _ENCODER), ("decoder_config", _DECODER)):
+        section = params[part]
+        refuse_unknown(section, ("target", "params"), place)
+        given = section.get("params")
+        if given is None:
+            continue
+        given = mapping_at(section, "params", place)
+        refuse_unknown(given, _NETWORK_KEYS, f"{place}.params")
+        require_fixed(given, _NETWORK_FIXED, f"{place}.params")
+        for key, value in given.items():
+            if value == NOT_GIVEN:
+                continue
+            if key in merged and merged[key] != value:
+                raise ConfigError(
+                    f"{_ENCODER}.params.{key} is {merged[key]!r} and {_DECODER}.params.{key} {value!r}; expected the "
+                    "same (params: ${model.params.encoder_config.params} keeps them so)"
+                )
+            merged[key] = value
+    for key in ("double_z", "is_causal", *_NETWORK_TRAINING):
+        if not isinstance(merged.get(key, False), bool):
+            raise ConfigError(f"{_ENCODER}.params.{key} is {merged[key]!r}; expected true or false")
+    warn_without_effect(merged, _NETWORK_WITHOUT_EFFECT, f"{_ENCODER}.params")
+    return merged
+
+
+def _interpolation(network: Mapping[str, Any], variant: Variant) -> str:
+    """How the variant interpolates in time: 1.1 as `interpolation_mode` says, linear by default, others nearest."""
+    meanings = {"trilinear": "linear", "nearest": "nearest"} if variant == "causal 1.1" else {"nearest": "nearest"}
+    mode = network.get("interpolation_mode", next(iter(meanings)))
+    if mode not in meanings:
+        raise ConfigError(
+            f"encoder_config.params.interpolation_mode is {mode!r}; {variant} models know {' and '.join(meanings)}"
+        )
+    return meanings[mode]
+
+
+def _bottleneck(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The regulariser as the values of a `KLConfig` or an `FSQConfig`."""
+    kind = look_up(section, "regularizer", _REGULARIZER).kind
+    refuse_unknown(section, ("target", "params"), _REGULARIZER)
+    params = mapping_at(section, "params", _REGULARIZER) if section.get("params") is not None else {}
+    place = f"{_REGULARIZER}.params"
+    if kind == "kl":
+        refuse_unknown(params, ("sample",), place)
+        return {"kind": "kl", **params}
+    refuse_unknown(params, (*_FSQ_KEYS, "dim", *_FSQ_FIXED), place)
+    require_fixed(params, _FSQ_FIXED, place)
+    levels = params.get("levels", NOT_GIVEN)
+    if levels == NOT_GIVEN:
+        raise ConfigError(
+            f"{place}.levels is missing; expected the number of values of each channel, such as [8, 8, 8]"
+        )
+    if params.get("dim") is not None and isinstance(levels, list) and params["dim"] != len(levels):
+        raise ConfigError(f"{place}.dim is {params['dim']!r}; expected {len(levels)}, one a level of {levels}, or none")
+    return {"kind": "fsq", **{key: params[key] for key in _FSQ_KEYS if key in params}}
+
+
+def _check_said_twice(network: Mapping[str, Any], params: Mapping[str, Any], config: AutoencoderConfig) -> None:
+    """Refuse values that contradict what `config` makes of the others."""
+    is_kl = isinstance(config.bottleneck, KLConfig)
+    regularizer = str(params["regularizer_config"]["target"]).rpartition(".")[2]
+    facts = (
+        ("time_downsample_factor", config.temporal_factor, f"tempo_ds {list(config.tempo_ds or ())}"),
+        ("double_z", is_kl, f"{regularizer} takes {'mean and log-variance' if is_kl else 'the latent alone'}"),
+        ("is_causal", config.is_causal, "as the targets say"),
+    )
+    for key, value, reason in facts:
+        given = network.get(key, value)
+        if given != value or isinstance(given, bool) != isinstance(value, bool):
+            raise ConfigError(f"{_ENCODER}.params.{key} is {given!r}; expected {value!r} ({reason})")

@@ -1,0 +1,140 @@
+"""The published schema of the second family: what the sections of a configuration say of a VidTwin model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vidtok.config.dialect import (
+    ENGINE,
+    ENGINE_PARTS,
+    ENGINE_TRAINING,
+    ENGINE_WITHOUT_EFFECT,
+    NOT_GIVEN,
+    check_roles,
+    mapping_at,
+    part_target,
+    refuse_unknown,
+    require_fixed,
+    warn_without_effect,
+)
+from vidtok.errors import ConfigError
+from vidtok.models.vidtwin.config import VidTwinConfig
+
+# Parameters of the model itself that `VidTwinConfig` has under the same name.
+_MODEL = ("expect_ch", "cont_num_blocks", "motion_num_blocks", "d_dim", "init_ch", "use_checkpoint")
+_MODEL_FIXED: dict[str, Any] = {"downsample_motion": True}
+
+# Parameters of encoder and decoder that `VidTwinConfig` has under the same name.
+_NETWORK = ("input_size", "patch_size", "in_channels", "hidden_size", "depth", "num_heads", "mlp_ratio")
+# Parameters that transformers of this lineage carry and of which the family uses one value each.
+_NETWORK_FIXED: dict[str, Any] = {
+    "drop_path": 0.0,
+    "no_temporal_pos_emb": False,
+    "pred_sigma": False,
+    "space_scale": 1.0,
+    "time_scale": 1.0,
+}
+# How the original goes about computing: here attention is PyTorch's own, whatever these say.
+_NETWORK_WITHOUT_EFFECT = (
+    "enable_flashattn", "enable_flash_attn", "enable_layernorm_kernel", "enable_sequence_parallelism", "dtype",
+)  # fmt: skip
+_NETWORK_TRAINING = ("fix_encoder", "fix_decoder")
+_NETWORK_KEYS = (*_NETWORK, *_NETWORK_FIXED, *_NETWORK_WITHOUT_EFFECT, *_NETWORK_TRAINING)
+
+_PARTS = {"encoder_config": "encoder", "decoder_config": "decoder"}
+_QFORMER_PART = "temporal_qformer_config"
+# Parameters of the Q-Former -> the fields of `QFormerConfig`.
+_QFORMER = {
+    "num_query_tokens": "num_queries",
+    "query_hidden_size": "hidden_size",
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "intermediate_size": "intermediate_size",
+    "cross_attention_frequency": "cross_attention_freq",
+}
+
+
+def vidtwin_config(raw: Mapping[str, Any]) -> VidTwinConfig:
+    """The model that the sections `raw`, plain values that `model_target` has looked at, describe.
+
+    Raises `ConfigError` for unknown keys and for contradictions: between encoder and decoder, and between what is said
+    twice (the width of the features and that of what the Q-Former reads).
+    """
+    params = raw["model"]["params"]
+    known = (*ENGINE_PARTS, _QFORMER_PART, *_MODEL, *_MODEL_FIXED, *ENGINE_TRAINING, *ENGINE_WITHOUT_EFFECT)
+    refuse_unknown(params, known, ENGINE)
+    warn_without_effect(params, ENGINE_WITHOUT_EFFECT, ENGINE)
+    require_fixed(params, _MODEL_FIXED, ENGINE)
+    check_roles(raw, params)
+    network = _network(params)
+    qformer = _qformer(params, network)
+    try:
+        return VidTwinConfig.from_dict(
+            {
+                **{key: params[key] for key in _MODEL if key in params},
+                **{key: value for key, value in network.items() if key in _NETWORK},
+                "qformer": qformer,
+                "bottleneck": _bottleneck(params),
+            }
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{ENGINE}: {error}") from error
+
+
+def _network(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of encoder and decoder as one, checked."""
+    merged: dict[str, Any] = {}
+    for part, role in _PARTS.items():
+        place = f"{ENGINE}.{part}"
+        part_target(params, part, "encoder" if role == "encoder" else "decoder", VidTwinConfig.family)
+        given = _params_of(params, part)
+        refuse_unknown(given, _NETWORK_KEYS, f"{place}.params")
+        require_fixed(given, _NETWORK_FIXED, f"{place}.params")
+        for key, value in given.items():
+            if key in merged and merged[key] != value:
+                raise ConfigError(
+                    f"{ENGINE}.encoder_config.params.{key} is {merged[key]!r} and {place}.params.{key} {value!r}; "
+                    "expected the same (params: ${model.params.encoder_config.params} keeps them so)"
+                )
+            merged[key] = value
+    for key in _NETWORK_TRAINING:
+        if not isinstance(merged.get(key, False), bool):
+            raise ConfigError(f"{ENGINE}.encoder_config.params.{key} is {merged[key]!r}; expected true or false")
+    warn_without_effect(merged, _NETWORK_WITHOUT_EFFECT, f"{ENGINE}.encoder_config.params")
+    return merged
+
+
+def _qformer(params: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
+    """The Q-Former's parameters as the values of a `QFormerConfig`."""
+    place = f"{ENGINE}.{_QFORMER_PART}"
+    part_target(params, _QFORMER_PART, "qformer", VidTwinConfig.family)
+    given = _params_of(params, _QFORMER_PART)
+    refuse_unknown(given, (*_QFORMER, "encoder_hidden_size"), f"{place}.params")
+    width = network.get("hidden_size", VidTwinConfig().hidden_size)
+    if given.get("encoder_hidden_size", width) != width:
+        raise ConfigError(
+            f"{place}.params.encoder_hidden_size is {given['encoder_hidden_size']!r}; expected {width!r}, the "
+            "hidden_size of the encoder that it reads"
+        )
+    return {_QFORMER[key]: value for key, value in given.items() if key in _QFORMER}
+
+
+def _bottleneck(params: Mapping[str, Any]) -> dict[str, Any]:
+    place = f"{ENGINE}.regularizer_config"
+    target = part_target(params, "regularizer_config", "regularizer", "vidtok")
+    if target.kind != "kl":
+        raise ConfigError(f"{place}.target is for tokens, which VidTwin has none of; expected the Gaussian regularizer")
+    given = _params_of(params, "regularizer_config")
+    refuse_unknown(given, ("sample",), f"{place}.params")
+    return dict(given)
+
+
+def _params_of(params: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """The parameters of a part, without those that are not given."""
+    place = f"{ENGINE}.{part}"
+    section = mapping_at(params, part, ENGINE)
+    refuse_unknown(section, ("target", "params"), place)
+    if section.get("params") is None:
+        return {}
+    return {key: value for key, value in mapping_at(section, "params", place).items() if value != NOT_GIVEN}

@@ -1,0 +1,64 @@
+"""What is measured on: how videos are read and cut, the same for everything that is compared."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vidtok.errors import VidTokError
+from vidtok.runtime.limits import CLIP_FRAMES
+from vidtok.video.frames import as_rate
+
+PUBLISHED_SIZE = 256
+SEED = 42
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How videos are read, cut and put through what is measured.
+
+    Raises `VidTokError` for a value that is out of range.
+    """
+
+    height: int | None = PUBLISHED_SIZE
+    """Rows after the resize of the shorter side and the centre crop; with `width` None too: as stored."""
+    width: int | None = PUBLISHED_SIZE
+    fps: float | None = None
+    """Frames per second to sample; None: every frame."""
+    start: float = 0.0
+    """Seconds into each video to start at."""
+    max_frames: int | None = None
+    """Frames of each video, at most."""
+    clip_frames: int | None = None
+    """None: videos whole, as one stream, where that is possible. Otherwise in independent clips of so many frames, and
+    one more for what codes a first frame by itself (causal models and their baselines)."""
+    fill: bool = False
+    """Repeat the last frame until the last clip is full, and count the copies, as the published figures do."""
+    allow_truncated: bool = False
+    """Let a damaged video end where the damage begins, instead of leaving it out."""
+    sample: bool = False
+    """Let KL models draw from the posterior as they are configured to, as published; otherwise its mode."""
+    seed: int = SEED
+    """Of that noise, with the video's name."""
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width", "max_frames", "clip_frames"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise VidTokError(f"{name} is {value}; expected at least 1")
+        if self.fps is not None:
+            as_rate(self.fps)
+        if self.fill and self.clip_frames is None:
+            raise VidTokError("there are no clips to fill; give their length too (--clip-frames, clip_frames)")
+
+    def clip_length(self, first_alone: bool) -> int | None:
+        """Frames of a clip, with one more if a first frame is coded by itself; None: the video is not cut."""
+        return None if self.clip_frames is None else self.clip_frames + int(first_alone)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def independent_clip(settings: Settings) -> int:
+    """Frames of a clip for a model that cannot take a video as a stream."""
+    return settings.clip_length(False) or CLIP_FRAMES

@@ -1,0 +1,27 @@
+"""File to file: videos to token files and back, one at a time or a tree of them."""
+
+from vidtok.jobs.decode import Decoded, DecodeJob, DecodeOptions, Decoding, decode_file
+from vidtok.jobs.encode import TOKEN_SUFFIX, Encoded, EncodeJob, EncodeOptions, encode_file
+from vidtok.jobs.sound import sound_path
+from vidtok.jobs.timestamp import Moment, frame_range
+from vidtok.jobs.tree import TreeJob, TreeResult, TreeStep, encode_tree
+
+__all__ = [
+    "TOKEN_SUFFIX",
+    "DecodeJob",
+    "DecodeOptions",
+    "Decoded",
+    "Decoding",
+    "EncodeJob",
+    "EncodeOptions",
+    "Encoded",
+    "Moment",
+    "TreeJob",
+    "TreeResult",
+    "TreeStep",
+    "decode_file",
+    "encode_file",
+    "encode_tree",
+    "frame_range",
+    "sound_path",
+]

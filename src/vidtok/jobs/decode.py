@@ -1,0 +1,309 @@
+"""From a token file to a video file, whole or in part, by way of a tokenizer."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+
+from vidtok.errors import VideoError
+from vidtok.jobs.sound import sound_path
+from vidtok.jobs.timestamp import Moment, frame_range
+from vidtok.models.vidtok.autoencoder import Decoder
+from vidtok.models.vidtok.receptive import start_latent
+from vidtok.runtime.limits import check_finite, computing, frames_at_a_time
+from vidtok.runtime.options import ComputeOptions
+from vidtok.runtime.planning import plan
+from vidtok.runtime.threads import Behind
+from vidtok.tokens import Chunk, TokenFile, TokenFileError, TokenHeader, check_model
+from vidtok.video import VideoWriter, to_uint8
+from vidtok.video.retiming import retime
+
+if TYPE_CHECKING:
+    from vidtok.tokenizer import Tokenizer
+
+Progress = Callable[[int], None]
+"""Called with how many frames are done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """What `DecodeJob` wrote."""
+
+    output: Path
+    frames: int
+    height: int
+    width: int
+    """Size of a frame as it was encoded; H.264 makes odd sizes even by repeating the last row or column."""
+    fps: Fraction
+    """Frames per second; 1 for a picture; the average where the rate varies."""
+    latents: int
+    """How many latent frames were decoded, those to warm up included."""
+    damages: tuple[str, ...]
+    """What was damaged or missing and has been bridged (only with `skip_damaged`)."""
+    sound: bool
+    """Whether the sound that was kept beside the token file is in the output."""
+    seconds: float
+    """From the first chunk read to the output in its place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeOptions(ComputeOptions):
+    """What is decoded of a token file, and how."""
+
+    start: Moment = None
+    """Where to begin: seconds from the first frame, or a frame as in "100f"; None: at the first frame."""
+    end: Moment = None
+    """Before what to stop, likewise; None: after the last frame."""
+    skip_damaged: bool = False
+    """Bridge what is damaged or missing with copies of the last latent frame before it, and take a file that was cut
+    off as far as it goes, instead of raising."""
+    sound: bool = True
+    """Put the sound that was kept beside the token file into the output, if all of the video is decoded."""
+
+
+class DecodeJob:
+    """A decoding whose input can be read and whose output can be written, both checked, before it needs a model.
+
+    Use it in a `with` block, or `close` it.
+
+    Args:
+        input: a token file.
+        output: a path that ends in .mp4, .mov or .mkv, or in .png for one frame.
+        options: what to decode, and how.
+
+    Raises:
+        TokenFileError: the input is not a whole token file, or has no frames between `start` and `end`.
+        VideoError: the output cannot be written.
+    """
+
+    def __init__(
+        self,
+        input: str | os.PathLike[str],
+        output: str | os.PathLike[str],
+        options: DecodeOptions | None = None,
+    ) -> None:
+        self._options = options = DecodeOptions() if options is None else options
+        self._output = Path(output)
+        VideoWriter(output, 1).abort()
+        self._file = TokenFile(input)
+        try:
+            _check_complete(self._file, options.skip_damaged)
+            self._range = frame_range(self._file, options.start, options.end, skip_damaged=options.skip_damaged)
+            if self._output.suffix.lower() == ".png" and self.frames != 1:
+                raise VideoError(
+                    f"{output} is a picture, which holds one frame, but {self.frames} are to be decoded; give an "
+                    "output that ends in .mp4, or take one frame (--start 0f --end 1f)"
+                )
+        except BaseException:
+            self._file.close()
+            raise
+        beside = sound_path(input)
+        kept = bool(self.header.encoding.get("sound")) and beside.is_file()
+        self._sound = beside if options.sound and kept and self.frames == self._file.frames else None
+
+    def __enter__(self) -> DecodeJob:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the input."""
+        self._file.close()
+
+    @property
+    def header(self) -> TokenHeader:
+        """What the file says of itself."""
+        return self._file.header
+
+    @property
+    def frames(self) -> int:
+        """How many frames there are to do."""
+        return self._range[1] - self._range[0]
+
+    def run(self, model: Tokenizer, progress: Progress | None = None, *, allow_other: bool = False) -> Decoded:
+        """Do it; once only. `progress` is called with the number of frames done; `allow_other` is as for `check_model`.
+
+        Raises `TokenFileError` if `model` is not the one that the file was made with, or a chunk is damaged;
+        `VidTokError` if the model gives values that are not finite or memory is too small. Nothing is left
+        behind then.
+        """
+        started = time.perf_counter()
+        check_model(self.header.model, model, self._file.path, allow_other=allow_other)
+        length = self.frames if self.frames == self._file.frames else None
+        chosen = plan(model, self._file.size[1:], self._options, "decode", length)
+        model, skip_damaged = model.with_tiling(chosen.tiling), self._options.skip_damaged
+        decoding = Decoding(model, self._file, *self._range, chosen.frames, skip_damaged=skip_damaged)
+        video = self.header.video
+        timed = self._file.timed and self.frames > 1 and self._output.suffix.lower() != ".png"
+        aside = self._output.with_name(f".{self._output.stem[:100]}.{uuid.uuid4().hex[:12]}{self._output.suffix}")
+        writer = VideoWriter(
+            aside if timed else self._output,
+            video.fps,
+            audio_from=self._sound,
+            sample_aspect_ratio=video.sample_aspect_ratio,
+        )
+        try:
+            done = 0
+            with writer, computing(), Behind(depth=1) as behind:
+                for piece in decoding:
+                    pixels = to_uint8(piece)
+                    behind.put(partial(writer.write, pixels))
+                    done += len(pixels)
+                    if progress is not None:
+                        progress(done)
+            if timed:
+                self._retime(aside)
+        finally:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+        return Decoded(
+            output=self._output,
+            frames=writer.frame_count,
+            height=video.height,
+            width=video.width,
+            fps=video.fps,
+            latents=decoding.latents,
+            damages=tuple(decoding.damages),
+            sound=self._sound is not None and self._output.suffix.lower() != ".png",
+            seconds=time.perf_counter() - started,
+        )
+
+    def _retime(self, aside: Path) -> None:
+        times = self._file.times(*self._range, skip_damaged=self._options.skip_damaged)
+        final = aside.with_stem(aside.stem + "t")
+        try:
+            retime(aside, final, self.header.video.fps, (times - times[0]).tolist())
+            os.replace(final, self._output)
+        finally:
+            final.unlink(missing_ok=True)
+
+
+class Decoding:
+    """Iterates over the frames `start` to before `stop` of `file`, decoded: (1, 3, T, H, W) float32, pieces of any T.
+
+    A causal model starts as many latent frames before as its layers look back, so that what comes out is what
+    decoding all of the file gives; a non-causal one decodes the clips that these frames lie in.
+    """
+
+    def __init__(
+        self,
+        model: Tokenizer,
+        file: TokenFile,
+        start: int = 0,
+        stop: int | None = None,
+        chunk_frames: int | None = None,
+        *,
+        skip_damaged: bool = False,
+    ) -> None:
+        self._model = model
+        self._file = file
+        self._start = start
+        self._stop = file.frames if stop is None else stop
+        file.latents_of(self._start, self._stop)  # checks the range
+        self._skip_damaged = skip_damaged
+        self._at_a_time = frames_at_a_time(model.config, file.size[1:], chunk_frames)
+        self.latents = 0
+        """Latent frames decoded so far."""
+        self.damages: list[str] = []
+        """What was damaged or missing so far, and has been bridged."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        at, pieces = self._stream() if self._model.is_causal else self._clips()
+        for piece in pieces:
+            low, high = max(0, self._start - at), min(piece.shape[2], self._stop - at)
+            at += piece.shape[2]
+            if low < high:
+                height, width = self._file.size[1:]
+                wanted = piece[:, :, low:high, :height, :width].float()
+                check_finite(wanted, self._model)
+                yield wanted
+
+    def _stream(self) -> tuple[int, Iterator[Tensor]]:
+        """The first frame and the pieces that a stream makes, from where it has to start to where it may end."""
+        latent, total = self._file.header.latent, self._file.latent_frames
+        decoder = cast(Decoder, self._model.decoder)
+        first = start_latent(decoder, self._start)
+        last = min(total, 1 + math.ceil((self._stop - 1 + decoder.delay) / latent.temporal_factor))
+        at = max(0, latent.frames_before(first + 1) - 1)
+        return at, self._decoded(first, last, ends=last == total)
+
+    def _decoded(self, first: int, last: int, *, ends: bool) -> Iterator[Tensor]:
+        size = max(1, self._at_a_time // self._file.header.latent.temporal_factor)
+        batches = _batches(self._values(first, last), 1 + size, size)
+        discrete = self._file.header.latent.discrete
+        if first == 0 and ends and last <= 1 + size:
+            # One piece: what `decode` of all of it gives, to the last bit.
+            yield self._model.decode(next(batches), decode_from_indices=discrete)
+            return
+        with self._model.decode_stream(decode_from_indices=discrete) as stream:
+            for batch in batches:
+                yield stream.push(batch)
+            if ends:
+                yield stream.flush()
+
+    def _clips(self) -> tuple[int, Iterator[Tensor]]:
+        latent = self._file.header.latent
+        first, last = self._file.latents_of(self._start, self._stop)
+        first = first // latent.chunk * latent.chunk
+        last = min(self._file.latent_frames, -(-last // latent.chunk) * latent.chunk)
+        clips = (self._model.decode_packed(clip) for clip in self._values(first, last))
+        return latent.frames_before(first), clips
+
+    def _values(self, first: int, last: int) -> Iterator[Tensor]:
+        for chunk in self._file.chunks(first, last, skip_damaged=self._skip_damaged):
+            self._note(chunk)
+            yield chunk.values
+
+    def _note(self, chunk: Chunk) -> None:
+        self.latents += chunk.latents
+        if chunk.damage is not None:
+            self.damages.append(chunk.damage)
+
+
+def _batches(values: Iterator[Tensor], first: int, size: int) -> Iterator[Tensor]:
+    """Latent frames regrouped: `first` of them, then `size` at a time."""
+    held: Tensor | None = None
+    for piece in values:
+        held = piece if held is None else torch.cat([held, piece], -3)
+        while held.shape[-3] >= first:
+            yield held[..., :first, :, :]
+            held, first = held[..., first:, :, :], size
+    if held is not None and held.shape[-3]:
+        yield held
+
+
+def _check_complete(file: TokenFile, skip_damaged: bool) -> None:
+    if not file.complete and not skip_damaged:
+        raise TokenFileError(
+            f"{file.path} has no end: it is still being written, or was cut off after {file.frames} frames; "
+            "decode what is there with --skip-damaged (skip_damaged=True)"
+        )
+    if not file.frames:
+        raise TokenFileError(f"{file.path} has no frames in it that can be decoded; encode again")
+
+
+def decode_file(
+    model: Tokenizer,
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    options: DecodeOptions | None = None,
+    *,
+    allow_other: bool = False,
+    progress: Progress | None = None,
+) -> Decoded:
+    """Write to `output` the video that the token file `input` holds; see `DecodeJob`, whose arguments these are."""
+    with DecodeJob(input, output, options) as job:
+        return job.run(model, progress, allow_other=allow_other)

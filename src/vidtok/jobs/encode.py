@@ -1,0 +1,279 @@
+"""From a video file to a token file by way of a tokenizer, in constant memory."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidtok.errors import VidTokError
+from vidtok.jobs.latents import batches, encoded
+from vidtok.jobs.sound import extract_sound, sound_path
+from vidtok.runtime.limits import check_finite, computing, frame_size
+from vidtok.runtime.options import ReadOptions
+from vidtok.runtime.planning import Plan, plan
+from vidtok.runtime.threads import Ahead
+from vidtok.tokens import LATENT_CODINGS, TOKEN_CODINGS, Source, TokenFileError, TokenHeader, TokenWriter, make_header
+from vidtok.tokens.writer import check_place, partial_path
+from vidtok.video import Fit
+from vidtok.video.source import check_apart, open_source
+from vidtok.video.timing import Window
+
+if TYPE_CHECKING:
+    from vidtok.tokenizer import Tokenizer
+
+TOKEN_SUFFIX = ".vtok"
+_RGB_BYTES = 3
+
+Progress = Callable[[int], None]
+"""Called with how many frames are done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeOptions(ReadOptions):
+    """What decides about the content of a token file, beside the video and the model."""
+
+    coding: str | None = None
+    """How values are stored; see `vidtok.tokens.make_header`."""
+    sound: bool = False
+    """Keep the sound beside the token file, in a file that ends in `.mka`."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of a video is encoded, at its own rate."""
+        return self.fps is None and self.to_the_end
+
+    def settings(self, model: Tokenizer) -> dict[str, Any]:
+        """What the header notes of how a file was made: equal for files of equal content."""
+        height, width = frame_size(model, self.height, self.width, self.default_size)
+        noted: dict[str, Any] = {
+            "height": height,
+            "width": width,
+            "fps": self.fps,
+            "start": self.start,
+            "max_frames": self.max_frames,
+            "coding": self.coding,
+            "sound": self.sound,
+            "allow_truncated": self.allow_truncated,
+            "dtype": str(model.dtype).removeprefix("torch."),
+        }
+        if not model.is_causal:
+            noted["chunk_frames"] = self.chunk_frames
+        tiles = {"tile": self.tile, "tile_overlap": self.tile_overlap, "max_memory": self.max_memory}
+        if model.tiling is not None and self.tile is None and self.max_memory is None:
+            tiles = {"tile": model.tiling.size, "tile_overlap": model.tiling.overlap}
+        return noted | {name: value for name, value in tiles.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """What `EncodeJob` wrote."""
+
+    output: Path
+    header: TokenHeader
+    frames: int
+    latent_frames: int
+    bytes: int
+    """Size of the token file."""
+    source_bytes: int | None
+    """Size of the source, if all of its video was encoded and it is a file."""
+    int8_snr: float | None
+    """With int8 coding: signal to quantization noise of the latent, in dB."""
+    sound: Path | None
+    """Where the sound was kept."""
+    truncated: bool
+    """Whether the input broke off (only with `allow_truncated`)."""
+    resumed: int
+    """How many of the frames an interrupted run had encoded already."""
+    seconds: float
+    """From the first frame read to the output in its place."""
+
+    @property
+    def bits_per_pixel(self) -> float:
+        return 8 * self.bytes / self._pixels
+
+    @property
+    def compression(self) -> float:
+        """How many times smaller the file is than RGB of 24 bits a pixel."""
+        return _RGB_BYTES * self._pixels / self.bytes
+
+    @property
+    def _pixels(self) -> int:
+        return self.frames * self.header.video.height * self.header.video.width
+
+
+class EncodeJob:
+    """An encoding whose input can be read and whose output can be written, both checked, before it needs a model.
+
+    Args:
+        input: anything that `VideoReader` reads: a video, a picture or a folder of pictures.
+        output: a path that ends in `.vtok`.
+        options: what to make of the video.
+
+    Raises:
+        VideoError: the input cannot be read.
+        TokenFileError: the output cannot be written, or `coding` is none that there is.
+        VidTokError: `sound` is wanted of a part of the video.
+    """
+
+    def __init__(
+        self, input: str | os.PathLike[str], output: str | os.PathLike[str], options: EncodeOptions | None = None
+    ) -> None:
+        options = EncodeOptions() if options is None else options
+        self.options = options
+        self._input, self._output = Path(input), Path(output)
+        if self._output.suffix != TOKEN_SUFFIX:
+            raise TokenFileError(
+                f"{output} does not end in {TOKEN_SUFFIX}; expected a name such as video{TOKEN_SUFFIX}"
+            )
+        codings = TOKEN_CODINGS + LATENT_CODINGS
+        if options.coding is not None and options.coding not in codings:
+            raise TokenFileError(f"coding is {options.coding!r}; expected one of {', '.join(codings)}")
+        if options.sound and not options.whole:
+            raise VidTokError(
+                "the sound is kept with a whole video only; leave out --audio (sound), or --fps, --start and "
+                "--max-frames (fps, start, max_frames)"
+            )
+        check_place(self._output)
+        check_apart(self._output, self._input)
+        self._reader = options.open(input)
+
+    @property
+    def frame_estimate(self) -> int | None:
+        """How many frames there are to do, as far as the file says."""
+        return self._reader.frame_estimate
+
+    def run(self, model: Tokenizer, progress: Progress | None = None) -> Encoded:
+        """Do it; once only. `progress` is called with the number of frames done.
+
+        A latent is the posterior's mode. A causal model takes the video as one stream, with the result of all of it at
+        once, a non-causal one in independent clips. Where a run of the same encoding was killed or interrupted, what
+        it has left in the `.part` beside the output is taken over, and the file comes to be the same, bit for bit.
+
+        Raises `DamagedVideoError` if the video breaks off, and `VidTokError` if an option does not fit the model, the
+        model gives values that are not finite, or memory is too small; nothing is left behind then.
+        """
+        started = time.perf_counter()
+        self.options.fit(self._reader, model)
+        chosen = plan(model, self._reader.size, self.options, "encode", self._reader.frame_estimate)
+        tiled = model.with_tiling(chosen.tiling)
+        aside = self._output.with_name(f".{self._output.stem[:100]}.{uuid.uuid4().hex[:12]}.mka")
+        try:
+            sounds = self.options.sound and self._reader.info.has_audio and extract_sound(self._input, aside)
+            timed = self.options.fps is None and _rate_varies(self._input, self.options)
+            with (
+                self._reader as reader,
+                computing(),
+                Ahead(batches(iter(reader), chosen.frames, causal=model.is_causal), depth=1) as ahead,
+            ):
+                frames = iter(ahead)
+                first = next(frames)
+                header = self._header(model, first[0].time, chosen, sounds)
+                with TokenWriter(self._output, header, resume=self._may_resume()) as writer:
+                    known = header.latent.frames_before(writer.latent_frames)
+                    done = 0
+                    for batch, values in encoded(tiled, chain((first,), frames), chosen.frames, writer.latent_frames):
+                        check_finite(values, model)
+                        new = batch[max(0, known - done) :]
+                        done += len(batch)
+                        if new or values.shape[-3]:
+                            writer.write(values, [frame.time for frame in new] if timed else None)
+                        if progress is not None:
+                            progress(max(done, known))
+                    writer.finish(done)
+            if sounds:
+                os.replace(aside, sound_path(self._output))
+        finally:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+        source = header.source
+        return Encoded(
+            output=self._output,
+            header=header,
+            frames=done,
+            latent_frames=writer.latent_frames,
+            bytes=self._output.stat().st_size,
+            source_bytes=source.bytes if source is not None and source.whole else None,
+            int8_snr=writer.int8_snr,
+            sound=sound_path(self._output) if sounds else None,
+            truncated=reader.truncated,
+            resumed=known,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _may_resume(self) -> bool:
+        """Whether the input is a file that has not changed since what an interrupted run has left was written."""
+        try:
+            return self._input.is_file() and self._input.stat().st_mtime <= partial_path(self._output).stat().st_mtime
+        except OSError:
+            return True  # there is nothing to take over
+
+    def _header(self, model: Tokenizer, start: float, chosen: Plan, sounds: bool) -> TokenHeader:
+        import vidtok
+
+        reader, options = self._reader, self.options
+        info = reader.info
+        size = frame_size(model, options.height, options.width, options.default_size)
+        fit = Fit.plan((info.height, info.width), *size)
+        top, left = (round((have - want) / 2.0) for have, want in zip(fit.resized, fit.cropped, strict=True))
+        height, width = reader.size
+        source = Source(
+            name=_printable(self._input.absolute().name),
+            bytes=self._input.stat().st_size if self._input.is_file() else None,
+            height=info.height,
+            width=info.width,
+            resized=fit.resized,
+            crop=(top, left),
+            codec=info.codec,
+            pixel_format=info.pixel_format,
+            whole=options.whole,
+        )
+        return make_header(
+            model,
+            height=height,
+            width=width,
+            fps=reader.fps,
+            coding=options.coding,
+            chunk=None if model.is_causal else chosen.frames // model.config.temporal_factor,
+            start=start,
+            picture=info.is_picture,
+            sample_aspect_ratio=info.sample_aspect_ratio,
+            source=source,
+            encoding={
+                "vidtok": vidtok.__version__,
+                "settings": options.settings(model),
+                "frames_at_a_time": chosen.frames,
+                "tiling": chosen.tiling and chosen.tiling.grid(reader.size, model.config.spatial_factor),
+                "sound": sounds,
+            },
+        )
+
+
+def encode_file(
+    model: Tokenizer,
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    options: EncodeOptions | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Encoded:
+    """Write to the token file `output` what `model` makes of `input`; see `EncodeJob`."""
+    return EncodeJob(input, output, options).run(model, progress)
+
+
+def _rate_varies(path: Path, options: EncodeOptions) -> bool:
+    """Whether a frame rate does not say when the frames of a video are shown."""
+    window = None
+    if options.max_frames is not None:
+        window = Window(options.start, options.start + 1, options.max_frames)
+    return not open_source(path, window).timing.constant
+
+
+def _printable(name: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in name.encode("utf-8", "replace").decode())

@@ -1,0 +1,253 @@
+"""From a video file to a video file by way of a tokenizer, and how much was kept."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from vidtok.errors import VideoError
+from vidtok.metrics.image import psnr, ssim
+from vidtok.models.vidtok.config import FSQConfig
+from vidtok.runtime.limits import check_finite, memory_advice
+from vidtok.runtime.options import ReadOptions
+from vidtok.runtime.passes import Pair, clip_pairs, stream_pairs
+from vidtok.runtime.planning import plan
+from vidtok.runtime.threads import Ahead, Behind
+from vidtok.runtime.tiles import Tiling
+from vidtok.video import Pixels, VideoWriter, to_float, to_uint8
+from vidtok.video.source import check_apart
+
+if TYPE_CHECKING:
+    from vidtok.tokenizer import Tokenizer
+
+LATENT_BITS = 16
+"""Bits that a value of a continuous latent counts as."""
+_RGB_BITS = 24
+_SSIM_SIDE = 11
+
+Progress = Callable[[int], None]
+"""Called with how many frames are done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """What `reconstruct` wrote, and the figures of it.
+
+    PSNR and SSIM are means over the frames. They compare what went into the model (uint8 RGB, after resize and crop)
+    with what came out of it (float, clamped to -1..1), so the video codec of the written file has no part in them.
+    """
+
+    output: Path
+    frames: int
+    height: int
+    width: int
+    fps: Fraction
+    """Frames per second of the written video; 1 for a picture."""
+    psnr: float
+    """In dB; equal frames score 80."""
+    ssim: float | None
+    """At most 1; None for frames below 11 pixels a side, for which it is not defined."""
+    latent_shape: tuple[int, int, int, int]
+    """(z, T', H', W') of the whole video."""
+    codebook_size: int | None
+    """FSQ: how many values a token can take; None for KL."""
+    seconds: float
+    """From the first frame read to the output in its place."""
+    truncated: bool
+    """Whether the input is damaged, and ends here where the damage begins (only with `allow_truncated`)."""
+    sound_left_out: bool
+    """Whether the input has sound that the output has not, since only a part of the video was asked for."""
+    tiling: Tiling | None = None
+    """The tiles that frames were cut into; None: they were not."""
+
+    @property
+    def tokens(self) -> int | None:
+        """FSQ: how many tokens the video became; None for KL."""
+        return None if self.codebook_size is None else math.prod(self.latent_shape[1:])
+
+    @property
+    def bits(self) -> float:
+        """Size of the latent: log2(codebook size) bits a token, or 16 bits a value for KL; no entropy coding."""
+        if self.codebook_size is None:
+            return LATENT_BITS * math.prod(self.latent_shape)
+        return math.log2(self.codebook_size) * math.prod(self.latent_shape[1:])
+
+    @property
+    def bits_per_pixel(self) -> float:
+        return self.bits / (self.frames * self.height * self.width)
+
+    @property
+    def compression(self) -> float:
+        """How many times smaller the latent is than RGB of 24 bits a pixel."""
+        return _RGB_BITS / self.bits_per_pixel
+
+    @property
+    def frames_per_second(self) -> float:
+        """How fast it went."""
+        return self.frames / self.seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructOptions(ReadOptions):
+    """What is reconstructed of a video, and how."""
+
+    side_by_side: bool = False
+    """Put the source to the left of the reconstruction."""
+
+
+class ReconstructionJob:
+    """A reconstruction whose input can be read and whose output can be written, both checked, before it needs a model.
+
+    Arguments and errors are those of `reconstruct`.
+    """
+
+    def __init__(
+        self,
+        input: str | os.PathLike[str],
+        output: str | os.PathLike[str],
+        options: ReconstructOptions | None = None,
+    ) -> None:
+        self._options = options = ReconstructOptions() if options is None else options
+        check_apart(Path(output), Path(input))
+        # The output's place is looked at before the input, which may take long to read through.
+        VideoWriter(output, 1).abort()
+        self._reader = options.open(input)
+        info = self._reader.info
+        if Path(output).suffix.lower() == ".png" and self._reader.frame_estimate != 1:
+            raise VideoError(
+                f"{output} is a picture, which holds one frame, but {input} is a video; "
+                "give an output that ends in .mp4, or take one frame (max_frames=1, --max-frames 1)"
+            )
+        self._writer = VideoWriter(
+            output,
+            self._reader.fps,
+            audio_from=input if options.to_the_end and info.has_audio else None,
+            sample_aspect_ratio=info.sample_aspect_ratio,
+        )
+        self._sound_left_out = info.has_audio and not options.to_the_end
+
+    @property
+    def frame_estimate(self) -> int | None:
+        """How many frames there are to do, as far as the file says."""
+        return self._reader.frame_estimate
+
+    def run(self, model: Tokenizer, progress: Progress | None = None) -> Reconstruction:
+        """Do it; once only. Raises as `reconstruct` does, and then leaves nothing behind."""
+        self._options.fit(self._reader, model)
+        chosen = plan(model, self._reader.size, self._options, "both", self._reader.frame_estimate)
+        model = model.with_tiling(chosen.tiling)
+        started = time.perf_counter()
+        figures = _Figures()
+        done = 0
+        with (
+            memory_advice(),
+            self._reader as reader,
+            self._writer as writer,
+            Ahead(reader.chunks(chosen.frames), depth=1) as chunks,
+            Behind(depth=1) as behind,
+        ):
+            for pair in _checked(model, _pairs(model, iter(chunks), chosen.frames)):
+                behind.put(partial(self._finish, pair, figures))
+                done += len(pair.source)
+                if progress is not None:
+                    progress(done)
+        bottleneck = model.config.bottleneck
+        (height, width), factor = reader.size, model.config.spatial_factor
+        return Reconstruction(
+            output=writer.path,
+            frames=figures.frames,
+            height=height,
+            width=width,
+            fps=writer.fps,
+            psnr=figures.psnr / figures.frames,
+            ssim=figures.ssim / figures.frames if min(reader.size) >= _SSIM_SIDE else None,
+            latent_shape=(model.config.z_channels, figures.latent_frames, -(-height // factor), -(-width // factor)),
+            codebook_size=bottleneck.codebook_size if isinstance(bottleneck, FSQConfig) else None,
+            seconds=time.perf_counter() - started,
+            truncated=reader.truncated,
+            sound_left_out=self._sound_left_out,
+            tiling=chosen.tiling,
+        )
+
+    def _finish(self, pair: Pair, figures: _Figures) -> None:
+        """What is left to do with frames once they are computed."""
+        figures.add(pair)
+        shown = to_uint8(pair.reconstruction)
+        wide = np.concatenate([pair.source, shown], axis=2) if self._options.side_by_side else shown
+        self._writer.write(wide)
+
+
+def reconstruct(
+    model: Tokenizer,
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    options: ReconstructOptions | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Reconstruction:
+    """Write to `output` what `model` makes of the video, picture or folder of pictures `input`.
+
+    A causal model takes videos of any length as one stream, with the result of the whole at once and in constant
+    memory; a non-causal one takes them in independent clips. Latents are the posterior's mode. The sound is copied
+    where the whole video is reconstructed, from its start to its end. `output` appears whole, when all is done, and
+    then replaces what stood there.
+
+    Args:
+        model: what encodes and decodes.
+        input: anything that `VideoReader` reads.
+        output: a path that ends in .mp4, .mov or .mkv, or in .png for one frame.
+        options: what to read of the input, and how much to compute at a time; None: all of it, as it suits.
+        progress: called after every chunk with the number of frames done.
+
+    Raises:
+        VideoError: the input cannot be read, or the output not be written; nothing is left behind then.
+        VidTokError: an option does not fit the model, the model gives values that are not finite, or memory
+            is too small.
+    """
+    return ReconstructionJob(input, output, options).run(model, progress)
+
+
+def _pairs(model: Tokenizer, chunks: Iterator[Pixels], frames: int) -> Iterator[Pair]:
+    """All frames of `chunks` of `frames` each, or in one piece where there is but one more."""
+    if not model.is_causal:
+        return clip_pairs(model, chunks)
+    head = list(islice(chunks, 2))
+    if len(head) < 2 or len(head[1]) == 1 < frames:
+        return clip_pairs(model, [np.concatenate(head)])
+    return stream_pairs(model, chain(head, chunks))
+
+
+def _checked(model: Tokenizer, pairs: Iterator[Pair]) -> Iterator[Pair]:
+    """`pairs`, with an error that says what to do where values are not finite."""
+    for pair in pairs:
+        check_finite(pair.reconstruction, model)
+        yield pair
+
+
+class _Figures:
+    """Sums over frames."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.latent_frames = 0
+        self.psnr = 0.0
+        self.ssim = 0.0
+
+    def add(self, pair: Pair) -> None:
+        source: Tensor = to_float(pair.source).to(pair.reconstruction.device)
+        self.frames += source.shape[2]
+        self.latent_frames = pair.latent_frames
+        self.psnr += psnr(pair.reconstruction, source).sum().item()
+        if min(source.shape[3:]) >= _SSIM_SIDE:
+            self.ssim += ssim(pair.reconstruction, source).sum().item()

@@ -1,0 +1,186 @@
+"""The structure of one video with the dynamics of another, from files to a file (arXiv 2412.17726, section 4)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vidtok.errors import VideoError, VidTokError
+from vidtok.models.vidtwin.autoencoder import TwinLatent
+from vidtok.runtime.limits import check_finite, computing
+from vidtok.video import Pixels, VideoReader, VideoWriter, to_float, to_uint8
+from vidtok.video.source import check_apart
+
+if TYPE_CHECKING:
+    from vidtok.tokenizer import Tokenizer
+    from vidtok.vidtwin import VidTwin
+
+Progress = Callable[[int], None]
+"""Called with how many frames are done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reenactment:
+    """What `ReenactmentJob` wrote."""
+
+    output: Path
+    frames: int
+    height: int
+    width: int
+    """Size of the result alone, without the sources beside it."""
+    fps: Fraction
+    sources: tuple[str, ...]
+    """The parts that were decoded, `structure` and `dynamics` or one of them."""
+    seconds: float
+    """From the first frame read to the output in its place."""
+
+
+class ReenactmentJob:
+    """A reenactment whose inputs can be read and whose output can be written, all checked, before it needs a model.
+
+    Args:
+        output: a path that ends in .mp4, .mov or .mkv.
+        structure: the video, or anything else that `VideoReader` reads, whose structure is decoded; None: none is.
+        dynamics: that whose dynamics are decoded; None: none are.
+        fps: frames per second to sample of each; None: every frame of each, one beside the other.
+        start: seconds into each to start at.
+        max_frames: stop after so many frames; it ends with the shorter one in any case.
+        side_by_side: put the sources to the left of the result.
+        allow_truncated: let a damaged video end where the damage begins, instead of raising.
+
+    Raises:
+        VideoError: an input cannot be read, or the output cannot be written.
+        VidTokError: neither a structure nor dynamics are given.
+    """
+
+    def __init__(
+        self,
+        output: str | os.PathLike[str],
+        *,
+        structure: str | os.PathLike[str] | None = None,
+        dynamics: str | os.PathLike[str] | None = None,
+        fps: float | None = None,
+        start: float = 0.0,
+        max_frames: int | None = None,
+        side_by_side: bool = True,
+        allow_truncated: bool = False,
+    ) -> None:
+        given = {name: path for name, path in (("structure", structure), ("dynamics", dynamics)) if path is not None}
+        if not given:
+            raise VidTokError("there is nothing to decode; give --structure, --dynamics or both (structure, dynamics)")
+        for path in given.values():
+            check_apart(Path(output), Path(path))
+        if Path(output).suffix.lower() == ".png":
+            raise VideoError(f"{output} is a picture; give an output that ends in .mp4, .mov or .mkv")
+        VideoWriter(output, 1).abort()
+        self._readers = {
+            name: VideoReader(
+                path, sample_fps=fps, max_frames=max_frames, start=start, allow_truncated=allow_truncated
+            )
+            for name, path in given.items()
+        }  # fmt: skip
+        first = next(iter(self._readers.values()))
+        self._writer = VideoWriter(output, first.fps)
+        self._side_by_side = side_by_side
+
+    @property
+    def frame_estimate(self) -> int | None:
+        """How many frames there are to do, as far as the files say."""
+        estimates = [reader.frame_estimate for reader in self._readers.values()]
+        return min((estimate for estimate in estimates if estimate is not None), default=None)
+
+    def run(self, model: Tokenizer, progress: Progress | None = None) -> Reenactment:
+        """Do it; once only. Raises `VidTokError` if `model` is no VidTwin, gives values that are not finite, or memory
+        is too small, and `VideoError` if a video breaks off; nothing is left behind then.
+        """
+        twin = check_vidtwin(model)
+        height, width = twin.config.frame_size
+        for reader in self._readers.values():
+            reader.fit(height, width)
+        started, done = time.perf_counter(), 0
+        with computing(), self._writer as writer:
+            for sources in self._clips(twin.config.frames):
+                latent = mixed({name: twin.encode(to_float(clip), sample=False) for name, clip in sources.items()})
+                frames = len(next(iter(sources.values())))
+                video = twin.decode(latent)[:, :, :frames].float()
+                check_finite(video, twin)
+                shown = [*(sources.values() if self._side_by_side else ()), to_uint8(video)]
+                writer.write(np.concatenate(shown, axis=2))
+                done += frames
+                if progress is not None:
+                    progress(done)
+        return Reenactment(
+            output=writer.path,
+            frames=done,
+            height=height,
+            width=width,
+            fps=writer.fps,
+            sources=tuple(self._readers),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _clips(self, length: int) -> Iterator[dict[str, Pixels]]:
+        """Clips of every source, as many frames of each."""
+        try:
+            for clips in zip(*(reader.chunks(length) for reader in self._readers.values()), strict=False):
+                frames = min(map(len, clips))
+                yield {name: clip[:frames] for name, clip in zip(self._readers, clips, strict=True)}
+        finally:
+            for reader in self._readers.values():
+                reader.close()
+
+
+def mixed(latents: dict[str, TwinLatent]) -> TwinLatent:
+    """One latent of the structure of `latents["structure"]` and the dynamics of `latents["dynamics"]`, where given."""
+    structure, dynamics = latents.get("structure"), latents.get("dynamics")
+    return TwinLatent(
+        structure=None if structure is None else structure.structure,
+        dynamics_x=None if dynamics is None else dynamics.dynamics_x,
+        dynamics_y=None if dynamics is None else dynamics.dynamics_y,
+    )
+
+
+def check_vidtwin(model: Tokenizer) -> VidTwin:
+    """`model`, or a `VidTokError` if it is of a family that does not keep structure and dynamics apart."""
+    from vidtok.vidtwin import VidTwin
+
+    if not isinstance(model, VidTwin):
+        raise VidTokError(
+            f"{model.name} does not keep structure and dynamics apart; give a VidTwin, such as "
+            "vidtwin_structure_7_7_8_dynamics_7_8"
+        )
+    return model
+
+
+def reenact(
+    model: Tokenizer,
+    output: str | os.PathLike[str],
+    *,
+    structure: str | os.PathLike[str] | None = None,
+    dynamics: str | os.PathLike[str] | None = None,
+    fps: float | None = None,
+    start: float = 0.0,
+    max_frames: int | None = None,
+    side_by_side: bool = True,
+    allow_truncated: bool = False,
+    progress: Progress | None = None,
+) -> Reenactment:
+    """Write to `output` a video of the structure of one and the dynamics of another; see `ReenactmentJob`."""
+    job = ReenactmentJob(
+        output,
+        structure=structure,
+        dynamics=dynamics,
+        fps=fps,
+        start=start,
+        max_frames=max_frames,
+        side_by_side=side_by_side,
+        allow_truncated=allow_truncated,
+    )
+    return job.run(model, progress)

@@ -1,0 +1,145 @@
+"""All videos below a folder to token files below another, which mirrors it; what is done already is left as it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidtok.errors import VideoError, VidTokError
+from vidtok.jobs.encode import TOKEN_SUFFIX, Encoded, EncodeJob, EncodeOptions
+from vidtok.jobs.sound import sound_path
+from vidtok.tokens import ModelIdentity, TokenFile, TokenFileError, model_identity
+from vidtok.video import PICTURE_SUFFIXES
+
+if TYPE_CHECKING:
+    from vidtok.tokenizer import Tokenizer
+
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv",
+    ".3gp", ".gif", ".y4m",
+)  # fmt: skip
+
+
+@dataclass
+class TreeResult:
+    """What became of the videos of a tree."""
+
+    encoded: list[Encoded] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)
+    """Inputs whose output was there already, made with the same model, settings and source."""
+    failed: list[tuple[Path, VidTokError]] = field(default_factory=list)
+    """Inputs that could not be encoded, and why."""
+
+
+@dataclass(frozen=True)
+class TreeStep:
+    """One file that is about to be encoded."""
+
+    number: int
+    """From 1 on."""
+    of: int
+    """How many there are."""
+    input: Path
+    job: EncodeJob
+
+
+Announce = Callable[[TreeStep], Callable[[int], None] | None]
+"""Called before each file; returns what is to be called with the number of frames done, if anything."""
+
+
+class TreeJob:
+    """All videos and pictures below `folder`, found by their suffixes, to be encoded below `output`.
+
+    `folder/a/b.mp4` becomes `output/a/b.mp4.vtok`. Raises `VideoError` if there are none, and `TokenFileError` if
+    `output` cannot be a folder.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], output: str | os.PathLike[str], options: EncodeOptions | None = None
+    ) -> None:
+        self._folder, self._output = Path(folder), Path(output)
+        self._options = EncodeOptions() if options is None else options
+        if not self._folder.is_dir():
+            raise VideoError(f"{folder} is not a folder; give one with videos in it")
+        if self._output.exists() and not self._output.is_dir():
+            raise TokenFileError(f"{output} is a file; expected a folder for the token files of {folder}")
+        self.inputs = sorted(_videos(self._folder))
+        if not self.inputs:
+            raise VideoError(
+                f"{folder} has no videos and no pictures below it; expected files that end in "
+                f"{', '.join(VIDEO_SUFFIXES + PICTURE_SUFFIXES)}"
+            )
+
+    def run(self, model: Tokenizer, announce: Announce | None = None) -> TreeResult:
+        """Encode what is not there yet, and go on where a file cannot be encoded. Each file is as `EncodeJob` does it.
+
+        An interrupted run can be started again: finished files are skipped.
+        """
+        result = TreeResult()
+        identity = model_identity(model)
+        for number, path in enumerate(self.inputs, 1):
+            relative = path.relative_to(self._folder)
+            output = self._output / relative.parent / (relative.name + TOKEN_SUFFIX)
+            if _is_done(output, path, identity, self._options, model):
+                result.skipped.append(path)
+                continue
+            try:
+                _make_folder(output.parent)
+                job = EncodeJob(path, output, self._options)
+                progress = None if announce is None else announce(TreeStep(number, len(self.inputs), path, job))
+                result.encoded.append(job.run(model, progress))
+            except VidTokError as error:
+                result.failed.append((path, error))
+        return result
+
+
+def encode_tree(
+    model: Tokenizer,
+    folder: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    options: EncodeOptions | None = None,
+    *,
+    announce: Announce | None = None,
+) -> TreeResult:
+    """Write token files of all videos below `folder` to `output`; see `TreeJob`."""
+    return TreeJob(folder, output, options).run(model, announce)
+
+
+def _videos(folder: Path) -> Iterator[Path]:
+    suffixes = VIDEO_SUFFIXES + PICTURE_SUFFIXES
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (
+            Path(place) / name for name in names if name.lower().endswith(suffixes) and not name.startswith(".")
+        )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TokenFileError(f"{folder} cannot be made: {error.strerror}; choose another output") from error
+
+
+def _is_done(output: Path, path: Path, identity: ModelIdentity, options: EncodeOptions, model: Tokenizer) -> bool:
+    """Whether `output` is a whole token file of `path` as it is now, made with this model and these options."""
+    try:
+        if not output.exists() or output.stat().st_mtime < path.stat().st_mtime:
+            return False
+        with TokenFile(output) as file:
+            header = file.header
+            sound = not header.encoding.get("sound") or sound_path(output).exists()
+            return (
+                file.complete
+                and sound
+                and dataclasses.replace(header.model, name=identity.name) == identity
+                and header.encoding.get("settings") == options.settings(model)
+                and header.source is not None
+                and header.source.bytes == path.stat().st_size
+            )
+    except (TokenFileError, OSError):
+        return False

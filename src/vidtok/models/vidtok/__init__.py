@@ -1,0 +1,1 @@
+"""The VidTok family (arXiv 2412.13061)."""

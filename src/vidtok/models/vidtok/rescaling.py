@@ -1,0 +1,101 @@
+"""The same network with a residual stream of order one.
+
+Whatever reads the stream to transform it, a residual branch, attention or the output, begins with a norm, which does
+not see the stream's scale (its epsilon apart). Only shortcuts and resampling convolutions see it, and are linear. So a
+stream that they have made huge can be made small, with what the branches add to it, and the output stays as it is.
+
+It matters for two reasons. float16 ends at 65,504. And where the stream is a million times what a branch adds to it,
+the branch is lost in rounding and does nothing: Muon without weight decay comes to that, as every step makes those
+convolutions a little larger.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from vidtok.models.vidtok.autoencoder import Decoder, Encoder, ResidualBlock, VideoAutoencoder
+from vidtok.models.vidtok.spatial import Attention, SpatialDownsample, SpatialUpsample
+
+
+@torch.no_grad()
+def rescale(model: VideoAutoencoder, video: Tensor) -> None:
+    """Make the residual streams of encoder and decoder of order one on `video` (B, 3, T, H, W), in place.
+
+    All factors are powers of two, so that no weight is rounded (but for subnormal numbers in half precision) and the
+    output differs by the norms' epsilons alone. `video` is any clip that the model takes; what it shows hardly matters.
+    """
+    _rescale(model.encoder, video)
+    _rescale(model.decoder, model.encode(video, sample=False))
+
+
+def _rescale(coder: Encoder | Decoder, example: Tensor) -> None:
+    sizes = _measured(coder, example)
+    scale = 1.0
+    for module in _along_the_stream(coder):
+        before = scale
+        if module is coder.conv_in or hasattr(module, "nin_shortcut") or _resamples_space(module):
+            scale = _towards_one(sizes[module])
+        if module is coder.conv_in:
+            _multiply(module, scale, scale)
+        elif isinstance(module, ResidualBlock):
+            _multiply(module.conv2, scale, scale)
+            if hasattr(module, "nin_shortcut"):
+                _multiply(cast(nn.Module, module.nin_shortcut), scale / before, scale)
+        elif isinstance(module, Attention):
+            _multiply(module.get_submodule("proj_out"), scale, scale)
+        else:
+            _multiply(module.get_submodule("conv"), scale / before, scale)
+
+
+def _along_the_stream(coder: Encoder | Decoder) -> Iterator[nn.Module]:
+    """What makes the stream or adds to it, in the order of computing."""
+    mid = cast(Any, coder.mid)
+    yield coder.conv_in
+    if isinstance(coder, Decoder):
+        yield from (mid.block_1, mid.attn_1, mid.block_2)
+        levels = list(zip(coder.up, coder.up_temporal, strict=True))[::-1]
+    else:
+        levels = list(zip(coder.down, coder.down_temporal, strict=True))
+    for level, temporal in cast(Any, levels):
+        for blocks in zip(level.block, temporal.block, strict=True):
+            yield from blocks
+        for part, name in ((part, name) for name in ("downsample", "upsample") for part in (level, temporal)):
+            if hasattr(part, name):
+                yield getattr(part, name)
+    if isinstance(coder, Encoder):
+        yield from (mid.block_1, mid.attn_1, mid.block_2)
+
+
+def _resamples_space(module: nn.Module) -> bool:
+    return isinstance(module, SpatialDownsample | SpatialUpsample)
+
+
+def _measured(coder: Encoder | Decoder, example: Tensor) -> dict[nn.Module, float]:
+    """The root mean square of the stream behind each module, on `example`."""
+    squares: dict[nn.Module, list[Tensor]] = {}
+
+    def note(module: nn.Module, _: Any, stream: Tensor) -> None:
+        squares.setdefault(module, []).append(stream.double().square().mean())
+
+    hooks = [module.register_forward_hook(note) for module in _along_the_stream(coder)]
+    try:
+        coder(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {module: float(torch.stack(found).mean().sqrt()) for module, found in squares.items()}
+
+
+def _towards_one(size: float) -> float:
+    """The power of two that brings `size` nearest to 1; 1 where nothing can."""
+    return 2.0 ** -round(math.log2(size)) if 0 < size < math.inf else 1.0
+
+
+def _multiply(layer: nn.Module, weight: float, bias: float) -> None:
+    for parameter in layer.parameters():
+        parameter.mul_(weight if parameter.dim() > 1 else bias)

@@ -1,0 +1,1 @@
+"""Running a model on videos: streams, tiles, whole passes, memory budgets, threads."""

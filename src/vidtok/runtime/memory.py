@@ -1,0 +1,201 @@
+"""What a model needs of memory, known before it computes: by running it on tensors that have shapes but no values.
+
+The dry run goes through the very code that computes, so that it follows the model's pieces, buffers and states without
+a formula of its own; it takes a second or so. What it cannot see (the libraries' own buffers, what the allocator does
+not give back) is added as measured on the CPU; `benchmarks/tiling.py memory` compares prediction and reality.
+"""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vidtok.errors import VidTokError
+from vidtok.models.base import VideoModel
+from vidtok.models.state import StreamState
+from vidtok.models.vidtok.autoencoder import VideoAutoencoder
+from vidtok.models.vidtok.config import AutoencoderConfig
+
+Direction = Literal["encode", "decode", "both"]
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_AMOUNT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]i?)?b?\s*", re.IGNORECASE)
+
+_PROCESS_BYTES = 400 << 20
+"""Of a process on the CPU that has loaded this package, before it computes, without weights."""
+_GPU_CONTEXT_BYTES = 600 << 20
+_UNSEEN = {"cpu": (1.08, 0.42, 64 << 20), "cuda": (1.25, 0.42, 64 << 20)}
+"""What a dry run does not see, by type of device: a factor on its peak, a share of the weights, which convolutions copy
+into other layouts, and bytes beside that."""
+
+
+def memory_bytes(amount: int | str) -> int:
+    """Bytes that `amount` says, such as 6_000_000_000, "6GB" (10^9 each), "6GiB" (2^30 each) or "500M".
+
+    Raises `VidTokError` if it is no amount of memory.
+    """
+    if isinstance(amount, int) and not isinstance(amount, bool) and amount > 0:
+        return amount
+    match = _AMOUNT.fullmatch(amount) if isinstance(amount, str) else None
+    count = round(float(match[1]) * _UNITS[(match[2] or "").lower()]) if match else 0
+    if not count:
+        raise VidTokError(f"max_memory is {amount!r}; expected an amount of memory such as 6GB, 500MB or 6GiB")
+    return count
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes that an encoder or decoder needs beside its weights and its input."""
+
+    states: int
+    """What a stream remembers between two chunks; 0 for a model that does not stream."""
+    working: int
+    """What is needed beside that at the peak, output included."""
+
+
+@dataclass(frozen=True)
+class Footprints:
+    """The footprints of both directions."""
+
+    encode: Footprint
+    decode: Footprint
+
+    def streaming(self, direction: Direction, tiles: int) -> int:
+        """Bytes at the peak where the streams of `tiles` tiles are all kept in memory."""
+        used = self._used(direction)
+        return tiles * sum(one.states for one in used) + max(one.working for one in used)
+
+    def one_tile(self, direction: Direction) -> int:
+        """Bytes at the peak where only the stream of the tile that is being computed is in memory."""
+        return max(one.states + one.working for one in self._used(direction))
+
+    def states(self, direction: Direction) -> int:
+        """Bytes that the streams of one tile take."""
+        return sum(one.states for one in self._used(direction))
+
+    def _used(self, direction: Direction) -> tuple[Footprint, ...]:
+        return {"encode": (self.encode,), "decode": (self.decode,), "both": (self.encode, self.decode)}[direction]
+
+
+@lru_cache(maxsize=64)
+def footprints(
+    config: AutoencoderConfig, dtype: torch.dtype, device: str, frames: int, height: int, width: int
+) -> Footprints:
+    """What encoding and decoding `frames` at a time takes of a model of `config`, by a dry run.
+
+    Args:
+        dtype: of weights and activations.
+        device: the type of device, "cpu" or "cuda" (this machine need not have it, but its PyTorch must know it).
+        frames: video frames of a chunk, or of a clip of a non-causal model; a multiple of the temporal factor.
+        height, width: of a frame or tile in pixels, multiples of the spatial factor.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with torch.device("meta"):
+        model = VideoAutoencoder(config).eval().to(dtype)
+    rows, columns = height // config.spatial_factor, width // config.spatial_factor
+    with torch.no_grad(), FakeTensorMode():
+        for module in model.modules():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                empty = torch.empty(parameter.shape, dtype=dtype, device=device)
+                setattr(module, name, nn.Parameter(empty, requires_grad=False))
+
+        def video(count: int) -> Tensor:
+            return torch.empty(1, config.in_channels, count, height, width, dtype=dtype, device=device)
+
+        def latent(count: int) -> Tensor:
+            return torch.empty(1, config.z_channels, count, rows, columns, dtype=dtype, device=device)
+
+        factor = config.temporal_factor
+        lead = 1 if config.is_causal else 0
+        encode = _footprint(model.encoder, video, (lead + factor, frames))
+        decode = _footprint(model.decoder, latent, (lead + 1, frames // factor))
+    return Footprints(encode, decode)
+
+
+def _footprint(coder: nn.Module, make: Callable[[int], Tensor], lengths: tuple[int, int]) -> Footprint:
+    """Two chunks of a stream, the second with all that is remembered of the first; or one clip, the longer one."""
+    causal: bool = coder.is_causal  # type: ignore[assignment]
+    state = StreamState(end=not causal)
+    watch = _LiveBytes(coder)
+    for length in lengths if causal else lengths[1:]:
+        x = make(length)
+        watch.ignore(x)
+        with watch:
+            coder(x, state)
+    states = sum(past.untyped_storage().nbytes() for past in state.past.values())
+    return Footprint(states, max(0, watch.peak - states))
+
+
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of all tensors that come to be while it is active and are still referenced."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = 0
+        self.peak = 0
+        self._known: set[int] = set()
+        for parameter in module.parameters():
+            self.ignore(parameter)
+
+    def ignore(self, tensor: Tensor) -> None:
+        """Do not count what `tensor` takes."""
+        self._see(tensor, 0)
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
+    ) -> Any:
+        result = function(*arguments, **(named or {}))
+        for value in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(value, Tensor):
+                self._see(value, value.untyped_storage().nbytes())
+        return result
+
+    def _see(self, tensor: Tensor, count: int) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.now += count
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, key, count).atexit = False
+
+    def _forget(self, key: int, count: int) -> None:
+        self._known.discard(key)
+        self.now -= count
+
+
+def resting_bytes(model: VideoModel) -> int:
+    """Bytes that are in use before `model` computes: of the process if it is on the CPU, else of its GPU."""
+    if model.device.type == "cuda":
+        return torch.cuda.memory_allocated(model.device) + _GPU_CONTEXT_BYTES
+    return max(_PROCESS_BYTES + _weight_bytes(model), _resident_bytes())
+
+
+def with_unseen(count: int, model: VideoModel) -> int:
+    """What `count` bytes of a dry run come to on the device of `model`, as measured."""
+    factor, share, beside = _UNSEEN.get(model.device.type, _UNSEEN["cuda"])
+    return round(count * factor + _weight_bytes(model) * share) + beside
+
+
+def _weight_bytes(model: VideoModel) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+
+
+def _resident_bytes() -> int:
+    """Bytes that this process has in memory; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * 4096

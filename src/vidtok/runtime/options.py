@@ -1,0 +1,101 @@
+"""Options of all work from file to file: what is read of a video, and how much is computed at a time."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vidtok.errors import VidTokError
+from vidtok.runtime.limits import frame_size
+from vidtok.runtime.memory import memory_bytes
+from vidtok.runtime.tiles import DEFAULT_OVERLAP, Tiling
+
+if TYPE_CHECKING:
+    from vidtok.tokenizer import Tokenizer
+    from vidtok.video import VideoReader
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions:
+    """How much to compute at a time. Raises `VidTokError` if a value is none that can be used."""
+
+    chunk_frames: int | None = None
+    """Frames to compute at a time. For a causal model it only weighs speed against memory (None: 16, or fewer if they
+    are large); for a non-causal one it is the length of a clip (None: 16)."""
+    tile: int | None = None
+    """Take frames in tiles of at most so many pixels a side, see `vidtok.Tiling`; None: whole, unless `max_memory` is
+    given."""
+    tile_overlap: int | None = None
+    """Pixels by which tiles overlap at least; None: 64, or half a tile if that is less."""
+    max_memory: int | str | None = None
+    """Choose tiles (if none are given) and frames at a time so that the process, or for a model on a GPU the GPU,
+    needs no more: bytes, or text such as "6GB"."""
+
+    def __post_init__(self) -> None:
+        if self.chunk_frames is not None and self.chunk_frames < 1:
+            raise VidTokError(f"chunk_frames is {self.chunk_frames}; expected at least 1")
+        if self.max_memory is not None:
+            memory_bytes(self.max_memory)
+        if self.tile is not None:
+            self.tiling(self.tile)
+        elif self.tile_overlap is not None:
+            if self.max_memory is None:
+                raise VidTokError(
+                    f"tile_overlap is {self.tile_overlap}, but there are no tiles; give --tile or --max-memory (tile, "
+                    "max_memory) too"
+                )
+            if self.tile_overlap < 0:
+                raise VidTokError(f"tile_overlap is {self.tile_overlap}; expected at least 0")
+
+    @property
+    def overlap(self) -> int:
+        """Pixels by which tiles overlap, unless they are too small for that."""
+        return DEFAULT_OVERLAP if self.tile_overlap is None else self.tile_overlap
+
+    def tiling(self, size: int, *, offload: bool = False) -> Tiling:
+        """Tiles of `size` pixels that overlap as these options say."""
+        overlap = self.overlap if self.tile_overlap is not None else min(self.overlap, size // 2)
+        return Tiling(size, overlap, offload)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions(ComputeOptions):
+    """What is read of a video, and how much of it is computed at a time."""
+
+    height: int | None = None
+    """Resize the shorter side and crop the centre, as `VideoReader` does; None: as stored."""
+    width: int | None = None
+    default_size: int | None = None
+    """Rows and columns where neither is given and the model takes any size."""
+    fps: float | None = None
+    """Frames per second to sample; None: every frame."""
+    start: float = 0.0
+    """Seconds into the video to start at."""
+    max_frames: int | None = None
+    """Stop after so many frames."""
+    allow_truncated: bool = False
+    """Let a damaged video end where the damage begins, instead of raising."""
+
+    @property
+    def to_the_end(self) -> bool:
+        """Whether the video is taken from its start to its end."""
+        return self.start == 0 and self.max_frames is None
+
+    def open(self, input: str | os.PathLike[str]) -> VideoReader:
+        """A reader of `input`, before the model is known; raises `VideoError` if it cannot be read."""
+        from vidtok.video import VideoReader
+
+        return VideoReader(
+            input,
+            sample_fps=self.fps,
+            height=self.default_size if self.height is None and self.width is None else self.height,
+            width=self.width,
+            max_frames=self.max_frames,
+            start=self.start,
+            allow_truncated=self.allow_truncated,
+        )
+
+    def fit(self, reader: VideoReader, model: Tokenizer) -> None:
+        """Let `reader` give frames of the size that `model` takes; `VidTokError` if it does not take that asked for."""
+        reader.fit(*frame_size(model, self.height, self.width, self.default_size))

@@ -1,0 +1,201 @@
+"""How much to compute at a time from file to file: tiles and frames, by hand or so that memory stays below a budget."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from vidtok.errors import VidTokError
+from vidtok.models.vidtok.config import AutoencoderConfig
+from vidtok.runtime.limits import CLIP_FRAMES, frames_at_a_time
+from vidtok.runtime.memory import Direction, Footprints, footprints, memory_bytes, resting_bytes, with_unseen
+from vidtok.runtime.options import ComputeOptions
+from vidtok.runtime.tiles import Tiling
+
+if TYPE_CHECKING:
+    from vidtok.tokenizer import Tokenizer
+
+_SMALLEST_CHOSEN = 128
+"""Pixels a side below which no tile is chosen for a budget: it would see too little, and overlap too much."""
+_PIXEL_BYTES = 60
+"""Bytes for each pixel of the frames that are computed at a time, outside of the model: as bytes and as floats, before
+and after."""
+_CODEC_BYTES = 200
+"""Bytes for each pixel of a frame that decoding and encoding of video hold, mostly frames to look ahead to."""
+_GPU_PIXEL_BYTES = 36
+_SCATTERED = 0.4
+"""How much more than their bytes states take that are kept while other tiles are computed, as measured: they lie
+between what the allocator has freed."""
+_SHARE_OF_FRAMES = 5
+"""Frames outside of the model may take the budget over this."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is computed at a time."""
+
+    tiling: Tiling | None
+    """How frames are cut; None: not at all."""
+    frames: int
+    """Video frames at a time."""
+    memory: int | None
+    """Bytes that this is predicted to need at most, where a budget was given."""
+
+
+def plan(
+    model: Tokenizer, size: tuple[int, int], options: ComputeOptions, direction: Direction, length: int | None = None
+) -> Plan:
+    """Tiles and frames at a time for `model` and `length` frames (None: unknown) of `size` (height, width).
+
+    Without options, tiles are those that the model has already (`model.tiling`). With a budget, they are the largest
+    that stay below it; what streams remember of tiles that are not being computed is offloaded where it does not fit.
+
+    Raises `VidTokError` if no tiles stay below the budget, or an option does not fit the model.
+    """
+    if options.tile is None and options.max_memory is None:
+        return Plan(model.tiling, frames_at_a_time(model.config, size, options.chunk_frames), None)
+    model.with_tiling(Tiling())  # raises for a model that cannot be tiled
+    if options.max_memory is None:
+        assert options.tile is not None
+        tiling = _needed(options.tiling(options.tile), model, size)
+        return Plan(tiling, _frames(model, size, options, None if tiling is None else CLIP_FRAMES), None)
+    return _Search(model, size, options, direction, length).plan()
+
+
+class _Search:
+    """The search for the largest tiles that stay below a budget."""
+
+    def __init__(
+        self,
+        model: Tokenizer,
+        size: tuple[int, int],
+        options: ComputeOptions,
+        direction: Direction,
+        length: int | None,
+    ) -> None:
+        assert options.max_memory is not None
+        self._model = model
+        self._size = size
+        self._options = options
+        self._direction = direction
+        self._limit = memory_bytes(options.max_memory)
+        self._resting = resting_bytes(model)
+        self._frames = self._frames_below(self._limit // _SHARE_OF_FRAMES)
+        streams = model.is_causal and (length is None or length > 1 + self._frames)
+        self._streams = streams
+        """Whether something is remembered of tiles; nothing is of a clip in one piece."""
+
+    def plan(self) -> Plan:
+        tilings = self._tilings()
+        first = bisect_left(range(len(tilings)), True, key=lambda i: self._least(tilings[i]) <= self._limit)
+        for tiling in tilings[first:]:
+            for offload in (False, True) if tiling is not None and self._streams else (False,):
+                needed = self._bytes(tiling, offload=offload)
+                if needed <= self._limit and not (offload and self._disk(tiling) > self._free_disk()):
+                    chosen = Tiling(tiling.size, tiling.overlap, offload) if tiling is not None else None
+                    return Plan(chosen, self._frames, needed)
+        raise self._too_little(tilings)
+
+    def _tilings(self) -> list[Tiling | None]:
+        """None for no tiles, then tilings from large tiles to small ones."""
+        options, factor = self._options, self._model.config.spatial_factor
+        if options.tile is not None:
+            return [_needed(options.tiling(options.tile), self._model, self._size)]
+        side = -(-max(self._size) // factor) * factor
+        found: list[Tiling | None] = [None]
+        while True:
+            count = len(found) + 1
+            tile = -(-(side + (count - 1) * options.overlap) // (count * factor)) * factor
+            if tile < max(2 * options.overlap, _SMALLEST_CHOSEN):
+                return found
+            found.append(options.tiling(tile))
+
+    def _least(self, tiling: Tiling | None) -> int:
+        """Bytes that are needed at least with these tiles."""
+        return self._bytes(tiling, offload=tiling is not None)
+
+    def _bytes(self, tiling: Tiling | None, *, offload: bool) -> int:
+        """Bytes that are needed at the peak."""
+        tiles, used = self._grid(tiling)
+        if offload or not self._streams:
+            inside = used.one_tile(self._direction)
+        else:
+            inside = used.streaming(self._direction, tiles)
+            inside += round(_SCATTERED * (tiles - 1) * used.states(self._direction))
+        return self._resting + with_unseen(inside, self._model) + self._outside(self._frames)
+
+    def _disk(self, tiling: Tiling | None) -> int:
+        """Bytes that offloaded streams take where they lie."""
+        tiles, used = self._grid(tiling)
+        return tiles * used.states(self._direction)
+
+    def _free_disk(self) -> int:
+        """Bytes that offloaded streams may take, where they lie in files."""
+        if self._model.device.type != "cpu":
+            return 1 << 60
+        return shutil.disk_usage(tempfile.gettempdir()).free * 9 // 10
+
+    def _grid(self, tiling: Tiling | None) -> tuple[int, Footprints]:
+        """How many tiles there are, and what one takes."""
+        config = cast(AutoencoderConfig, self._model.config)
+        tiles, height, width = _grid(tiling, self._size, config.spatial_factor)
+        return tiles, footprints(config, self._model.dtype, self._model.device.type, self._frames, height, width)
+
+    def _frames_below(self, limit: int) -> int:
+        """Frames at a time that take no more than `limit` outside of the model, if there are so few."""
+        wanted = CLIP_FRAMES
+        while wanted > self._model.config.temporal_factor and self._outside(wanted) > limit:
+            wanted //= 2
+        return _frames(self._model, self._size, self._options, wanted)
+
+    def _outside(self, frames: int) -> int:
+        """Bytes for frames outside of the model, where it computes."""
+        pixels = self._size[0] * self._size[1]
+        if self._model.device.type != "cpu":
+            return _GPU_PIXEL_BYTES * (frames + 1) * pixels
+        return (_PIXEL_BYTES * (frames + 1) + _CODEC_BYTES) * pixels
+
+    def _too_little(self, tilings: list[Tiling | None]) -> VidTokError:
+        size, model, limit = f"{self._size[1]} x {self._size[0]}", self._model.name, self._options.max_memory
+        smallest = tilings[-1]
+        needed = self._least(smallest)
+        if needed > self._limit:
+            tiles, height, width = _grid(smallest, self._size, self._model.config.spatial_factor)
+            how = f"in tiles of {width} x {height}" if tiles > 1 else "in one piece"
+            return VidTokError(
+                f"max_memory is {limit}, but {model} needs about {needed / 1e9:.1f} GB for frames of {size} pixels "
+                f"{how}; allow more, or choose smaller frames (--size), fewer at a time (--chunk-frames) or bfloat16 "
+                "(--dtype)"
+            )
+        fitting = next(tiling for tiling in tilings if self._least(tiling) <= self._limit)
+        return VidTokError(
+            f"max_memory is {limit}, for which {model} has to keep {self._disk(fitting) / 1e9:.1f} GB for frames of "
+            f"{size} pixels in temporary files, more than {tempfile.gettempdir()} has room for; name a folder with "
+            "more space in the environment variable TMPDIR, allow more memory, or choose smaller frames (--size)"
+        )
+
+
+def _grid(tiling: Tiling | None, size: tuple[int, int], factor: int) -> tuple[int, int, int]:
+    """How many tiles there are, and the height and width of one in pixels."""
+    if tiling is None:
+        height, width = (-(-side // factor) * factor for side in size)
+        return 1, height, width
+    rows, columns = (tiling.spans(side, factor) for side in size)
+    height, width = ((spans[0].stop - spans[0].start) * factor for spans in (rows, columns))
+    return len(rows) * len(columns), height, width
+
+
+def _needed(tiling: Tiling, model: Tokenizer, size: tuple[int, int]) -> Tiling | None:
+    """`tiling`, if it cuts frames of `size` at all."""
+    return tiling if _grid(tiling, size, model.config.spatial_factor)[0] > 1 else None
+
+
+def _frames(model: Tokenizer, size: tuple[int, int], options: ComputeOptions, wanted: int | None) -> int:
+    """Frames at a time: those that the options say, else `wanted` of a causal model (None: what suits the size)."""
+    given = options.chunk_frames
+    if given is None and model.is_causal:
+        given = wanted
+    return frames_at_a_time(model.config, size, given)

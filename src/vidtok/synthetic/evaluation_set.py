@@ -1,0 +1,162 @@
+"""A small, varied set of procedural clips as video files, to evaluate on where nothing may be downloaded."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vidtok.errors import ConfigError, VideoError
+from vidtok.metrics.consistency import LEVELS
+from vidtok.synthetic.config import SyntheticConfig
+from vidtok.synthetic.render import synthetic_batch
+from vidtok.video import VideoWriter, as_rate, to_uint8
+
+META_FILE = "meta.csv"
+_CRF = 4
+_CANDIDATES = 8
+_PREVIEW_FRAMES = 9
+_CONTRAST = 40
+"""Standard deviation in 8-bit levels below which a picture counts as flat."""
+_PLAIN = {"cut_share": 0.0, "light_share": 0.0, "warp_share": 0.0, "overlay_share": 0.0, "letterbox_share": 0.0}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a clip shows."""
+
+    fields: Mapping[str, Any]
+    """How it differs from a plain scene, as fields of `SyntheticConfig`."""
+    change: float
+    """How much it should move: mean difference between successive frames, in 8-bit levels."""
+
+
+KINDS: Mapping[str, Kind] = {
+    "still": Kind({"static_share": 0.5, "max_objects": 3}, 1.0),
+    "pan": Kind({"static_share": 0.0, "max_speed": 24.0, "saturation": 1.4}, 12.0),
+    "text": Kind({"text_share": 1.0, "overlay_share": 1.0, "max_defocus": 0.0}, 2.0),
+    "water": Kind({"warp_share": 1.0, "static_share": 0.5}, 4.0),
+    "light": Kind({"light_share": 1.0, "static_share": 0.4}, 3.0),
+    "fast": Kind({"static_share": 0.0, "max_speed": 100.0, "motion_blur": 1.0}, 24.0),
+    "crowd": Kind({"clutter": 0.9, "max_objects": 6, "saturation": 1.6}, 8.0),
+    "cut": Kind({"cut_share": 1.0}, 4.0),
+}
+"""The kinds of clips, in the order in which they take turns."""
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """What `write_evaluation_set` makes.
+
+    Attributes:
+        clips: how many files, from 1 up; the kinds of `KINDS` take turns.
+        height, width: of a frame in pixels, from 16 up.
+        frames: of a clip, from 1 up.
+        fps: how many are shown in a second.
+        seed: another one gives other clips.
+
+    Raises:
+        ConfigError: a value is out of its range.
+        VideoError: a rate that no video can have.
+    """
+
+    clips: int = 8
+    height: int = 256
+    width: int = 256
+    frames: int = 34
+    fps: float = 30.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.clips < 1:
+            raise ConfigError(f"synthetic clips: {self.clips} clips were asked for; expected at least 1")
+        as_rate(self.fps)
+        self.config(0)
+
+    def kind(self, index: int) -> str:
+        """What clip `index` shows."""
+        return list(KINDS)[index % len(KINDS)]
+
+    def config(self, index: int) -> SyntheticConfig:
+        """How clip `index` is made."""
+        shape = {"frames": self.frames, "height": self.height, "width": self.width}
+        return SyntheticConfig(**{**shape, **_PLAIN, **KINDS[self.kind(index)].fields})
+
+    def clip(self, index: int) -> Tensor:
+        """Clip `index`, (3, T, H, W) float32 in -1..1: of eight drawn for it, the one that shows its kind best."""
+        config = self.config(index)
+        candidates = range(index * _CANDIDATES, (index + 1) * _CANDIDATES)
+        # Few frames, without a cut, tell how fast things move and how light they are.
+        preview = replace(config, frames=min(self.frames, _PREVIEW_FRAMES), cut_share=0.0)
+        change = KINDS[self.kind(index)].change
+        faults = [_fault(synthetic_batch(preview, self.seed, [number])[0], change) for number in candidates]
+        return synthetic_batch(config, self.seed, [candidates[faults.index(min(faults))]])[0]
+
+    def file(self, index: int) -> str:
+        """The name of clip `index`."""
+        return f"{index:03d}_{self.kind(index)}.mp4"
+
+
+def write_evaluation_set(
+    folder: str | os.PathLike[str], spec: EvaluationSet, progress: Callable[[int], None] | None = None
+) -> list[Path]:
+    """Write the clips of `spec` to `folder` as H.264 of high quality, and `meta.csv` beside them.
+
+    The CSV file has the columns `videos`, as the published evaluation reads it, `kind` and `seed`. Frames depend on
+    `spec` alone (up to rounding, on any machine), files also on the encoder's version. The folder is made, and appears
+    when it is whole; `progress` is called with the number of frames that are done.
+
+    Returns the paths of the clips. Raises `VideoError` if the folder holds files already, or cannot be written.
+    """
+    folder = Path(os.path.abspath(folder))
+    with _whole_folder(folder) as aside:
+        for index in range(spec.clips):
+            with VideoWriter(aside / spec.file(index), spec.fps, crf=_CRF, preset="slow") as writer:
+                writer.write(to_uint8(spec.clip(index)))
+            if progress is not None:
+                progress((index + 1) * spec.frames)
+        with open(aside / META_FILE, "w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(["videos", "kind", "seed"])
+            rows.writerows([spec.file(index), spec.kind(index), spec.seed] for index in range(spec.clips))
+    return [folder / spec.file(index) for index in range(spec.clips)]
+
+
+def _fault(video: Tensor, change: float) -> float:
+    """How far a clip is from the change that is wanted, in octaves, and from good light and contrast."""
+    levels = (video + 1) * LEVELS
+    light = levels.mean(0)
+    moved = (levels[:, 1:] - levels[:, :-1]).abs().mean().item() if levels.shape[1] > 1 else change
+    too_dark, too_bright = (light < 16).float().mean().item(), (light > 240).float().mean().item()
+    flat = max(0.0, 1 - light[0].std().item() / _CONTRAST)
+    return abs(math.log2((moved + 0.1) / change)) + 4 * (too_dark + too_bright + flat)
+
+
+@contextmanager
+def _whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder`, which takes its place at the end, or is removed where something fails."""
+    if folder.exists() and not folder.is_dir():
+        raise VideoError(f"{folder} is a file; give a new folder for the clips")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise VideoError(f"{folder} is not empty; give a new folder for the clips, so that nothing else is evaluated")
+    aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:12]}"
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        if folder.is_dir():
+            folder.rmdir()
+        os.rename(aside, folder)
+    except OSError as error:
+        reason = error.strerror or error
+        raise VideoError(f"clips cannot be written to {folder}: {reason}; choose another folder") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Runs: arguments, trainer, folders, checkpoints and what they log."""

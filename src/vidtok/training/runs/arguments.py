@@ -1,0 +1,146 @@
+"""The options of `main.py` and `vidtok train`: the published ones, and every option of Lightning's Trainer."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vidtok.config.layers import from_overrides, resolve
+from vidtok.errors import ConfigError
+
+TRAINER_OPTIONS = (
+    "accelerator", "strategy", "devices", "num_nodes", "precision", "fast_dev_run", "max_epochs", "min_epochs",
+    "max_steps", "min_steps", "max_time", "limit_train_batches", "limit_val_batches", "limit_test_batches",
+    "limit_predict_batches", "overfit_batches", "val_check_interval", "check_val_every_n_epoch",
+    "num_sanity_val_steps", "log_every_n_steps", "enable_checkpointing", "enable_progress_bar",
+    "enable_model_summary", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm",
+    "deterministic", "benchmark", "inference_mode", "use_distributed_sampler", "profiler", "detect_anomaly",
+    "barebones", "sync_batchnorm", "reload_dataloaders_every_n_epochs", "default_root_dir",
+    "enable_autolog_hparams",
+)  # fmt: skip
+"""Options of Lightning's Trainer that are plain values, as `--option value` or under `lightning.trainer`."""
+
+
+_OVERRIDE = re.compile(r"(--)?[A-Za-z_]\w*(\.\w+)+=")
+_PUBLISHED = "main.py"
+"""The published command, whose configurations all stand behind `--base`."""
+
+
+@dataclass(kw_only=True)
+class TrainArguments:
+    """What a run was asked for; the defaults are the published ones."""
+
+    base: list[str] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
+    postfix: str = ""
+    project: str = ""
+    logdir: str = "logs"
+    no_date: bool = False
+    legacy_naming: bool = False
+    resume: str = ""
+    resume_from_checkpoint: str = ""
+    checkpoint_auto_resume: bool = True
+    train: bool = True
+    no_test: bool = False
+    debug: bool = False
+    seed: int | None = None
+    seed_rank: bool = False
+    scale_lr: bool = False
+    enable_tf32: bool = True
+    wandb: bool = False
+    wandb_entity: str | None = None
+    wandb_key: str | None = None
+    wandb_project: str = "vidtok"
+    wandb_id: str | None = None
+    wandb_auto_resume: bool = True
+
+
+def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = _PUBLISHED) -> TrainArguments:
+    """The arguments in `argv`; ends the process on `--help` and on options that are not known.
+
+    Under another `prog`, configurations may stand without `--base` in front.
+    """
+    parser = _parser(prog)
+    words = list(sys.argv[1:] if argv is None else argv)
+    overrides = [word for word in words if _OVERRIDE.match(word)]
+    known, rest = parser.parse_known_args([word for word in words if not _OVERRIDE.match(word)])
+    values = vars(known)
+    base = [name for group in values.pop("base") or [] for name in group]
+    for word in rest:
+        if not word.startswith("-") and prog != _PUBLISHED:
+            base.append(word)
+        elif "=" in word:
+            parser.error(f"{word} is neither an option nor an override such as model.base_learning_rate=1e-4")
+        else:
+            parser.error(f"unrecognized argument: {word}")
+    trainer = {key: values.pop(key) for key in TRAINER_OPTIONS if key in values}
+    return TrainArguments(
+        base=base,
+        overrides=overrides,
+        trainer={key: _plain(key, value) for key, value in trainer.items() if value is not None},
+        **values,
+    )
+
+
+def _plain(key: str, value: str) -> Any:
+    """`value` as YAML reads it: `--max_steps 10` is a number."""
+    try:
+        return resolve(from_overrides([f"{key}={value}"]), f"--{key}")[key]
+    except ConfigError as error:
+        raise ConfigError(f"--{key} {value}: {error}") from error
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        usage=f"{prog} {'-b CONFIG' if prog == _PUBLISHED else 'CONFIG'}... [options] [section.key=value ...]",
+        description="Train a model. Configurations are merged from left to right; section.key=value goes over them.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("-b", "--base", nargs="*", action="append", metavar="CONFIG", help="YAML files, or names of models")
+    add("-l", "--logdir", default="logs", help="where the runs' folders go (default: logs)")
+    add("-n", "--name", nargs="?", const="", default="", help="the run's name (default: after CONFIG)")
+    add("-f", "--postfix", default="", help="is put behind the name")
+    add("-p", "--project", default="", help="a folder below LOGDIR, new or not, for this run's folder")
+    add("--no_date", **_flag(), help="leave the date out of the folder's name")
+    add("--legacy_naming", **_flag(), help="name runs after the file alone, not after its folders below configs/ too")
+    add("-r", "--resume", nargs="?", const="", default="", help="a run's folder or checkpoint, to go on with")
+    add("--resume_from_checkpoint", default="", metavar="CKPT", help="go on in a new folder from a checkpoint or run")
+    add("--checkpoint_auto_resume", **_flag(True), help="go on with the newest run of the same name (default: true)")
+    add("-t", "--train", **_flag(True), help="train (default: true)")
+    add("--no-test", "--no_test", dest="no_test", **_flag(), help="do not test after training")
+    add("-d", "--debug", **_flag(), help="open the debugger where training fails")
+    add("-s", "--seed", type=int, help="of weights, data and noise (default: 23)")
+    add("--seed_rank", **_flag(), help="add each process's rank to its seed")
+    add("--scale_lr", **_flag(), help="learning rate = base rate x accumulated batches x devices x batch size")
+    add("--enable_tf32", **_flag(True), help="let NVIDIA GPUs round float32 products to TF32 (default: true)")
+    add("--wandb", **_flag(), help="log to Weights & Biases instead of TensorBoard")
+    add("--wandb_entity", help="user or team there")
+    add("--wandb_key", help="API key there (better: `wandb login`)")
+    add("--wandb_project", default="vidtok", help="project there (default: vidtok)")
+    add("--wandb_id", help="the run's id there")
+    add("--wandb_auto_resume", **_flag(True), help="a resumed run goes on under its id there (default: true)")
+    group = parser.add_argument_group("Lightning's Trainer", "over lightning.trainer of the configurations")
+    for option in TRAINER_OPTIONS:
+        group.add_argument(f"--{option}", metavar="VALUE")
+    return parser
+
+
+def _flag(default: bool = False) -> dict[str, Any]:
+    """An option that may stand alone or before a truth value."""
+    return {"type": _boolean, "nargs": "?", "const": True, "default": default, "metavar": "true|false"}
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("true", "yes", "y", "t", "1"):
+        return True
+    if text.lower() in ("false", "no", "n", "f", "0"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")

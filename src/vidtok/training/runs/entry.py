@@ -1,0 +1,33 @@
+"""Where `main.py` and `vidtok train` come in. Lightning is imported once the arguments are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vidtok.device import keep_freed_memory
+from vidtok.errors import TrainingError
+from vidtok.training.runs.arguments import parse_arguments
+
+
+def train(argv: Sequence[str] | None = None, *, prog: str = "main.py") -> None:
+    """Train as the arguments `argv` say; `VidTokError` and `KeyboardInterrupt` as for `run.run`."""
+    arguments = parse_arguments(argv, prog=prog)
+    try:
+        from vidtok.training.runs.run import run
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "lightning":
+            raise
+        raise TrainingError(
+            "training needs Lightning, which is not installed: `pip install 'vidtok[train]'`, or in a clone "
+            "`pip install -c constraints.txt -e '.[train]'`"
+        ) from error
+    keep_freed_memory(training=True)
+    try:
+        run(arguments)
+    except Exception:
+        if arguments.debug:
+            import pdb
+            import sys
+
+            pdb.post_mortem(sys.exc_info()[2])
+        raise

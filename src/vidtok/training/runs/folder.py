@@ -1,0 +1,123 @@
+"""A run's folder, `LOGDIR/DATE_NAME`: where it is, what is in it, and how it is found again.
+
+configs/DATE.yaml     the whole configuration of each start of the run, the newest last
+checkpoints/          see `checkpoints.py`
+tensorboard/          scalars
+images/, videos/      inputs above their reconstructions
+lock                  held, and naming its process, while one trains here
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from vidtok.config.layers import to_yaml
+from vidtok.errors import TrainingError
+from vidtok.files import lock
+from vidtok.training.runs.arguments import TrainArguments
+from vidtok.training.runs.checkpoints import write_whole
+from vidtok.zoo.runs import newest_checkpoint
+
+_DATE = "%Y-%m-%dT%H-%M-%S"
+_DATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d_(.+)")
+_SHARED = "VIDTOK_RUN_FOLDER"
+"""Environment variable by which the processes that Lightning starts learn the folder of the first."""
+
+
+def run_name(arguments: TrainArguments) -> str:
+    """The run's name: as given, else after its configurations."""
+    name = arguments.name or "-".join(_config_name(base, arguments.legacy_naming) for base in arguments.base)
+    return name + arguments.postfix
+
+
+def _config_name(base: str, legacy: bool) -> str:
+    """The name of the configuration `base`, a file or a model's name, with its folders below `configs/`."""
+    path = Path(base)
+    stem = path.stem if path.suffix.lower() in (".yaml", ".yml") else path.name
+    parents = path.parts[:-1]
+    if legacy or "configs" not in parents:
+        return stem
+    return "-".join([*parents[len(parents) - parents[::-1].index("configs") :], stem])
+
+
+def new_folder(arguments: TrainArguments) -> Path:
+    """The path of a new run's folder, which this does not make; processes of one run agree on it."""
+    if os.environ.get("LOCAL_RANK", "0") != "0" and _SHARED in os.environ:
+        return Path(os.environ[_SHARED])
+    name = run_name(arguments)
+    if "/" in name or os.sep in name:
+        raise TrainingError(f"the run's name is {name!r}; expected a name for a folder, without slashes")
+    parent = _parent(arguments)
+    folder = parent / name if arguments.no_date else _unused(parent, f"_{name}")
+    os.environ[_SHARED] = str(folder)
+    return folder
+
+
+def latest_folder(arguments: TrainArguments) -> Path | None:
+    """The run of this name whose last checkpoint is the newest; None if none has one."""
+    parent, name = _parent(arguments), run_name(arguments)
+    if not parent.is_dir():
+        return None
+    candidates = []
+    for folder in parent.iterdir():
+        dated = _DATED.fullmatch(folder.name)
+        if folder.name == name or (dated and dated[1] == name):
+            checkpoint = newest_checkpoint(folder)
+            if checkpoint is not None:
+                candidates.append((checkpoint.stat().st_mtime, folder))
+    return max(candidates)[1] if candidates else None
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """No other process trains in `folder`, which is made if need be, while this lasts; not on Windows.
+
+    The lock is the process's, not that of the workers it starts, so it goes when the process goes, however it does.
+    Raises `TrainingError` if another process has it, or the folder cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = (folder / "lock").open("a+")
+    except OSError as error:
+        raise TrainingError(
+            f"the run's folder {folder} cannot be made or written to: {error.strerror}; give another --logdir"
+        ) from error
+    with opened as file:
+        try:
+            lock(file.fileno(), of_process=True)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise TrainingError(
+                f"process {file.read().strip() or 'of unknown number'} is training in {folder}; wait for it or stop "
+                "it, or start another run (--name, or --checkpoint_auto_resume false)"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def write_config(folder: Path, raw: Mapping[str, Any]) -> Path:
+    """Write the configuration `raw` as a new file among those of the run, whole or not at all."""
+    path = _unused(folder / "configs", ".yaml")
+    write_whole(path, to_yaml(raw))
+    return path
+
+
+def _unused(parent: Path, ending: str) -> Path:
+    """A path in `parent` named after the time, or after the first second from now on that none there is named after."""
+    moment = datetime.now()
+    while (path := parent / f"{moment:{_DATE}}{ending}").exists():
+        moment += timedelta(seconds=1)
+    return path
+
+
+def _parent(arguments: TrainArguments) -> Path:
+    parent = Path(arguments.logdir).expanduser()
+    return parent / arguments.project if arguments.project else parent

@@ -1,0 +1,241 @@
+"""A training run from its arguments to its last checkpoint."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningDataModule, Trainer, seed_everything
+
+from vidtok.config.read import ConfigSource, RunConfig, read_configs
+from vidtok.config.targets import look_up
+from vidtok.errors import CheckpointError, ConfigError
+from vidtok.text import near
+from vidtok.tokenizer import Tokenizer
+from vidtok.training.data import build_data
+from vidtok.training.module import TrainingModule
+from vidtok.training.objective.config import ObjectiveConfig
+from vidtok.training.objective.losses import Objective
+from vidtok.training.runs.arguments import TrainArguments
+from vidtok.training.runs.callbacks import InterruptedRunError, StopOnSignal
+from vidtok.training.runs.checkpoints import read_training_state, start_from
+from vidtok.training.runs.folder import exclusive, latest_folder, new_folder, write_config
+from vidtok.training.runs.settings import RunSettings
+from vidtok.training.runs.trainer import check_logger, make_logger, make_trainer, quieten
+from vidtok.training.settings import TrainingSettings, refuse_unknown
+from vidtok.zoo.runs import is_run, run_checkpoint, run_config
+
+log = logging.getLogger(__name__)
+
+_LOSS = "model.params.loss_config"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to do."""
+
+    config: RunConfig
+    folder: Path
+    resume_from: Path | None
+
+
+def run(arguments: TrainArguments) -> Path:
+    """Train as `arguments` say, and return the run's folder.
+
+    Raises:
+        VidTokError: the configuration, the data or a checkpoint cannot be used, or training had to stop.
+        KeyboardInterrupt: it was interrupted, and has written a checkpoint.
+    """
+    rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+    quieten(rank)
+    check_logger(arguments)
+    plan = plan_run(arguments)
+    raw = plan.config.raw
+    settings, running = TrainingSettings.from_raw(raw), RunSettings.from_raw(raw)
+    _set_tf32(arguments.enable_tf32)
+    seed_everything(running.seed + (rank if arguments.seed_rank else 0), verbose=False)
+    module = build_module(plan.config, settings, running)
+    if settings.ckpt_path is not None and plan.resume_from is None:
+        start_from(module, settings.ckpt_path, settings.ignore_keys)
+        if module.model_ema is not None:
+            module.model_ema.reset()
+    _check_monitor(settings.monitor, module.validation_metrics)
+    data = build_data(raw["data"], seed=running.seed)
+    if plan.resume_from is not None and arguments.train:
+        _check_resumable(module, plan.resume_from)
+    trainer, stop = make_trainer(plan.folder, running, settings, module.loss.config.is_adversarial)
+    with exclusive(plan.folder) if rank == 0 and arguments.train else nullcontext():
+        # The newest configuration is what the folder's checkpoints are read by, so all checks come before it.
+        trainer.logger = make_logger(arguments, plan.folder)
+        if rank == 0:
+            write_config(plan.folder, raw)
+            log.info("run folder %s", plan.folder)
+        if arguments.train:
+            _fit(trainer, module, data, plan.resume_from, stop)
+        if not arguments.no_test and data.config.test is not None:
+            trainer.test(module, data, ckpt_path=None if arguments.train else plan.resume_from, verbose=rank == 0)
+    if rank == 0 and arguments.train:
+        log.info(
+            "finished at step %d: %s (`vidtok export` makes a slim folder of it)", trainer.global_step, plan.folder
+        )
+    return plan.folder
+
+
+def plan_run(arguments: TrainArguments) -> Plan:
+    """The configuration of the run, its folder, and the checkpoint that it goes on from, if any."""
+    folder, resume_from = _resumed(arguments)
+    sources: list[ConfigSource] = [_recipe(base) or base for base in arguments.base]
+    if folder is not None and not sources:
+        sources = [run_config(folder)]
+    if not sources:
+        raise ConfigError(
+            "no configuration is given; expected one or more of CONFIG (or --base CONFIG.yaml), or --resume with the "
+            "folder of a run"
+        )
+    if folder is None and arguments.checkpoint_auto_resume and resume_from is None:
+        folder = latest_folder(arguments)
+        if folder is not None:
+            resume_from = run_checkpoint(folder)
+            log.info("going on with the run in %s (--checkpoint_auto_resume false starts another)", folder)
+    config = read_configs(sources, arguments.overrides)
+    _require_sections(config.raw)
+    if arguments.trainer:  # as overrides, so that ${lightning.trainer.max_steps} is what --max_steps says
+        options = [f"lightning.trainer.{key}={json.dumps(value)}" for key, value in arguments.trainer.items()]
+        config = read_configs(sources, [*arguments.overrides, *options])
+    _take_in(config.raw, arguments)
+    return Plan(config, folder or new_folder(arguments), resume_from)
+
+
+def _recipe(name: str) -> Path | None:
+    """The configuration that this package has for training under `name`, such as `stage_one`, unless it is a file."""
+    path = Path(str(files("vidtok"))) / "configs" / "training" / f"{name}.yaml"
+    return path if path.is_file() and not Path(name).exists() else None
+
+
+def build_module(config: RunConfig, settings: TrainingSettings, running: RunSettings) -> TrainingModule:
+    """The module to train, with fresh weights. Raises `ConfigError`, or `LPIPSWeightsError` if LPIPS lacks weights."""
+    return TrainingModule(
+        Tokenizer(config.model, name=config.name),
+        Objective(_objective_config(config.raw["model"]["params"])),
+        settings,
+        learning_rate=settings.base_learning_rate * (_scale(config.raw, running) if running.scale_lr else 1),
+        accumulate=running.accumulate,
+        clip_norm=running.clip_norm,
+        seed=running.seed,
+    )
+
+
+def _objective_config(params: Mapping[str, Any]) -> ObjectiveConfig:
+    section = params.get("loss_config")
+    if section is None or look_up(section, "objective", _LOSS).kind == "none":
+        raise ConfigError(
+            f"{_LOSS} asks for no objective; expected one to train with: "
+            "target: vidtok.modules.losses.GeneralLPIPSWithDiscriminator"
+        )
+    refuse_unknown(section, ("target", "params"), _LOSS)
+    try:
+        return ObjectiveConfig.from_dict(section.get("params") or {})
+    except ConfigError as error:
+        raise ConfigError(f"{_LOSS}.params: {error}") from error
+
+
+def _check_monitor(monitor: str | None, known: list[str]) -> None:
+    if monitor is not None and monitor not in known:
+        raise ConfigError(
+            f"model.params.monitor is {monitor}, which validation does not give{near(monitor, known)}; "
+            f"expected null, or one of {', '.join(known)}"
+        )
+
+
+def _resumed(arguments: TrainArguments) -> tuple[Path | None, Path | None]:
+    """The folder of the run to go on in, and the checkpoint to go on from, as far as the arguments name them."""
+    if arguments.resume and arguments.resume_from_checkpoint:
+        raise ConfigError("--resume and --resume_from_checkpoint are both given; expected one of them")
+    if arguments.resume_from_checkpoint:
+        path = Path(arguments.resume_from_checkpoint).expanduser()
+        return None, run_checkpoint(path) if is_run(path) else _existing(path)
+    if not arguments.resume:
+        return None, None
+    path = Path(arguments.resume).expanduser()
+    if is_run(path):
+        return path, run_checkpoint(path)
+    folder = _existing(path).parent.parent
+    if not is_run(folder):
+        raise CheckpointError(
+            f"{path} is not in the checkpoints/ of a run's folder; to go on from it in a new folder, give it as "
+            "--resume_from_checkpoint"
+        )
+    return folder, path
+
+
+def _existing(path: Path) -> Path:
+    if path.is_dir():
+        raise CheckpointError(f"{path} is not the folder of a run; expected one with configs/ and checkpoints/")
+    if not path.is_file():
+        raise CheckpointError(
+            f"the checkpoint {path} does not exist; expected the folder of a run, or a .ckpt file in it"
+        )
+    return path
+
+
+def _require_sections(raw: Mapping[str, Any]) -> None:
+    """`ConfigError` unless `raw` says what to train on, and its `lightning` and `lightning.trainer` are sections."""
+    section = raw.get("lightning", {})
+    if not isinstance(section, dict):
+        raise ConfigError(f"lightning is {section!r}; expected a mapping")
+    trainer = section.get("trainer") or {}
+    if not isinstance(trainer, dict):
+        raise ConfigError(f"lightning.trainer is {trainer!r}; expected a mapping")
+    if "data" not in raw:
+        raise ConfigError("data is missing; expected a section that says what to train on")
+
+
+def _take_in(raw: dict[str, Any], arguments: TrainArguments) -> None:
+    """Put into the configuration what the arguments say of the run, so that a resumed run knows it."""
+    section = raw.setdefault("lightning", {})
+    if arguments.seed is not None:
+        section["seed"] = arguments.seed
+    if arguments.scale_lr:
+        section["scale_lr"] = True
+
+
+def _scale(raw: Mapping[str, Any], running: RunSettings) -> int:
+    """Clips of all devices to one optimisation."""
+    batch: int = raw["data"]["params"]["batch_size"]
+    return running.accumulate * running.processes * batch
+
+
+def _fit(
+    trainer: Trainer, module: TrainingModule, data: LightningDataModule, resume_from: Path | None, stop: StopOnSignal
+) -> None:
+    try:
+        with stop.listening():
+            trainer.fit(module, data, ckpt_path=resume_from)
+    except InterruptedRunError:
+        if stop.signal == signal.SIGTERM:
+            raise SystemExit(143) from None
+        raise KeyboardInterrupt from None
+    except MisconfigurationException as error:
+        raise ConfigError(f"Lightning refuses to train so: {' '.join(str(error).split())}") from error
+
+
+def _check_resumable(module: TrainingModule, path: Path) -> None:
+    """`CheckpointError` unless the run's checkpoint in `path` is of this model and objective."""
+    from vidtok.zoo.checkpoint import check_fit
+
+    check_fit(module.state_dict(), read_training_state(path)["state_dict"], str(path))
+
+
+def _set_tf32(allowed: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
