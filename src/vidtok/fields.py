@@ -1,57 +1,335 @@
-"""What configurations share: building frozen dataclasses from plain values, and errors that name the value at fault."""
+"""The one validator of configurations: frozen dataclasses from plain values, checked as their type hints say.
+
+A field's hint names its type, and `Annotated` adds bounds or a condition beside it:
+
+    @dataclass(frozen=True, kw_only=True)
+    class BlockConfig:
+        ch: Annotated[int, Within(1, 4096)] = 128
+        kind: Literal["plain", "wide"] = "plain"
+        share: Annotated[float, Within(0, below=1)] = 0.5
+        place: InitVar[str] = ""
+
+        def __post_init__(self, place: str) -> None:
+            rule = check(self, place)
+            rule("ch", self.kind == "plain" or self.ch % 2 == 0, "an even number for kind wide")
+
+`build(BlockConfig, {"ch": 0}, "model")` raises `ConfigError`: "model.ch is 0; expected a whole number of at least 1".
+`place` is the dotted path of a section, which `build` hands to a class that has a field or an `InitVar` of this name.
+Hints understood: bool, int, float (finite; whole numbers become floats), str, Literal, Fraction (as two whole numbers),
+tuples (from lists), mappings, dataclasses (from mappings), and unions of them; values of any other hint stay unchecked.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+import math
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from vidtok.errors import ConfigError
+from vidtok.errors import ConfigError, VidTokError
+from vidtok.text import near
+
+_SHOWN = 80
+_COUNTS = {2: "two", 3: "three", 4: "four"}
+_PLURALS: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "texts"}
+
+T = TypeVar("T")
+Error = type[VidTokError]
+Rule = Callable[[str, bool, str], None]
+"""Called with a field's name, whether the rule holds, and what is expected otherwise."""
 
 
-def require(holds: bool, name: str, value: object, expected: str) -> None:
-    """`ConfigError` unless `holds`."""
+@dataclass(frozen=True)
+class Within:
+    """Bounds of a number: `least` and `most` belong to the range, `above` and `below` do not."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+    expected: str = ""
+    """Words for the range in place of those made from the bounds."""
+
+    def words(self, value: Any, kind: object) -> str:
+        """The range as a message about `value` says it; for whole numbers the side alone that `value` is beyond, or
+        both if it is None."""
+        if self.expected:
+            return self.expected
+        if kind is int and value is None and self.least > -math.inf and self.most < math.inf:
+            return f"a whole number from {self.least} to {self.most}"
+        if kind is int:
+            beyond = _is_whole(value) and value > self.most
+            least = "" if self.least == -math.inf else f" of at least {self.least}"
+            return f"at most {self.most}" if beyond else f"a whole number{least}"
+        ends = [f"less than {self.below}"] * (self.below < math.inf) + [str(self.most)] * (self.most < math.inf)
+        if self.above > -math.inf:
+            return f"a number above {self.above}" + "".join(f", up to {end}" for end in ends)
+        return f"a number from {self.least} to {ends[0]}" if ends else f"a number of at least {self.least}"
+
+    def holds(self, value: Any) -> bool:
+        return bool(self.least <= value <= self.most and self.above < value < self.below)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A condition on a value of the right type, and the words for it."""
+
+    condition: Callable[[Any], bool]
+    expected: str
+
+    def words(self, value: Any, kind: object) -> str:
+        return self.expected
+
+    def holds(self, value: Any) -> bool:
+        return self.condition(value)
+
+
+class _UnfitError(Exception):
+    """A value is not of its hint; the argument says what was expected."""
+
+
+def build(
+    cls: type[T], values: object, place: str = "", *, error: Error = ConfigError, ignore_unknown: bool = False
+) -> T:
+    """The dataclass `cls` of the plain `values`, a mapping that stands at `place`.
+
+    Raises `error`, which names the value at fault by its dotted path, for a key that is unknown (with near ones; unless
+    `ignore_unknown`), missing, or of another type or range than its field.
+    """
+    if not isinstance(values, Mapping):
+        raise error(f"{place or cls.__name__} is {shown(values)}; expected a mapping")
+    make: Any = cls
+    hints, fields = _hints(make), dataclasses.fields(make)
+    own = [f.name for f in fields if f.init and f.name != "place"]
+    if not ignore_unknown:
+        refuse_unknown(values, own, place, error)
+    for f in fields:
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and f.name not in values:
+            raise error(f"{join(place, f.name)} is missing; expected {_words(hints[f.name])}")
+    given = {key: values[key] for key in own if key in values}
+    if "place" in hints:  # the class checks itself
+        return cast(T, make(**given, place=place))
+    return cast(T, make(**read(given, hints, place, error)))
+
+
+def read(
+    values: Mapping[str, Any], hints: Mapping[str, Any], place: str = "", error: Error = ConfigError
+) -> dict[str, Any]:
+    """`values` as the `hints` of their keys say; `error` for an unknown key and a value that does not fit."""
+    refuse_unknown(values, hints, place, error)
+    return {key: fit(value, hints[key], join(place, key), error) for key, value in values.items()}
+
+
+def check(config: Any, place: str = "", *, names: Mapping[str, str] | None = None, error: Error = ConfigError) -> Rule:
+    """Check each field of the frozen dataclass `config`, for its `__post_init__`, and set it in its plain form.
+
+    Returns a function for rules between fields: `rule(name, holds, expected)`. Errors call a field by its name at
+    `place`, or by the one that `names` has for it.
+    """
+    paths = {f.name: join(place, (names or {}).get(f.name, f.name)) for f in dataclasses.fields(config)}
+    hints = _hints(config.__class__)
+    for name, path in paths.items():
+        object.__setattr__(config, name, fit(getattr(config, name), hints[name], path, error))
+
+    def rule(name: str, holds: bool, expected: str) -> None:
+        require(holds, paths[name], getattr(config, name), expected, error)
+
+    return rule
+
+
+def fit(value: Any, hint: Any, place: str, error: Error = ConfigError) -> Any:
+    """`value`, which stands at `place`, as the type `hint` says; `error` if it does not fit."""
+    try:
+        return _fit(value, hint, place, error)
+    except _UnfitError as unfit:
+        raise error(f"{place} is {shown(value)}; expected {unfit}") from None
+
+
+def require(holds: bool, name: str, value: object, expected: str, error: Error = ConfigError) -> None:
+    """`error` unless `holds`."""
     if not holds:
-        raise ConfigError(f"{name} is {plain(value)}; expected {expected}")
+        raise error(f"{name} is {shown(value)}; expected {expected}")
+
+
+def refuse_unknown(
+    values: Mapping[str, Any], known: Iterable[str], place: str = "", error: Error = ConfigError
+) -> None:
+    """`error` for a key of `values`, which stands at `place`, that is none of `known`."""
+    known = tuple(known)
+    for key in values:
+        if key not in known:
+            hint = near(key, known) or (f"; expected some of {', '.join(known)}" if known else "; expected none")
+            raise error(f"{join(place, _cut(str(key)))} is not known{hint}")
+
+
+def mapping_at(parent: Mapping[str, Any], key: str, place: str = "", *, optional: bool = False) -> Mapping[str, Any]:
+    """The mapping `parent[key]`, where `parent` stands at `place`; empty if it is `optional` and absent or null."""
+    value: Any = parent.get(key)
+    if value is None and optional:
+        return {}
+    require(isinstance(value, Mapping), join(place, key), value, "a mapping")
+    found: Mapping[str, Any] = value
+    return found
+
+
+def join(place: str, key: str) -> str:
+    """The dotted path of `key` at `place`."""
+    return f"{place}.{key}" if place else key
 
 
 def plain(value: Any) -> Any:
-    """`value` with lists for tuples, as JSON and YAML hold it."""
-    if isinstance(value, dict):
+    """`value` as JSON and YAML hold it, from which `build` makes an equal one: mappings, lists and plain values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, Fraction):
+        return [value.numerator, value.denominator]
+    return [plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def build(cls: type[Any], values: Mapping[str, Any]) -> Any:
-    """The dataclass `cls` of `values`; unknown, missing and mistyped ones raise `ConfigError`."""
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    unknown = [key for key in values if key not in fields]
-    if unknown:
-        raise ConfigError(f"unknown key {', '.join(map(repr, unknown))}; expected some of {', '.join(fields)}")
-    missing = [f.name for f in fields.values() if _required(f) and f.name not in values]
-    if missing:
-        raise ConfigError(f"{', '.join(missing)} missing: a {cls.__name__} cannot do without")
+def shown(value: object) -> str:
+    """`value` in a message: as Python writes it, shortened."""
     try:
-        return cls(**{key: _checked(fields[key], value) for key, value in values.items()})
-    except TypeError as error:
-        raise ConfigError(f"{cls.__name__}: {error}") from error
+        return _cut(repr(list(value) if isinstance(value, tuple) else value))
+    except (ValueError, RecursionError):  # Python writes no number of more than 4,300 digits.
+        return "a number of thousands of digits" if _is_whole(value) else "too long to show"
 
 
-def _required(f: dataclasses.Field[Any]) -> bool:
-    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
-def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
-    """`value` as the type that the field declares, or an error that names the field."""
-    kind = str(f.type)
-    if kind.startswith("tuple[int"):
-        if value is None and "None" in kind:
-            return None
-        if isinstance(value, str | bytes) or not hasattr(value, "__iter__") or not all(type(i) is int for i in value):
-            raise ConfigError(f"{f.name} is {value!r}; expected a list of whole numbers")
-        return tuple(value)
-    kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,)}
-    expected = kinds.get(kind)
-    if expected and (not isinstance(value, expected) or (kind != "bool" and isinstance(value, bool))):
-        raise ConfigError(f"{f.name} is {value!r}; expected {'a number' if kind == 'float' else f'{kind}'}")
-    return value
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls, include_extras=True)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _fit(value: Any, hint: Any, place: str, error: Error) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _annotated(value, arguments[0], arguments[1:], place, error)
+    if origin in (Union, types.UnionType):
+        return _one_of(value, arguments, place, error)
+    if origin is tuple:
+        return _tuple(value, hint, place, error)
+    if origin is Literal:
+        if any(type(value) is type(choice) and value == choice for choice in arguments):
+            return value
+    elif isinstance(origin, type) and issubclass(origin, Mapping):
+        if isinstance(value, Mapping):
+            with _in_words(hint):
+                key, item = arguments
+                return {_fit(k, key, place, error): _fit(v, item, place, error) for k, v in value.items()}
+    elif dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, Mapping):
+            return build(hint, value, place, error=error)
+        if isinstance(value, hint):
+            return value
+    elif hint not in _SIMPLE:
+        return value
+    else:
+        fitting = _SIMPLE[hint][0](value)
+        if fitting is not None:
+            return fitting
+    raise _UnfitError(_words(hint))
+
+
+def _annotated(value: Any, hint: Any, notes: tuple[Any, ...], place: str, error: Error) -> Any:
+    conditions = [note for note in notes if isinstance(note, Within | Check)]
+    try:
+        fitting = _fit(value, hint, place, error)
+    except _UnfitError as unfit:
+        raise _UnfitError(conditions[0].words(value, hint) if conditions else str(unfit)) from None
+    for condition in conditions:
+        if not condition.holds(fitting):
+            raise _UnfitError(condition.words(value, hint))
+    return fitting
+
+
+def _one_of(value: Any, kinds: tuple[Any, ...], place: str, error: Error) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    words = []
+    for kind in kinds:
+        if kind is not type(None):
+            try:
+                return _fit(value, kind, place, error)
+            except _UnfitError as unfit:
+                words.append(str(unfit))
+    raise _UnfitError(" or ".join(words) + ", or null" * (type(None) in kinds))
+
+
+def _tuple(value: Any, hint: Any, place: str, error: Error) -> tuple[Any, ...]:
+    kinds = get_args(hint)
+    if isinstance(value, tuple | list) and kinds[-1] is Ellipsis:
+        kinds = (kinds[0],) * len(value)
+    if not isinstance(value, tuple | list) or len(value) != len(kinds):
+        raise _UnfitError(_words(hint))
+    with _in_words(hint):
+        return tuple(_fit(item, kind, place, error) for item, kind in zip(value, kinds, strict=True))
+
+
+@contextmanager
+def _in_words(hint: Any) -> Iterator[None]:
+    """Say that `hint` was expected where part of it does not fit."""
+    try:
+        yield
+    except _UnfitError:
+        raise _UnfitError(_words(hint)) from None
+
+
+def _words(hint: Any) -> str:
+    """The values of the type `hint`, as a message says them."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        conditions = [note for note in arguments[1:] if isinstance(note, Within | Check)]
+        return conditions[0].words(None, arguments[0]) if conditions else _words(arguments[0])
+    if origin in (Union, types.UnionType):
+        words = [_words(kind) for kind in arguments if kind is not type(None)]
+        return " or ".join(words) + ", or null" * (type(None) in arguments)
+    if origin is Literal:
+        *others, last = map(str, arguments)
+        return f"one of {', '.join((*others, last))}" if len(others) > 2 else f"{', '.join(others)} or {last}"
+    if origin is tuple:
+        several = "a list of" if arguments[-1] is Ellipsis else _COUNTS[len(arguments)]
+        kind = arguments[0]
+        if get_origin(kind) is Annotated and get_args(kind)[0] in _PLURALS:
+            return f"{several} {_PLURALS[get_args(kind)[0]]}, each {_words(kind)}"
+        return f"{several} {_PLURALS.get(kind, 'values')}"
+    if origin is not None and arguments and arguments[-1] in _PLURALS:
+        return f"a mapping of names to {_PLURALS[arguments[-1]]}"
+    return _SIMPLE[hint][1] if hint in _SIMPLE else "a mapping"
+
+
+def _float(value: Any) -> float | None:
+    try:
+        number = float(value) if isinstance(value, float) or _is_whole(value) else math.nan
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _fraction(value: Any) -> Fraction | None:
+    if isinstance(value, Fraction):
+        return value
+    pair = isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_whole, value)) and value[1] > 0
+    return Fraction(*value) if pair else None
+
+
+_SIMPLE: dict[Any, tuple[Callable[[Any], Any], str]] = {
+    bool: (lambda value: value if isinstance(value, bool) else None, "true or false"),
+    int: (lambda value: value if _is_whole(value) else None, "a whole number"),
+    float: (_float, "a number"),
+    str: (lambda value: value if isinstance(value, str) else None, "text"),
+    Fraction: (_fraction, "[numerator, denominator]"),
+}

@@ -233,7 +233,7 @@ def test_other_misuse(twin: VidTwin) -> None:
         ({"qformer": {"num_queries": 0}}, "num_queries is 0; expected a whole number of at least 1"),
         ({"qformer": 3}, "qformer is 3; expected a mapping"),
         ({"bottleneck": {"kind": "fsq"}}, "bottleneck is .*; expected a mapping with kind: kl"),
-        ({"widht": 3}, "unknown key 'widht'; expected some of input_size"),
+        ({"widht": 3}, "widht is not known; expected some of input_size"),
     ],
 )
 def test_configurations_that_are_refused(values: dict[str, Any], message: str) -> None:
