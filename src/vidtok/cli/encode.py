@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _SUFFIX = ".vtok"
 
 
-class Coding(str, Enum):
+class Coding(StrEnum):
     """How values are stored."""
 
     packed = "packed"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _OVERLAP = 64
 
 
-class DType(str, Enum):
+class DType(StrEnum):
     """What a model computes in."""
 
     float32 = "float32"
