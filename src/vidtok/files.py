@@ -1,12 +1,143 @@
-"""Files that are written whole or not at all, and locks on files."""
+"""Whole-or-nothing writing, places to write to, locks, and tensors in files."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+import shutil
+import stat
+import uuid
+import weakref
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+from vidtok.errors import VidTokError
+from vidtok.text import reason
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHECK_DISK = "check the folder and the space left on the disk"
+_NAME_BYTES, _SUFFIX_BYTES = 100, 32
+
+
+class Aside:
+    """A file or folder that is written beside its place, under a hidden name, and moved there when it is whole.
+
+    As a context it gives the path to write to. The end of the block moves what was written to its place; any exception,
+    `KeyboardInterrupt` too, removes it. What stood there before stays until the move. Without a block, `commit` and
+    `discard` do the same, and an object that is dropped before `commit` is discarded.
+
+    Args:
+        place: a path, whose folder is there.
+        folder: a folder is written. The block makes it, and the folders above it. Where `place` is a folder already,
+            the new files are moved into it one by one, and the others stay.
+        sync: what was written is on the disk before it is moved, so that a power cut cannot lose both old and new.
+
+    Raises:
+        OSError: the file system refuses; nothing is left behind.
+    """
+
+    def __init__(self, place: Path, *, folder: bool = False, sync: bool = False) -> None:
+        self.place = place
+        self.path = hidden_path(place)
+        """Where to write; the suffix is that of `place`, since writers may choose a format by it."""
+        self._folder = folder
+        self._sync = sync
+        self._remove = weakref.finalize(self, _remove, self.path)
+
+    def commit(self) -> None:
+        """Move what was written to its place."""
+        try:
+            if self._sync:
+                _flush(self.path)
+            if self._folder:
+                _move_folder(self.path, self.place)
+            else:
+                os.replace(self.path, self.place)
+        finally:
+            self._remove()
+
+    def discard(self) -> None:
+        """Remove what was written; nothing happens after `commit`."""
+        self._remove()
+
+    def __enter__(self) -> Path:
+        if self._folder:
+            self.path.mkdir(parents=True)
+        return self.path
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.commit()
+        else:
+            self.discard()
+
+
+@contextlib.contextmanager
+def aside(
+    place: Path,
+    error: type[VidTokError] = VidTokError,
+    *,
+    folder: bool = False,
+    sync: bool = False,
+    problem: str | None = None,
+    advice: str = CHECK_DISK,
+) -> Iterator[Path]:
+    """An `Aside` around the block, with `error` for errors of the file system; see `writing`."""
+    with writing(place, error, problem=problem, advice=advice), Aside(place, folder=folder, sync=sync) as path:
+        yield path
+
+
+def write_whole(place: Path, content: str | bytes, error: type[VidTokError] = VidTokError) -> None:
+    """Write a file, whole or not at all, and its folder where that is missing. Raises `error` if that fails."""
+    with aside(place, error) as path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def writing(
+    place: Path,
+    error: type[VidTokError] = VidTokError,
+    *,
+    problem: str | None = None,
+    advice: str = CHECK_DISK,
+    also: tuple[type[Exception], ...] = (),
+) -> Iterator[None]:
+    """Turn errors of the file system, and those of the types `also`, into `error`: "PROBLEM: REASON; ADVICE".
+
+    `problem` is "PLACE cannot be written" by default.
+    """
+    kinds: tuple[type[Exception], ...] = (OSError, *also)
+    try:
+        yield
+    except kinds as cause:
+        raise error(f"{problem or f'{place} cannot be written'}: {reason(cause)}; {advice}") from cause
+
+
+def check_place(place: Path, error: type[VidTokError], example: str) -> None:
+    """Raise `error` if no file can be written at `place`; `example` is a name that would do in a folder."""
+    folder = place.parent
+    absent = contextlib.suppress(FileNotFoundError, NotADirectoryError)
+    with writing(place, error, advice="choose another path"), absent:
+        if stat.S_ISDIR(os.stat(place).st_mode):
+            raise error(f"{place} is a folder; give the path of a file in it, such as {place / example}")
+    if not folder.is_dir():
+        what = "not a folder" if folder.exists() else "no such folder"
+        raise error(f"{place} cannot be written: {folder} is {what}; make the folder first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise error(f"{place} cannot be written: no permission to write in {folder}; choose another folder")
+
+
+def hidden_path(place: Path) -> Path:
+    """A new hidden name beside `place`, with its suffix, short enough for any file system."""
+    stem, suffix = _cut(place.stem.lstrip("."), _NAME_BYTES), _cut(place.suffix, _SUFFIX_BYTES)
+    return place.with_name(f".{stem}-{uuid.uuid4().hex[:12]}{suffix}")
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -25,8 +156,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 def lock(handle: int, *, of_process: bool = False) -> None:
     """Lock the open file `handle`, or raise `BlockingIOError` if that is taken; nothing on Windows.
 
-    The lock is that of the open file, which forked children share; with `of_process` it is this process's alone, and
-    ends with it whatever its children do. Where a file system has no locks, as some network ones, nothing happens.
+    The open file holds the lock, and forked children share it. With `of_process` this process alone holds it, until it
+    ends, whatever its children do. Nothing happens on file systems without locks, as some network ones.
     """
     try:
         import fcntl
@@ -37,7 +168,40 @@ def lock(handle: int, *, of_process: bool = False) -> None:
         take(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise
-    except PermissionError as error:  # what some systems say of a record lock that is taken
+    except PermissionError as error:  # some systems' answer where a record lock is taken
         raise BlockingIOError(*error.args) from error
     except OSError:
         return
+
+
+def _cut(text: str, size: int) -> str:
+    """The first characters of `text`, up to `size` bytes of UTF-8."""
+    return text.encode("utf-8", "replace")[:size].decode("utf-8", "ignore")
+
+
+def _flush(path: Path) -> None:
+    """Have a file, or all files below a folder, on the disk."""
+    for file in path.rglob("*") if path.is_dir() else (path,):
+        if file.is_file():
+            handle = os.open(file, os.O_RDWR | getattr(os, "O_BINARY", 0))
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+def _move_folder(path: Path, place: Path) -> None:
+    """Move the folder `path` to `place`, or its files into the folder there, which may be a process's current one."""
+    if place.is_dir():
+        for file in sorted(path.iterdir()):
+            os.replace(file, place / file.name)
+    else:
+        os.rename(path, place)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from vidtok.evaluation.highlights import ERROR_GAIN, PICTURES, Moment
 from vidtok.evaluation.plots import Point, Series, bars, chart, swatch
 from vidtok.evaluation.results import Result
 from vidtok.evaluation.runner import Shown
-from vidtok.evaluation.storage import write_whole
+from vidtok.files import write_whole
 from vidtok.metrics.meter import METRICS, Metric
 
 _TEMPLATE = "report.html.j2"

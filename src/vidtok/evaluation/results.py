@@ -21,8 +21,8 @@ from vidtok.errors import VidTokError
 from vidtok.evaluation.measuring import Measured
 from vidtok.evaluation.options import Settings
 from vidtok.evaluation.runner import Outcome
-from vidtok.evaluation.storage import write_whole
 from vidtok.evaluation.subjects import Subject
+from vidtok.files import write_whole
 from vidtok.metrics.accumulate import CurvePoints, Estimate, Scores, VideoScores
 from vidtok.metrics.codebook import CodebookUse
 from vidtok.metrics.fvd import FeatureStatistics, fvd

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import uuid
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,6 +15,7 @@ import numpy as np
 
 from vidtok.errors import VidTokError
 from vidtok.evaluation.measuring import Measured
+from vidtok.files import write_whole
 
 _FOLDER = "parts"
 _VERSION = 1
@@ -63,17 +62,3 @@ class PartStore:
     def _path(self, key: Mapping[str, Any]) -> Path:
         text = json.dumps({"version": _VERSION, **key}, sort_keys=True)
         return self._folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz"
-
-
-def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file aside and rename it. Raises `VidTokError` if it cannot be written."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
-    try:
-        aside.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(aside, path)
-    except OSError as error:
-        raise VidTokError(
-            f"{path} cannot be written: {error.strerror}; check the folder and the space left on the disk"
-        ) from error
-    finally:
-        aside.unlink(missing_ok=True)

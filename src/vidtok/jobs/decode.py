@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vidtok.errors import VideoError
+from vidtok.files import Aside
 from vidtok.jobs.sound import sound_path
 from vidtok.jobs.timestamp import Moment, frame_range
 from vidtok.models.vidtok.autoencoder import Decoder
@@ -148,9 +147,9 @@ class DecodeJob:
         decoding = Decoding(model, self._file, *self._range, chosen.frames, skip_damaged=skip_damaged)
         video = self.header.video
         timed = self._file.timed and self.frames > 1 and self._output.suffix.lower() != ".png"
-        aside = self._output.with_name(f".{self._output.stem[:100]}.{uuid.uuid4().hex[:12]}{self._output.suffix}")
+        untimed = Aside(self._output)
         writer = VideoWriter(
-            aside if timed else self._output,
+            untimed.path if timed else self._output,
             video.fps,
             audio_from=self._sound,
             sample_aspect_ratio=video.sample_aspect_ratio,
@@ -165,10 +164,10 @@ class DecodeJob:
                     if progress is not None:
                         progress(done)
             if timed:
-                self._retime(aside)
+                times = self._file.times(*self._range, skip_damaged=skip_damaged)
+                retime(untimed.path, self._output, video.fps, (times - times[0]).tolist())
         finally:
-            with suppress(OSError):
-                aside.unlink(missing_ok=True)
+            untimed.discard()
         return Decoded(
             output=self._output,
             frames=writer.frame_count,
@@ -180,15 +179,6 @@ class DecodeJob:
             sound=self._sound is not None and self._output.suffix.lower() != ".png",
             seconds=time.perf_counter() - started,
         )
-
-    def _retime(self, aside: Path) -> None:
-        times = self._file.times(*self._range, skip_damaged=self._options.skip_damaged)
-        final = aside.with_stem(aside.stem + "t")
-        try:
-            retime(aside, final, self.header.video.fps, (times - times[0]).tolist())
-            os.replace(final, self._output)
-        finally:
-            final.unlink(missing_ok=True)
 
 
 class Decoding:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidtok.errors import VidTokError
+from vidtok.files import Aside
 from vidtok.jobs.latents import batches, encoded
 from vidtok.jobs.sound import extract_sound, sound_path
 from vidtok.runtime.limits import check_finite, computing, frame_size
@@ -163,9 +162,9 @@ class EncodeJob:
         self.options.fit(self._reader, model)
         chosen = plan(model, self._reader.size, self.options, "encode", self._reader.frame_estimate)
         tiled = model.with_tiling(chosen.tiling)
-        aside = self._output.with_name(f".{self._output.stem[:100]}.{uuid.uuid4().hex[:12]}.mka")
+        sound = Aside(sound_path(self._output))
         try:
-            sounds = self.options.sound and self._reader.info.has_audio and extract_sound(self._input, aside)
+            sounds = self.options.sound and self._reader.info.has_audio and extract_sound(self._input, sound.path)
             timed = self.options.fps is None and _rate_varies(self._input, self.options)
             with (
                 self._reader as reader,
@@ -188,10 +187,9 @@ class EncodeJob:
                             progress(max(done, known))
                     writer.finish(done)
             if sounds:
-                os.replace(aside, sound_path(self._output))
+                sound.commit()
         finally:
-            with suppress(OSError):
-                aside.unlink(missing_ok=True)
+            sound.discard()
         source = header.source
         return Encoded(
             output=self._output,
@@ -201,7 +199,7 @@ class EncodeJob:
             bytes=self._output.stat().st_size,
             source_bytes=source.bytes if source is not None and source.whole else None,
             int8_snr=writer.int8_snr,
-            sound=sound_path(self._output) if sounds else None,
+            sound=sound.place if sounds else None,
             truncated=reader.truncated,
             resumed=known,
             seconds=time.perf_counter() - started,

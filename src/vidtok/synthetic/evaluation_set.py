@@ -5,10 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
-import shutil
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from vidtok.errors import ConfigError, VideoError
+from vidtok.files import aside
 from vidtok.metrics.consistency import LEVELS
 from vidtok.synthetic.config import SyntheticConfig
 from vidtok.synthetic.render import synthetic_batch
@@ -118,13 +116,15 @@ def write_evaluation_set(
     Returns the paths of the clips. Raises `VideoError` if the folder holds files already, or cannot be written.
     """
     folder = Path(os.path.abspath(folder))
-    with _whole_folder(folder) as aside:
+    problem, advice = f"clips cannot be written to {folder}", "choose another folder"
+    _check_new(folder)
+    with aside(folder, VideoError, folder=True, problem=problem, advice=advice) as new:
         for index in range(spec.clips):
-            with VideoWriter(aside / spec.file(index), spec.fps, crf=_CRF, preset="slow") as writer:
+            with VideoWriter(new / spec.file(index), spec.fps, crf=_CRF, preset="slow") as writer:
                 writer.write(to_uint8(spec.clip(index)))
             if progress is not None:
                 progress((index + 1) * spec.frames)
-        with open(aside / META_FILE, "w", newline="", encoding="utf-8") as file:
+        with open(new / META_FILE, "w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(["videos", "kind", "seed"])
             rows.writerows([spec.file(index), spec.kind(index), spec.seed] for index in range(spec.clips))
@@ -141,22 +141,9 @@ def _fault(video: Tensor, change: float) -> float:
     return abs(math.log2((moved + 0.1) / change)) + 4 * (too_dark + too_bright + flat)
 
 
-@contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder`, which takes its place at the end, or is removed where something fails."""
+def _check_new(folder: Path) -> None:
+    """Raise `VideoError` if `folder` holds anything already, or is a file."""
     if folder.exists() and not folder.is_dir():
         raise VideoError(f"{folder} is a file; give a new folder for the clips")
     if folder.is_dir() and any(folder.iterdir()):
         raise VideoError(f"{folder} is not empty; give a new folder for the clips, so that nothing else is evaluated")
-    aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:12]}"
-    try:
-        aside.mkdir(parents=True)
-        yield aside
-        if folder.is_dir():
-            folder.rmdir()
-        os.rename(aside, folder)
-    except OSError as error:
-        reason = error.strerror or error
-        raise VideoError(f"clips cannot be written to {folder}: {reason}; choose another folder") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vidtok.errors import TokenFileError
-from vidtok.files import save_tensors
+from vidtok.files import aside, save_tensors, write_whole
 from vidtok.tokens.header import LatentLayout, TokenHeader
 from vidtok.tokens.reader import Times, TokenFile
 from vidtok.tokens.values import STORED
@@ -50,12 +46,14 @@ def export_file(path: str | os.PathLike[str], output: str | os.PathLike[str]) ->
             if kept is not None:
                 tensors[_TIMES] = torch.from_numpy(kept)
             described = {_HEADER: header, _FRAMES: str(file.frames)}
-            _whole(output, lambda aside: save_tensors(aside, tensors, described))
+            with aside(output, TokenFileError) as new:
+                save_tensors(new, tensors, described)
             return
         side = {_HEADER: json.loads(header), _FRAMES: file.frames, _TIMES: None if kept is None else kept.tolist()}
         array = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-        _whole(_side_file(output), lambda aside: aside.write_text(json.dumps(side) + "\n", encoding="utf-8"))
-        _whole(output, lambda aside: _save_npy(aside, array))
+        write_whole(_side_file(output), json.dumps(side) + "\n", TokenFileError)
+        with aside(output, TokenFileError) as new:
+            np.save(new, array, allow_pickle=False)
 
 
 def import_file(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
@@ -100,11 +98,6 @@ def _check_suffix(path: Path) -> None:
         raise TokenFileError(f"{path} ends in {path.suffix!r}; expected one of {', '.join(_SUFFIXES)}")
 
 
-def _save_npy(path: Path, array: np.typing.NDArray[Any]) -> None:
-    with open(path, "wb") as file:
-        np.save(file, array, allow_pickle=False)
-
-
 _Loaded = tuple[Tensor, Times | None, str, int]
 
 
@@ -135,16 +128,3 @@ def _load_safetensors(path: Path) -> _Loaded:
             return values, times, metadata[_HEADER], int(metadata[_FRAMES])
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-
-
-def _whole(path: Path, save: Callable[[Path], object]) -> None:
-    """Let `save` write a file aside, and move it to `path`."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        save(aside)
-        os.replace(aside, path)
-    except OSError as error:
-        raise TokenFileError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from vidtok.errors import TokenFileError
-from vidtok.files import lock
+from vidtok.files import check_place as check_any_place
+from vidtok.files import lock, writing
 from vidtok.tokens.container import (
     CHUNK_HEADER_BYTES,
     FLAG_PACKED,
@@ -69,7 +70,7 @@ class TokenWriter:
         self._energy = [0.0, 0.0]
         check_place(self.path)
         beginning = preamble(header)
-        with _writing(self.path):
+        with writing(self.path, TokenFileError):
             self._file = _open_partial(self.partial, self.path)
             self._remove = weakref.finalize(self, _discard, self._file, self.partial)
             self._offset = 0
@@ -131,7 +132,7 @@ class TokenWriter:
                 )  # fmt: skip
             while self._held:
                 self._write_chunk(min(self._held, latent.chunk), frames)
-            with _writing(self.path):
+            with writing(self.path, TokenFileError):
                 self._put(index(self._entries, self._offset))
                 _move(self._file, self.partial, self.path)
                 self._remove.detach()
@@ -195,7 +196,7 @@ class TokenWriter:
             self._energy = [a + b for a, b in zip(self._energy, int8_error(values, latent), strict=True)]
         flags |= FLAG_PACKED if packed else 0
         entry = ChunkEntry(self._offset, first, latents, frames)
-        with _writing(self.path):
+        with writing(self.path, TokenFileError):
             self._put(chunk(entry, timing + content, flags))
         self._entries.append(entry)
 
@@ -216,21 +217,14 @@ class TokenWriter:
 
 def check_place(path: Path) -> None:
     """Raise `TokenFileError` if no file can be written at `path`."""
-    folder = path.parent
-    if path.is_dir():
-        raise TokenFileError(f"{path} is a folder; give the path of a file in it, such as {path / 'video.vtok'}")
-    if not folder.is_dir():
-        what = "not a folder" if folder.exists() else "no such folder"
-        raise TokenFileError(f"{path} cannot be written: {folder} is {what}; make the folder first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise TokenFileError(f"{path} cannot be written: no permission to write in {folder}; choose another folder")
+    check_any_place(path, TokenFileError, "video.vtok")
 
 
 @contextlib.contextmanager
 def opened_partial(path: Path) -> Iterator[BinaryIO]:
     """A file to write that comes to stand at `path` if the block ends well, and else is removed."""
     partial = partial_path(path)
-    with _writing(path):
+    with writing(path, TokenFileError):
         file = _open_partial(partial, path)
         try:
             file.truncate(0)
@@ -267,17 +261,6 @@ def _open_partial(partial: Path, path: Path) -> BinaryIO:
             file.close()
             raise
         file.close()
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turns what the system reports while writing into an error that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise TokenFileError(
-            f"{path} cannot be written: {error.strerror or error}; check the folder and the space left on the disk"
-        ) from error
 
 
 def _discard(file: BinaryIO, path: Path) -> None:

@@ -7,12 +7,14 @@ import os
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidtok.errors import VideoError
+from vidtok.files import Aside, writing
 
 if TYPE_CHECKING:
-    from av.container import OutputContainer
+    from av.container import InputContainer, OutputContainer
     from av.packet import Packet
     from av.video.stream import VideoStream
 
@@ -27,42 +29,46 @@ def retime(
 
     Nothing is coded again; sound is copied as it is. `times` rise, and the first is 0; they are kept to the tick where
     they are fractions with a denominator that a file can have, else to a microsecond (Matroska: to a millisecond). The
-    last frame is shown as long as the one before it. Raises `VideoError` if `times` are not one for each frame, or
-    `target` cannot be written.
+    last frame is shown as long as the one before it. `target` appears whole. Raises `VideoError` if `times` are not one
+    for each frame, or `target` cannot be written.
     """
     import av
 
-    base = _time_base(times)
+    target, base = Path(target), _time_base(times)
     ticks = [round(Fraction(time) / base) for time in times]
     if any(late <= early for early, late in pairwise(ticks)):
         raise VideoError(f"the times for {target} do not rise; expected each frame to be shown after the one before")
-    try:
+    with writing(target, VideoError, also=(av.error.FFmpegError,)):
+        # Frames are stored in the order of decoding; `order` says which is shown when.
         with av.open(os.fspath(source)) as reader:
-            # Frames are stored in the order of decoding; `order` says which is shown when.
             order = [_frame_of(packet, fps) for packet in reader.demux(video=0) if packet.size]
         if sorted(order) != list(range(len(ticks))):
             raise VideoError(f"{len(ticks)} times were given for the {len(order)} frames of {source}")
-        delay = max(place - frame for place, frame in enumerate(order))
-        with av.open(os.fspath(source)) as reader, _opened(target) as writer:
-            stream = writer.add_stream_from_template(reader.streams.video[0])
-            stream.time_base = base
-            sounds = {sound.index: writer.add_stream_from_template(sound) for sound in reader.streams.audio}
-            place = 0
-            for packet in reader.demux():
-                if not packet.size:
-                    continue
-                if packet.stream.index in sounds:
-                    packet.stream = sounds[packet.stream.index]
-                else:
-                    frame = order[place]
-                    packet.pts, packet.dts = ticks[frame], _decoded_at(ticks, place - delay)
-                    packet.duration, packet.time_base = _duration(ticks, frame), base
-                    packet.stream = stream
-                    place += 1
-                writer.mux(packet)
-    except (av.error.FFmpegError, OSError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise VideoError(f"{target} cannot be written: {reason}") from error
+        with av.open(os.fspath(source)) as reader, Aside(target) as path, _opened(path) as writer:
+            _copy(reader, writer, order, ticks, base)
+
+
+def _copy(
+    reader: InputContainer, writer: OutputContainer, order: Sequence[int], ticks: Sequence[int], base: Fraction
+) -> None:
+    """Copy all packets; video packet i, which holds frame `order[i]`, is shown at that frame's tick of `base`."""
+    delay = max(place - frame for place, frame in enumerate(order))
+    stream = writer.add_stream_from_template(reader.streams.video[0])
+    stream.time_base = base
+    sounds = {sound.index: writer.add_stream_from_template(sound) for sound in reader.streams.audio}
+    place = 0
+    for packet in reader.demux():
+        if not packet.size:
+            continue
+        if packet.stream.index in sounds:
+            packet.stream = sounds[packet.stream.index]
+        else:
+            frame = order[place]
+            packet.pts, packet.dts = ticks[frame], _decoded_at(ticks, place - delay)
+            packet.duration, packet.time_base = _duration(ticks, frame), base
+            packet.stream = stream
+            place += 1
+        writer.mux(packet)
 
 
 def _frame_of(packet: Packet[VideoStream], fps: Fraction) -> int:
@@ -70,10 +76,10 @@ def _frame_of(packet: Packet[VideoStream], fps: Fraction) -> int:
     return round((packet.pts or 0) * (packet.time_base or 0) * fps)
 
 
-def _opened(target: str | os.PathLike[str]) -> OutputContainer:
+def _opened(target: Path) -> OutputContainer:
     import av
 
-    matroska = os.fspath(target).lower().endswith(".mkv")
+    matroska = target.suffix.lower() == ".mkv"
     return av.open(os.fspath(target), "w", container_options={} if matroska else {"movflags": "+faststart"})
 
 

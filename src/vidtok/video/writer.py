@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
-import weakref
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidtok.errors import VideoError
+from vidtok.files import Aside, check_place, writing
 from vidtok.video.audio import AudioCopy
 from vidtok.video.container import open_container
 from vidtok.video.frames import Pixels, as_rate
@@ -75,15 +74,13 @@ class VideoWriter:
             raise VideoError(f"crf is {crf}; expected 0 (best) to 51 (smallest)")
         if preset not in PRESETS:
             raise VideoError(f"preset is {preset!r}; expected one of {', '.join(PRESETS)}")
-        _check_place(self.path)
+        check_place(self.path, VideoError, "output.mp4")
         picture = suffix == ".png"
         _check_encoder("png" if picture else "libx264", self.path)
         if audio_from is not None:
             with open_container(audio_from):
                 pass
-        name = f".{self.path.stem[:100]}.{uuid.uuid4().hex[:12]}{suffix}"
-        self._temporary = self.path.with_name(name)
-        self._remove = weakref.finalize(self, _unlink, self._temporary)
+        self._aside = Aside(self.path)
         self._output: _H264Output | _PNGOutput | None = None
         self._options = {"crf": str(crf), "preset": preset}
         self._audio_from = audio_from
@@ -115,11 +112,11 @@ class VideoWriter:
 
     def _open(self) -> _H264Output | _PNGOutput:
         # Made here and not by FFmpeg, so that its permissions are those of any new file and no other is overwritten.
-        os.close(os.open(self._temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        os.close(os.open(self._aside.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         height, width = self._size
         if self._picture:
-            return _PNGOutput(self._temporary, height, width)
-        return _H264Output(self._temporary, self.fps, height, width, self._options, self._ratio, self._audio_from)
+            return _PNGOutput(self._aside.path, height, width)
+        return _H264Output(self._aside.path, self.fps, height, width, self._options, self._ratio, self._audio_from)
 
     def close(self) -> None:
         """Finishes the file and moves it to its place. Raises `VideoError` if no frame was written."""
@@ -131,11 +128,10 @@ class VideoWriter:
                 raise VideoError(f"no frames were written to {self.path}; expected at least one")
             with _writing(self.path):
                 self._output.finish()
-                os.replace(self._temporary, self.path)
+                self._aside.commit()
         except BaseException:
             self._discard()
             raise
-        self._remove.detach()
 
     def abort(self) -> None:
         """Gives up: what was written so far is removed."""
@@ -145,7 +141,7 @@ class VideoWriter:
     def _discard(self) -> None:
         if self._output is not None:
             self._output.abandon()
-        self._remove()
+        self._aside.discard()
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -258,17 +254,6 @@ class _PNGOutput:
         """Nothing is open."""
 
 
-def _check_place(path: Path) -> None:
-    if path.is_dir():
-        raise VideoError(f"{path} is a folder; give the path of a file in it, such as {path / 'output.mp4'}")
-    folder = path.parent
-    if not folder.is_dir():
-        what = "not a folder" if folder.exists() else "no such folder"
-        raise VideoError(f"{path} cannot be written: {folder} is {what}; make the folder first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise VideoError(f"{path} cannot be written: no permission to write in {folder}; choose another folder")
-
-
 def _check_encoder(name: str, path: Path) -> None:
     import av
 
@@ -281,22 +266,8 @@ def _check_encoder(name: str, path: Path) -> None:
         ) from error
 
 
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turns what FFmpeg and the system report while writing into an error that names the file."""
+def _writing(path: Path) -> AbstractContextManager[None]:
+    """Errors of FFmpeg and the file system as `VideoError`s that name the file at `path`."""
     import av
 
-    try:
-        yield
-    except VideoError:
-        raise
-    except (av.error.FFmpegError, OSError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise VideoError(
-            f"{path} cannot be written: {reason}; check the folder and the space left on the disk"
-        ) from error
-
-
-def _unlink(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
+    return writing(path, VideoError, also=(av.error.FFmpegError,))

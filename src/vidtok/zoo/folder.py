@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -15,7 +13,7 @@ from torch import Tensor
 
 from vidtok.config.families import FAMILIES
 from vidtok.errors import CheckpointError, ConfigError
-from vidtok.files import save_tensors
+from vidtok.files import aside, save_tensors
 from vidtok.models.vidtok.config import ModelConfig
 from vidtok.zoo.hub import FOLDER_FILES
 
@@ -32,24 +30,12 @@ def save_folder(folder: str | PathLike[str], config: ModelConfig, state: Mapping
     folder cannot be written.
     """
     folder = Path(os.path.abspath(folder))
-    aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
-    try:
+    text = json.dumps(_header(config.family, name) | config.to_dict(), indent=2)
+    with aside(folder, CheckpointError, folder=True, problem=f"the model cannot be saved to {folder}") as new:
         if folder.exists() and not folder.is_dir():
             raise CheckpointError(f"{folder} is a file; expected a folder to save the model in")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside.mkdir()
-        _write_weights(aside / _WEIGHTS_FILE, state)
-        text = json.dumps(_header(config.family, name) | config.to_dict(), indent=2)
-        (aside / _CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
-        if folder.exists():
-            for file in (_WEIGHTS_FILE, _CONFIG_FILE):
-                os.replace(aside / file, folder / file)
-        else:
-            os.rename(aside, folder)
-    except OSError as error:
-        raise CheckpointError(f"the model cannot be saved to {folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        _write_weights(new / _WEIGHTS_FILE, state)
+        (new / _CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
     return folder
 
 

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from vidtok.config.registry import entry, fetch_weights, models
 from vidtok.errors import CheckpointError, ConfigError, TrainingError
+from vidtok.files import aside, write_whole
 from vidtok.zoo.checkpoint import copy_state, read_checkpoint, read_content, without_derived
 from vidtok.zoo.folder import read_folder
 from vidtok.zoo.runs import LAST, is_run, run_checkpoint
@@ -55,24 +55,15 @@ class CheckpointSettings:
 
 
 class WholeFiles(CheckpointIO):
-    """Writes aside and renames, so that a checkpoint is there whole or not at all; reads tensors and plain values."""
+    """Lightning's way to files: writes a checkpoint whole or not at all, and reads tensors and plain values."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
-        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with aside.open("wb") as file:
+        problem, advice = f"the checkpoint {path} cannot be written", "the ones before it are whole"
+        with aside(path, TrainingError, sync=True, problem=problem, advice=advice) as new:
+            new.parent.mkdir(parents=True, exist_ok=True)
+            with new.open("wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-        except OSError as error:
-            raise TrainingError(
-                f"the checkpoint {path} cannot be written: {error.strerror or error}; the ones before it are whole"
-            ) from error
-        finally:
-            aside.unlink(missing_ok=True)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
@@ -163,7 +154,7 @@ class KeepCheckpoints(Checkpoint):
         self.best = kept
         trainer.save_checkpoint(self.folder / name)
         if trainer.is_global_zero:
-            write_whole(self.folder / _BEST, json.dumps(self.best, indent=2) + "\n")
+            write_whole(self.folder / _BEST, json.dumps(self.best, indent=2) + "\n", TrainingError)
             for other in dropped:
                 (self.folder / other).unlink(missing_ok=True)
         trainer.strategy.barrier("best checkpoint")
@@ -177,32 +168,13 @@ class KeepCheckpoints(Checkpoint):
             return {}
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file aside and rename it."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        aside.unlink(missing_ok=True)
-
-
 def link(source: Path, target: Path) -> None:
     """Make `target` another name of the file `source`, or a copy where the file system has no links."""
-    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
+    with aside(target, TrainingError) as new:
         try:
-            os.link(source, aside)
+            os.link(source, new)
         except OSError:
-            shutil.copyfile(source, aside)
-        os.replace(aside, target)
-    except OSError as error:
-        raise TrainingError(f"{target} cannot be written: {error.strerror or error}") from error
-    finally:
-        aside.unlink(missing_ok=True)
+            shutil.copyfile(source, new)
 
 
 def weights_of(source: str) -> Path:

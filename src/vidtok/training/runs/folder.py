@@ -19,9 +19,8 @@ from typing import Any
 
 from vidtok.config.layers import to_yaml
 from vidtok.errors import TrainingError
-from vidtok.files import lock
+from vidtok.files import lock, write_whole
 from vidtok.training.runs.arguments import TrainArguments
-from vidtok.training.runs.checkpoints import write_whole
 from vidtok.zoo.runs import newest_checkpoint
 
 _DATE = "%Y-%m-%dT%H-%M-%S"
@@ -106,7 +105,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 def write_config(folder: Path, raw: Mapping[str, Any]) -> Path:
     """Write the configuration `raw` as a new file among those of the run, whole or not at all."""
     path = _unused(folder / "configs", ".yaml")
-    write_whole(path, to_yaml(raw))
+    write_whole(path, to_yaml(raw), TrainingError)
     return path
 
 
