@@ -97,8 +97,8 @@ def test_a_start_frame_is_kept_to(video):
 
 def test_only_what_a_clip_needs_is_decoded(video, monkeypatch):
     decoded = []
-    whole = source._Progress.frames
-    monkeypatch.setattr(source._Progress, "frames", lambda self: (decoded.append(f) or f for f in whole(self)))
+    whole = source._StreamDecoder.frames
+    monkeypatch.setattr(source._StreamDecoder, "frames", lambda self: (decoded.append(f) or f for f in whole(self)))
     found = read_clip(video, 5, sample_fps=10, position=58.5 / 78, threads=1)
     assert numbers(found)[0] == 58
     # The file's first frame for its size; then from the key frame at 50 to the last of the clip, 70, and those that are

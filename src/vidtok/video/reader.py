@@ -16,7 +16,7 @@ from torch import Tensor
 from vidtok.errors import DamagedVideoError, VideoError
 from vidtok.video.container import VideoInfo
 from vidtok.video.frames import Fit, Frame, Pixels, as_rate
-from vidtok.video.source import Decoded, Source, open_source
+from vidtok.video.source import DecodedFrame, FrameSource, open_source
 from vidtok.video.timing import Window
 
 # How much more of a file than needed is looked through for its timing, in seconds.
@@ -90,7 +90,7 @@ class VideoReader:
             # Rounding the step to a whole number makes it at most 1.5 times as long as asked for.
             span = float(max_frames / wanted) * 1.5 if wanted else 0.0
             window = Window(start, start + span + _MARGIN, max_frames)
-        self._source: Source = open_source(path, window, threads)
+        self._source: FrameSource = open_source(path, window, threads)
         self.info = self._source.info
         timing = self._source.timing
         if self.info.is_picture:
@@ -160,7 +160,7 @@ class VideoReader:
         self.truncated = False
         chosen = self._chosen(_from(self._unbroken(), self._start, self._source.timing.tolerance))
         count = 0
-        last: tuple[Decoded, Pixels] | None = None
+        last: tuple[DecodedFrame, Pixels] | None = None
         for decoded in chosen:
             # A frame that is shown for long is converted once.
             pixels = last[1] if last is not None and last[0] is decoded else self._fitted(decoded)
@@ -172,7 +172,7 @@ class VideoReader:
         if count == 0:
             raise VideoError(f"{self.info.path} has no frames from {self._start:g} s on; expected at least one")
 
-    def _unbroken(self) -> Iterator[Decoded]:
+    def _unbroken(self) -> Iterator[DecodedFrame]:
         try:
             yield from self._source.frames(self._start)
         except DamagedVideoError as damage:
@@ -180,13 +180,13 @@ class VideoReader:
                 raise
             self.truncated = True
 
-    def _chosen(self, frames: Iterator[Decoded]) -> Iterator[Decoded]:
+    def _chosen(self, frames: Iterator[DecodedFrame]) -> Iterator[DecodedFrame]:
         if self._grid is None:
             yield from (frame for index, frame in enumerate(frames) if index % self._step == 0)
             return
         tolerance = self._source.timing.tolerance
         target = 0
-        current: Decoded | None = None
+        current: DecodedFrame | None = None
         for frame in frames:
             while current is not None and self._start + target / self._grid < frame.time - tolerance:
                 yield current
@@ -197,7 +197,7 @@ class VideoReader:
             yield current
             target += 1
 
-    def _fitted(self, decoded: Decoded) -> Pixels:
+    def _fitted(self, decoded: DecodedFrame) -> Pixels:
         pixels = decoded.load()
         stored = (pixels.shape[0], pixels.shape[1])
         if stored == self._stored:
@@ -211,12 +211,12 @@ class VideoReader:
         return Fit.plan(stored, *self._fits)(pixels)
 
 
-def _from(frames: Iterator[Decoded], start: float, tolerance: float) -> Iterator[Decoded]:
+def _from(frames: Iterator[DecodedFrame], start: float, tolerance: float) -> Iterator[DecodedFrame]:
     """`frames` from the one that is shown at `start` on."""
     if start <= 0:
         yield from frames
         return
-    current: Decoded | None = None
+    current: DecodedFrame | None = None
     for frame in frames:
         if current is not None and frame.time > start + tolerance:
             yield current

@@ -38,7 +38,7 @@ _EXIF_WITHIN = 1 << 17
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedFrame:
     """A frame that was decoded; `load` gives its (H, W, 3) uint8 RGB pixels, upright.
 
     Frames that are not used are never converted, which saves more than half of the work.
@@ -48,20 +48,20 @@ class Decoded:
     load: Callable[[], Pixels]
 
 
-class Source(Protocol):
+class FrameSource(Protocol):
     """Frames in the order in which they are shown, again from the start at every call of `frames`."""
 
     info: VideoInfo
     timing: Timing
 
-    def frames(self, start: float) -> Iterator[Decoded]:
+    def frames(self, start: float) -> Iterator[DecodedFrame]:
         """The frames from some point at or before `start` seconds on.
 
         Raises `DamagedVideoError`, after the frames before it, where the video breaks off or cannot be decoded.
         """
 
 
-def open_source(path: str | os.PathLike[str], window: Window | None = None, threads: int | None = None) -> Source:
+def open_source(path: str | os.PathLike[str], window: Window | None = None, threads: int | None = None) -> FrameSource:
     """The file or folder at `path`; of a file, only the timing of `window` is read if one is given.
 
     `threads` decode it, as many as FFmpeg sees fit if left out. Raises `VideoError` if it cannot be read.
@@ -113,11 +113,11 @@ class FileSource:
     def _orientation(self, frame: VideoFrame) -> Orientation:
         return self._still_orientation or frame_orientation(frame)
 
-    def frames(self, start: float) -> Iterator[Decoded]:
+    def frames(self, start: float) -> Iterator[DecodedFrame]:
         convert = RGBConverter()
 
-        def decoded(time: float, frame: VideoFrame) -> Decoded:
-            return Decoded(time, lambda: convert(frame, self._orientation(frame)))
+        def decoded(time: float, frame: VideoFrame) -> DecodedFrame:
+            return DecodedFrame(time, lambda: convert(frame, self._orientation(frame)))
 
         damage: DamagedVideoError | None = None
         waiting: list[tuple[float, int, VideoFrame]] = []
@@ -142,7 +142,7 @@ class FileSource:
             with open_container(self.path) as container:
                 stream = video_stream(container, self.path, self._threads)
                 seek(container, stream, self._origin + start)
-                frames = self._progress(container, stream, from_start=False).frames()
+                frames = self._decoder(container, stream, from_start=False).frames()
                 try:
                     first = next(frames, None)
                 except DamagedVideoError:
@@ -154,10 +154,10 @@ class FileSource:
                     return
         with open_container(self.path) as container:
             stream = video_stream(container, self.path, self._threads)
-            yield from self._progress(container, stream, from_start=True).frames()
+            yield from self._decoder(container, stream, from_start=True).frames()
 
-    def _progress(self, container: InputContainer, stream: VideoStream, *, from_start: bool) -> _Progress:
-        return _Progress(self.path, container, stream, self._origin, self.timing.rate, from_start=from_start)
+    def _decoder(self, container: InputContainer, stream: VideoStream, *, from_start: bool) -> _StreamDecoder:
+        return _StreamDecoder(self.path, container, stream, self._origin, self.timing.rate, from_start=from_start)
 
 
 def _length(
@@ -170,7 +170,7 @@ def _length(
     return stream.frames or None, stated[0] if stated else None
 
 
-class _Progress:
+class _StreamDecoder:
     """Decodes one stream once, and judges whether it came out whole."""
 
     def __init__(
@@ -272,10 +272,10 @@ class FolderSource:
             first, path=os.fspath(path), fps=FOLDER_FPS, duration=duration, frame_count=count, is_picture=False
         )
 
-    def frames(self, start: float) -> Iterator[Decoded]:
+    def frames(self, start: float) -> Iterator[DecodedFrame]:
         skip = max(0, int(start * FOLDER_FPS + self.timing.tolerance) - 1)
         for index, picture in enumerate(self._pictures[skip:], skip):
-            yield Decoded(float(index / FOLDER_FPS), lambda picture=picture: self._load(picture))  # type: ignore[misc]
+            yield DecodedFrame(float(index / FOLDER_FPS), lambda picture=picture: self._load(picture))  # type: ignore[misc]
 
     def _load(self, picture: Path) -> Pixels:
         pixels = load_picture(picture)
@@ -297,7 +297,7 @@ def first_frame(path: str | os.PathLike[str], threads: int | None = None) -> Vid
     """The first frame of a file, as it is stored. Raises `VideoError` if there is none."""
     with open_container(path) as container:
         stream = video_stream(container, path, threads)
-        found = next(_Progress(path, container, stream, 0.0, FOLDER_FPS, from_start=True).frames(), None)
+        found = next(_StreamDecoder(path, container, stream, 0.0, FOLDER_FPS, from_start=True).frames(), None)
         if found is None:
             raise VideoError(f"{path} has no frames; expected a video or a picture with at least one")
         return found[1]

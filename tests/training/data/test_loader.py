@@ -16,11 +16,12 @@ from tests.training.data.test_files import shard
 from tests.video.video_files import make_video, number_of, numbered
 
 from vidtok.training.data import DataError, VideosConfig
+from vidtok.training.data.batches import Batch, Failure, Loaded
 from vidtok.training.data.files import find_videos
-from vidtok.training.data.loader import Batch, ClipLoader, Loaded, Loading, TrainingLoader
-from vidtok.training.data.order import EvaluationOrder, Place, Progress, Ranks, TrainingOrder
+from vidtok.training.data.loader import ClipLoader, Loading, TrainingLoader
+from vidtok.training.data.order import EvaluationOrder, Place, Position, Ranks, TrainingOrder
 from vidtok.training.data.sources import VideoSource
-from vidtok.training.data.unreadable import Failure, Unreadable
+from vidtok.training.data.unreadable import Unreadable
 from vidtok.video import to_uint8
 
 PLACE = "data.params.train.params"
@@ -47,13 +48,13 @@ def source(folder: Path, seed: int = 0, **changes: Any) -> VideoSource:
 
 
 def training_loader(
-    source: VideoSource, size: int = 2, workers: int = 0, share: float = 0.05, progress: Progress | None = None
+    source: VideoSource, size: int = 2, workers: int = 0, share: float = 0.05, position: Position | None = None
 ) -> TrainingLoader:
     count = len(source.videos)
     order = TrainingOrder(count, Ranks(size), source.seed, shuffle=True)
-    progress = Progress() if progress is None else progress
-    progress.attach(order)
-    return TrainingLoader(source, order, progress, Unreadable(count, share, PLACE), Loading(workers))
+    position = Position() if position is None else position
+    position.attach(order)
+    return TrainingLoader(source, order, position, Unreadable(count, share, PLACE), Loading(workers))
 
 
 def shown(batch: Batch) -> list[list[int]]:
@@ -145,24 +146,24 @@ class Count(VideoSource):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_goes_on_after_the_last_batch_done_and_makes_none_before(folder, tmp_path, workers):
-    whole, progress = [], Progress()
-    loader = training_loader(source(folder), progress=progress)
+    whole, position = [], Position()
+    loader = training_loader(source(folder), position=position)
     for _ in range(3):
         for batch in loader:
             whole.append(batch)
-            progress.mark_batch_done()
+            position.mark_batch_done()
 
-    stopped = Progress()
-    loader = training_loader(source(folder), workers=workers, progress=stopped)
+    stopped = Position()
+    loader = training_loader(source(folder), workers=workers, position=stopped)
     batches = iter(loader)
     for _ in range(4):
         next(batches)
         stopped.mark_batch_done()
     next(iter(loader))  # loaded, but not done when the run is stopped
-    resumed = Progress()
+    resumed = Position()
     resumed.load_state_dict(stopped.state_dict())
     videos = find_videos(str(folder), None, 1.0, PLACE)
-    loader = training_loader(Count(videos, config(), 0, notes=tmp_path), workers=workers, progress=resumed)
+    loader = training_loader(Count(videos, config(), 0, notes=tmp_path), workers=workers, position=resumed)
     rest = []
     for _ in range(2):
         for batch in loader:
@@ -176,12 +177,12 @@ def test_a_run_goes_on_after_the_last_batch_done_and_makes_none_before(folder, t
 
 
 def test_workers_run_on_from_pass_to_pass(folder, tmp_path):
-    progress = Progress()
+    position = Position()
     videos = find_videos(str(folder), None, 1.0, PLACE)
-    loader = training_loader(Count(videos, config(), 0, notes=tmp_path), size=8, workers=1, progress=progress)
+    loader = training_loader(Count(videos, config(), 0, notes=tmp_path), size=8, workers=1, position=position)
     for _ in range(3):
         (batch,) = loader
-        progress.mark_batch_done()
+        position.mark_batch_done()
     assert len(batch["name"]) == 8
     while not (tmp_path / "3-0").exists():  # the batch of the pass to come, which nobody has asked for yet
         time.sleep(0.01)
@@ -243,13 +244,13 @@ def test_unreadable_videos_are_named_once_and_others_taken(folder, tmp_path, cap
     passes = []
     for workers in (0, 2):
         caplog.clear()
-        progress = Progress()
-        loader = training_loader(source(spoilt), workers=workers, share=0.2, progress=progress)
+        position = Position()
+        loader = training_loader(source(spoilt), workers=workers, share=0.2, position=position)
         with caplog.at_level(logging.WARNING):
             for _ in range(3):
                 for batch in loader:
                     passes.append(batch)
-                    progress.mark_batch_done()
+                    position.mark_batch_done()
         loader.close()
         (record,) = caplog.records
         assert record.getMessage().startswith("another video is taken, since one cannot be read: ")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidtok.errors import ConfigError
-from vidtok.training.data.order import EvaluationOrder, Place, Progress, Ranks, TrainingOrder, this_process
+from vidtok.training.data.order import EvaluationOrder, Place, Position, Ranks, TrainingOrder, this_process
 
 COUNTS = st.integers(1, 60)
 SIZES = st.integers(1, 5)
@@ -78,14 +78,14 @@ def test_evaluation_takes_each_item_once_in_batches_on_every_rank(count, size, w
 
 @settings(max_examples=40, deadline=None)
 @given(COUNTS, SIZES, st.integers(0, 90))
-def test_progress_is_taken_up_at_any_batch(count, size, done):
-    order, progress = training(count, size), Progress()
-    progress.attach(order)
+def test_position_is_taken_up_at_any_batch(count, size, done):
+    order, position = training(count, size), Position()
+    position.attach(order)
     for _ in range(done):
-        progress.mark_batch_done()
-    state = progress.state_dict()
+        position.mark_batch_done()
+    state = position.state_dict()
     assert (state["epoch"], state["batches"]) == divmod(done, len(order))
-    resumed = Progress()
+    resumed = Position()
     resumed.load_state_dict(state)
     assert resumed.state_dict() == state
     resumed.attach(training(count, size))
@@ -94,14 +94,14 @@ def test_progress_is_taken_up_at_any_batch(count, size, done):
 
 def test_a_changed_order_is_told_and_goes_on_nearby(caplog):
     state = {"epoch": 2, "batches": 6, "batch_size": 2, "world_size": 2, "clips": 40, "seed": 7}
-    progress = Progress()
-    progress.load_state_dict(state)
+    position = Position()
+    position.load_state_dict(state)
     with caplog.at_level(logging.WARNING):
-        progress.attach(training(40, 3))
-    assert divmod(progress.batches, 13) == (2, 8)
+        position.attach(training(40, 3))
+    assert divmod(position.batches, 13) == (2, 8)
     assert "another order than before, since these changed: batch_size 2 -> 3, world_size 2 -> 1" in caplog.text
-    progress.attach(training(40, 2, 0, 2))
-    assert divmod(progress.batches, 10) == (2, 6)
+    position.attach(training(40, 2, 0, 2))
+    assert divmod(position.batches, 10) == (2, 6)
 
 
 @pytest.mark.parametrize("state", [{}, {"next_index": 3}, {"epoch": 1.5}])
@@ -109,7 +109,7 @@ def test_a_foreign_state_is_refused(state):
     with pytest.raises(
         ConfigError, match=r"place in the training data is .*; expected whole numbers for epoch, batches, "
     ):
-        Progress().load_state_dict(state)
+        Position().load_state_dict(state)
 
 
 def test_ranks_come_from_the_environment(monkeypatch):

@@ -107,7 +107,21 @@ class Taps(nn.Module):
 class TimeLayer(nn.Module):
     """A layer with a place in the stream's state; its owner numbers the places (`number_slots`)."""
 
-    slot: int = -1
+    _slot: int | None = None
+
+    @property
+    def slot(self) -> int:
+        """The number of that place. Raises `RuntimeError` if there is none: two such layers would share their past."""
+        if self._slot is None:
+            raise RuntimeError(
+                f"this {type(self).__name__} has no place in the stream's state; expected the module that holds all "
+                "time layers of a stream to call number_slots(self) at the end of its constructor"
+            )
+        return self._slot
+
+    @slot.setter
+    def slot(self, slot: int) -> None:
+        self._slot = slot
 
     def _with_past(self, x: Tensor, state: StreamState, padding: TemporalPadding, *, keep: int, start: int) -> Tensor:
         """`x` with the frames before it in front: those kept of the chunk before, else `start` frames of padding."""

@@ -10,8 +10,8 @@ from lightning.pytorch import LightningDataModule
 
 from vidtok.training.data.config import DataConfig, Part, SyntheticClipsConfig, VideosConfig
 from vidtok.training.data.files import find_videos
-from vidtok.training.data.loader import ClipLoader, Loading, Source, TrainingLoader
-from vidtok.training.data.order import EvaluationOrder, Progress, Ranks, TrainingOrder, this_process
+from vidtok.training.data.loader import ClipLoader, ClipSource, Loading, TrainingLoader
+from vidtok.training.data.order import EvaluationOrder, Position, Ranks, TrainingOrder, this_process
 from vidtok.training.data.sources import SyntheticSource, VideoSource
 from vidtok.training.data.unreadable import Unreadable
 
@@ -35,13 +35,13 @@ class DataModule(LightningDataModule):
         super().__init__()
         self.config = config
         self.seed = seed
-        self.progress = Progress()
-        self._sources: dict[Part, tuple[Source, int, Unreadable]] = {}
+        self.position = Position()
+        self._sources: dict[Part, tuple[ClipSource, int, Unreadable]] = {}
         self._training: TrainingLoader | None = None
 
     def mark_batch_done(self) -> None:
         """The trainer has finished one more training batch."""
-        self.progress.mark_batch_done()
+        self.position.mark_batch_done()
 
     def train_dataloader(self) -> TrainingLoader:
         """Batches in the order of the seed, shuffled anew each epoch, from the place that training has come to.
@@ -51,8 +51,8 @@ class DataModule(LightningDataModule):
         source, count, unreadable = self._source("train", self.config.train)
         shuffle = isinstance(self.config.train, VideosConfig)
         order = TrainingOrder(count, self._ranks(), self.seed, shuffle=shuffle)
-        self.progress.attach(order)
-        self._training = TrainingLoader(source, order, self.progress, unreadable, self._loading(source))
+        self.position.attach(order)
+        self._training = TrainingLoader(source, order, self.position, unreadable, self._loading(source))
         return self._training
 
     def val_dataloader(self) -> ClipLoader | list[Any]:
@@ -70,11 +70,11 @@ class DataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, int]:
         """The place that training has come to: plain numbers."""
-        return self.progress.state_dict()
+        return self.position.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Goes on from `state_dict`. Raises `ConfigError` if it is no such state."""
-        self.progress.load_state_dict(state_dict)
+        self.position.load_state_dict(state_dict)
 
     def _evaluation(self, part: Part, config: VideosConfig | SyntheticClipsConfig | None) -> ClipLoader | list[Any]:
         if config is None:
@@ -82,12 +82,12 @@ class DataModule(LightningDataModule):
         source, count, unreadable = self._source(part, config)
         return ClipLoader(source, EvaluationOrder(count, self._ranks()), unreadable, self._loading(source))
 
-    def _source(self, part: Part, config: VideosConfig | SyntheticClipsConfig) -> tuple[Source, int, Unreadable]:
+    def _source(self, part: Part, config: VideosConfig | SyntheticClipsConfig) -> tuple[ClipSource, int, Unreadable]:
         if part not in self._sources:
             self._sources[part] = self._open(part, config)
         return self._sources[part]
 
-    def _open(self, part: Part, config: VideosConfig | SyntheticClipsConfig) -> tuple[Source, int, Unreadable]:
+    def _open(self, part: Part, config: VideosConfig | SyntheticClipsConfig) -> tuple[ClipSource, int, Unreadable]:
         if isinstance(config, VideosConfig):
             videos = find_videos(config.data_dir, config.meta_path, config.data_frac, config.place)
             unreadable = Unreadable(len(videos), config.max_unreadable, config.place)
@@ -105,7 +105,7 @@ class DataModule(LightningDataModule):
     def _training_device(self) -> torch.device:
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
-    def _loading(self, source: Source) -> Loading:
+    def _loading(self, source: ClipSource) -> Loading:
         if isinstance(source, SyntheticSource) and source.device.type != "cpu":
             return Loading()
         return Loading(self.config.num_workers, pin_memory=self._training_device().type == "cuda")

@@ -10,28 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vidtok.training.data.order import EvaluationOrder, Order, Place, Progress, TrainingOrder
-from vidtok.training.data.unreadable import Failure, Unreadable
-
-Batch = dict[str, Any]
-"""`video` (B, 3, T, H, W) float32 in -1..1; `name`, a list of B strings; `fps` and `start` (seconds into the video),
-(B,) float64."""
+from vidtok.training.data.batches import Batch, Loaded
+from vidtok.training.data.order import EvaluationOrder, Order, Place, Position, TrainingOrder
+from vidtok.training.data.unreadable import Unreadable
 
 
-class Loaded(NamedTuple):
-    """What a worker hands over."""
-
-    batch: Batch | None
-    """None if too many videos in a row were unreadable."""
-    tried: list[int]
-    """The videos that were opened."""
-    failures: list[Failure]
-
-
-class Source(Protocol):
+class ClipSource(Protocol):
     """Makes clips; copies of it do so in workers."""
 
     def load(self, places: list[Place]) -> Loaded:
@@ -48,7 +34,7 @@ class Loading(NamedTuple):
 class ClipLoader:
     """Passes over the batches of an `EvaluationOrder`; raises `DataError` when too many videos are unreadable."""
 
-    def __init__(self, source: Source, order: EvaluationOrder, unreadable: Unreadable, loading: Loading) -> None:
+    def __init__(self, source: ClipSource, order: EvaluationOrder, unreadable: Unreadable, loading: Loading) -> None:
         self._source = source
         self._order = order
         self._unreadable = unreadable
@@ -70,11 +56,11 @@ class TrainingLoader:
     """
 
     def __init__(
-        self, source: Source, order: TrainingOrder, progress: Progress, unreadable: Unreadable, loading: Loading
+        self, source: ClipSource, order: TrainingOrder, position: Position, unreadable: Unreadable, loading: Loading
     ) -> None:
         self._source = source
         self._order = order
-        self._progress = progress
+        self._position = position
         self._unreadable = unreadable
         self._loading = loading
         self._stream: _Stream | None = None
@@ -84,8 +70,8 @@ class TrainingLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         stream = self._stream
-        if stream is None or stream.number != self._progress.batches:
-            stream = self._stream = _Stream(self._source, self._order, self._progress.batches, self._loading)
+        if stream is None or stream.number != self._position.batches:
+            stream = self._stream = _Stream(self._source, self._order, self._position.batches, self._loading)
         for _ in range(len(self)):
             yield self._unreadable.check(next(stream))
 
@@ -95,18 +81,18 @@ class TrainingLoader:
 
     # With these, Lightning takes the loader for one that resumes in the middle of an epoch, which it does.
     def state_dict(self) -> dict[str, int]:
-        """See `Progress.state_dict`."""
-        return self._progress.state_dict()
+        """See `Position.state_dict`."""
+        return self._position.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See `Progress.load_state_dict`."""
-        self._progress.load_state_dict(state)
+        """See `Position.load_state_dict`."""
+        self._position.load_state_dict(state)
 
 
 class _Stream:
     """Batches from one number on, without end; `number` is that of the next one."""
 
-    def __init__(self, source: Source, order: TrainingOrder, number: int, loading: Loading) -> None:
+    def __init__(self, source: ClipSource, order: TrainingOrder, number: int, loading: Loading) -> None:
         self.number = number
         self._batches = _load(source, order, itertools.count(number), loading)
 
@@ -116,7 +102,7 @@ class _Stream:
         return loaded
 
 
-def _load(source: Source, order: Order, numbers: Iterable[int], loading: Loading) -> Iterator[Loaded]:
+def _load(source: ClipSource, order: Order, numbers: Iterable[int], loading: Loading) -> Iterator[Loaded]:
     return iter(
         DataLoader(
             _Batches(source),
@@ -134,7 +120,7 @@ def _load(source: Source, order: Order, numbers: Iterable[int], loading: Loading
 
 
 class _Batches(Dataset[Loaded]):
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ClipSource) -> None:
         self._source = source
 
     def __getitem__(self, places: list[Place]) -> Loaded:
@@ -171,13 +157,3 @@ def _end_when_told_by(parent: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)
-
-
-def as_batch(video: Tensor, names: list[str], fps: list[float], start: list[float]) -> Batch:
-    """The batch of these clips; `video` is (B, 3, T, H, W)."""
-    return {
-        "video": video,
-        "name": names,
-        "fps": torch.tensor(fps, dtype=torch.float64),
-        "start": torch.tensor(start, dtype=torch.float64),
-    }

@@ -129,7 +129,7 @@ class EvaluationOrder:
         return [Place(0, position, position) for position in positions] or [Place(0, first + self.ranks.rank, 0)]
 
 
-class Progress:
+class Position:
     """How many batches the trainer has finished, which is not how many were loaded.
 
     Its state is plain numbers. A state can be loaded before the order is known; it then takes effect in `attach`.

@@ -10,10 +10,9 @@ import torch
 
 from vidtok.errors import VideoError
 from vidtok.synthetic import SyntheticConfig, synthetic_batch
+from vidtok.training.data.batches import Failure, Loaded, as_batch
 from vidtok.training.data.config import VideosConfig
-from vidtok.training.data.loader import Loaded, as_batch
 from vidtok.training.data.order import Place
-from vidtok.training.data.unreadable import Failure
 from vidtok.video import Clip, MediaSlice, read_clip, to_float
 
 _ATTEMPTS = 20

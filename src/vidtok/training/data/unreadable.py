@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, NamedTuple
 
 from vidtok.errors import DataError
 from vidtok.text import counted
-
-if TYPE_CHECKING:
-    from vidtok.training.data.loader import Batch, Loaded
+from vidtok.training.data.batches import Batch, Failure, Loaded
 
 log = logging.getLogger(__name__)
 
 _ENOUGH_TO_JUDGE = 200
 _SHOWN = 5
-
-
-class Failure(NamedTuple):
-    """A video that could not be read."""
-
-    item: int
-    reason: str
-    """What is wrong, beginning with which video it is."""
 
 
 class Unreadable:

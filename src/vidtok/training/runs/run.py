@@ -41,7 +41,7 @@ _LOSS = "model.params.loss_config"
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """What a run is to do."""
 
     config: RunConfig
@@ -91,7 +91,7 @@ def run(arguments: TrainArguments) -> Path:
     return plan.folder
 
 
-def plan_run(arguments: TrainArguments) -> Plan:
+def plan_run(arguments: TrainArguments) -> RunPlan:
     """The configuration of the run, its folder, and the checkpoint that it goes on from, if any."""
     folder, resume_from = _resumed(arguments)
     sources: list[ConfigSource] = [_recipe(base) or base for base in arguments.base]
@@ -113,7 +113,7 @@ def plan_run(arguments: TrainArguments) -> Plan:
         options = [f"lightning.trainer.{key}={json.dumps(value)}" for key, value in arguments.trainer.items()]
         config = read_configs(sources, [*arguments.overrides, *options])
     _take_in(config.raw, arguments)
-    return Plan(config, folder or new_folder(arguments), resume_from)
+    return RunPlan(config, folder or new_folder(arguments), resume_from)
 
 
 def _recipe(name: str) -> Path | None:
