@@ -52,12 +52,6 @@ def quantize(z: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
     return codes, _join(rounded.to(torch.int32), levels).masked_fill(rounded.isnan().any(-1), -1)
 
 
-def codes_to_indices(codes: Tensor, levels: Levels) -> Tensor:
-    """Indices (...), int32, of `codes` (..., C); the first channel is the least significant digit."""
-    digits = (codes.detach().float() * _half_widths(levels, codes.device)).round().to(torch.int32)
-    return _join(digits, levels)
-
-
 def indices_to_codes(indices: Tensor, levels: Levels) -> Tensor:
     """Codes (..., C), float32 in -1..1, of `indices` (...), integers in 0..prod(levels) - 1."""
     sizes = torch.tensor(list(levels), device=indices.device)
