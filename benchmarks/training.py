@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vidtok import keep_freed_memory
-from vidtok.config.read import RunConfig, read_config
+from vidtok.config.read import Configuration, read_config
 from vidtok.metrics.lpips import LPIPS
 from vidtok.models.base import VideoModel
 from vidtok.models.vidtok.config import AutoencoderConfig
@@ -80,7 +80,7 @@ def _now() -> float:
     return perf_counter()
 
 
-def make_module(config: RunConfig, *, plain: bool = False) -> TrainingModule:
+def make_module(config: Configuration, *, plain: bool = False) -> TrainingModule:
     torch.manual_seed(0)
     objective_config = ObjectiveConfig.from_dict(config.raw["model"]["params"]["loss_config"]["params"])
     objective = Objective(objective_config, LPIPS() if objective_config.perceptual_weight else None)
@@ -109,7 +109,7 @@ def measure(module: TrainingModule, clips: Clips, options: argparse.Namespace) -
     return sections
 
 
-def one_run(config: RunConfig, clips: Clips, options: argparse.Namespace, *, plain: bool) -> dict[str, Any]:
+def one_run(config: Configuration, clips: Clips, options: argparse.Namespace, *, plain: bool) -> dict[str, Any]:
     """A few steps from fresh weights: seconds of the median step and of its parts, peak memory, losses of all steps."""
     module = make_module(config, plain=plain)
     losses: list[float] = []

@@ -1,20 +1,30 @@
-"""What the sections of a configuration have in common, whichever family's model they describe.
+"""The published schema, whichever family's model it describes: its sections, and what its `target:` values mean.
+
+Targets look like import paths; here they are names in a table. Nothing is ever imported by a name that a file gives: a
+target that is not in `TARGETS` is an error.
 
 Every key of the model's section is known or refused, so that a misspelt one cannot pass. `data`, `lightning` and the
-objective's parameters are checked where they are used; here only their targets are.
+objective's parameters are checked by their users (`vidtok.training`); here only their targets are.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from vidtok.config.targets import TARGETS, Role, Target, look_up
+from vidtok import fields
 from vidtok.errors import ConfigError
+from vidtok.fields import join, refuse_unknown, shown
 from vidtok.text import near
 
 log = logging.getLogger(__name__)
+
+Role = Literal[
+    "model", "encoder", "decoder", "qformer", "regularizer", "objective", "optimizer", "data module", "dataset",
+    "strategy", "callback",
+]  # fmt: skip
 
 NOT_GIVEN = "???"
 """What stands in a configuration for a value that must be given above it."""
@@ -31,6 +41,52 @@ ENGINE_TRAINING = (
 ENGINE_WITHOUT_EFFECT = (
     "input_key", "use_tiling", "t_chunk_enc", "t_chunk_dec", "use_overlap",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Target:
+    """One published name: the part that it may fill and what it means there."""
+
+    role: Role
+    variants: tuple[str, ...] = ()
+    """Of a model, an encoder or a decoder of the first family: the variants that it belongs to."""
+    family: str = "vidtok"
+    """Of a model, an encoder, a decoder or a Q-Former: the family that it belongs to."""
+    kind: str = ""
+    """Of other parts: which one, as a short name (`kl`, `fsq`, `adam`, `ddp`, ...)."""
+
+
+_LIGHTNING = ("lightning.pytorch", "pytorch_lightning")
+
+TARGETS: dict[str, Target] = {
+    "vidtok.models.autoencoder.AutoencodingEngine": Target("model", ("causal 1.0", "non-causal")),
+    "vidtok.models.autoencoder_v1_1.AutoencodingEngine": Target("model", ("causal 1.1",)),
+    "vidtok.modules.model_3dcausal.EncoderCausal3DPadding": Target("encoder", ("causal 1.0",)),
+    "vidtok.modules.model_3dcausal.DecoderCausal3DPadding": Target("decoder", ("causal 1.0",)),
+    "vidtok.modules.model_3dcausal_v1_1.EncoderCausal3DPadding": Target("encoder", ("causal 1.1",)),
+    "vidtok.modules.model_3dcausal_v1_1.DecoderCausal3DPadding": Target("decoder", ("causal 1.1",)),
+    "vidtok.modules.model_3dnoncausal.Encoder3D": Target("encoder", ("non-causal",)),
+    "vidtok.modules.model_3dnoncausal.Decoder3D": Target("decoder", ("non-causal",)),
+    "vidtwin.models.vidtwin_ae.VidAutoEncoderQformerCompactSymVidVAE": Target("model", family="vidtwin"),
+    "vidtwin.modules.st_transformer.STTEncoder": Target("encoder", family="vidtwin"),
+    "vidtwin.modules.st_transformer.STTDecoder": Target("decoder", family="vidtwin"),
+    "vidtwin.modules.qformer.MyQformerInterface": Target("qformer", family="vidtwin"),
+    "vidtok.modules.regularizers.DiagonalGaussianRegularizer": Target("regularizer", kind="kl"),
+    "vidtok.modules.regularizers.FSQRegularizer": Target("regularizer", kind="fsq"),
+    "vidtok.modules.losses.GeneralLPIPSWithDiscriminator": Target("objective", kind="lpips_with_discriminator"),
+    "torch.nn.Identity": Target("objective", kind="none"),
+    "torch.optim.Adam": Target("optimizer", kind="adam"),
+    "torch.optim.AdamW": Target("optimizer", kind="adamw"),
+    "vidtok.training.muon.Muon": Target("optimizer", kind="muon"),
+    "vidtok.data.datamodule.DataModuleFromConfig": Target("data module", kind="from_config"),
+    "vidtok.data.vidtok.VidTokDataset": Target("dataset", kind="videos"),
+    "vidtok.data.synthetic.SyntheticClips": Target("dataset", kind="synthetic"),
+    "vidtok.modules.logger.ImageVideoLogger": Target("callback", kind="image_logger"),
+    **{f"{p}.strategies.DDPStrategy": Target("strategy", kind="ddp") for p in _LIGHTNING},
+    **{f"{p}.strategies.FSDPStrategy": Target("strategy", kind="fsdp") for p in _LIGHTNING},
+    **{f"{p}.callbacks.ModelCheckpoint": Target("callback", kind="model_checkpoint") for p in _LIGHTNING},
+    **{f"{p}.callbacks.LearningRateMonitor": Target("callback", kind="learning_rate_monitor") for p in _LIGHTNING},
+}
 
 
 def model_target(raw: Mapping[str, Any]) -> Target:
@@ -62,7 +118,7 @@ def checkpoint_path(raw: Mapping[str, Any]) -> str | None:
     """`model.params.ckpt_path` of the sections `raw`, None where it is absent, null or not given."""
     path = raw["model"]["params"].get("ckpt_path")
     if path is not None and not isinstance(path, str):
-        raise ConfigError(f"{ENGINE}.ckpt_path is {path!r}; expected a path or null")
+        raise ConfigError(f"{ENGINE}.ckpt_path is {shown(path)}; expected a path or null")
     return None if path == NOT_GIVEN else path
 
 
@@ -88,49 +144,60 @@ def check_targets(value: Any, place: str) -> None:
     name = value.get("target")
     if name is not None and name != NOT_GIVEN and (not isinstance(name, str) or name not in TARGETS):
         raise ConfigError(
-            f"{join(place, 'target')} is {name!r}, which is not known{near(name, TARGETS)}; "
+            f"{join(place, 'target')} is {shown(name)}, which is not known{near(name, TARGETS)}; "
             "expected one that the published configurations have: targets are looked up in a table and never imported"
         )
     for key, item in value.items():
         check_targets(item, join(place, str(key)))
 
 
+def look_up(section: Mapping[str, object], role: Role, place: str) -> Target:
+    """The target of `section`, which stands at `place` and must fill `role`; `ConfigError` if it is absent or unfit."""
+    fitting = [name for name, target in TARGETS.items() if target.role == role]
+    name = section.get("target")
+    if name is None:
+        raise ConfigError(f"{place}.target is missing; expected one of {', '.join(fitting)}")
+    target = TARGETS.get(name) if isinstance(name, str) else None
+    if target is None:
+        raise ConfigError(
+            f"{place}.target is {shown(name)}, which is not known{near(name, fitting)}; "
+            f"expected one of {', '.join(fitting)} (targets are looked up in a table and never imported)"
+        )
+    if target.role != role:
+        raise ConfigError(
+            f"{place}.target is {name}, a name for the {target.role}; the {role} is one of {', '.join(fitting)}"
+        )
+    return target
+
+
 def mapping_at(parent: Mapping[str, Any], key: str, place: str) -> Mapping[str, Any]:
-    """The mapping `parent[key]`, where `parent` stands at `place`, or an error that names both."""
-    where = join(place, key)
+    """The mapping `parent[key]`, where `parent` stands at `place`; `ConfigError` if it is absent."""
     if key not in parent:
         recipe = "" if place else ". A recipe for training, such as stage_one, goes after a model's name or file"
-        raise ConfigError(f"{where} is missing; a model of the family needs it{recipe}")
-    if not isinstance(parent[key], Mapping):
-        raise ConfigError(f"{where} is {parent[key]!r}; expected a mapping")
-    found: Mapping[str, Any] = parent[key]
-    return found
+        raise ConfigError(f"{join(place, key)} is missing; a model of the family needs it{recipe}")
+    return fields.mapping_at(parent, key, place)
 
 
-def refuse_unknown(section: Mapping[str, Any], known: Iterable[str], place: str) -> None:
-    """Refuse a key of `section`, which stands at `place`, that is none of `known`."""
-    known = tuple(known)
-    for key in section:
-        if key not in known:
-            raise ConfigError(
-                f"{join(place, str(key))} is not known{near(key, known) or '; expected some of ' + ', '.join(known)}"
-            )
+def params_of(section: Mapping[str, Any], place: str) -> Mapping[str, Any]:
+    """The `params` of `section`, which has but them and a target; empty where they are absent or null."""
+    refuse_unknown(section, ("target", "params"), place)
+    return fields.mapping_at(section, "params", place, optional=True)
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` without those that are still to be given above."""
+    return {key: value for key, value in values.items() if value != NOT_GIVEN}
 
 
 def require_fixed(section: Mapping[str, Any], fixed: Mapping[str, Any], place: str) -> None:
     """Refuse another value than that of `fixed`, where `section` has one."""
     for key, value in fixed.items():
         if key in section and (section[key] != value or isinstance(section[key], bool) != isinstance(value, bool)):
-            raise ConfigError(f"{place}.{key} is {section[key]!r}; the family knows {value!r} alone")
+            raise ConfigError(f"{place}.{key} is {shown(section[key])}; the family knows {value!r} alone")
 
 
-def warn_without_effect(section: Mapping[str, Any], keys: Iterable[str], place: str) -> None:
-    """Say of each of `keys` that `section` has that it changes nothing."""
+def warn_without_effect(section: Mapping[str, Any], keys: Iterable[str], place: str, where: str = "here") -> None:
+    """Warn of each of `keys` in `section` that it changes nothing."""
     for key in keys:
         if key in section:
-            log.warning("%s.%s has no effect here", place, key)
-
-
-def join(place: str, key: str) -> str:
-    """The dotted path of `key` at `place`."""
-    return f"{place}.{key}" if place else key
+            log.warning("%s.%s has no effect %s", place, key, where)

@@ -1,7 +1,7 @@
 """The families of models: for each, how its configurations are read and which class makes its models.
 
 A third family is one more entry here, beside a configuration and a model that meet `vidtok.models.base`, targets in
-`targets.py`, and names in `registry.py`.
+`dialect.py`, and names in `registry.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Reading configurations: files of the published schema, models of the family by name, mappings.
 
-The short files of this package are of the same schema (`sections.py`), with a `base:` for what they share; a user's own
+The short files of this package are of the same schema (`dialect.py`), with a `base:` for what they share; a user's own
 file may do the same.
 """
 
@@ -14,8 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vidtok.config import dialect as sections
-from vidtok.config import layers, registry
+from vidtok.config import dialect, layers, registry
 from vidtok.config.families import FAMILIES
 from vidtok.errors import ConfigError
 from vidtok.models.vidtok.config import ModelConfig
@@ -25,7 +24,7 @@ ConfigSource = str | PathLike[str] | Mapping[str, Any] | DictConfig
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class Configuration:
     """A configuration, read: the model that it describes and, whole, what else it says."""
 
     model: ModelConfig
@@ -37,7 +36,7 @@ class RunConfig:
     """`model.params.ckpt_path`: the checkpoint whose weights training starts from."""
 
 
-def read_config(path_or_name_or_mapping: ConfigSource, overrides: Sequence[str] = ()) -> RunConfig:
+def read_config(path_or_name_or_mapping: ConfigSource, overrides: Sequence[str] = ()) -> Configuration:
     """The configuration in a YAML file, of a model of the family by name, or in a mapping of the same schema.
 
     `overrides` are dotted, `model.params.encoder_config.params.ch=64`, and go over everything else. Raises
@@ -46,7 +45,7 @@ def read_config(path_or_name_or_mapping: ConfigSource, overrides: Sequence[str] 
     return read_configs([path_or_name_or_mapping], overrides)
 
 
-def read_configs(sources: Sequence[ConfigSource], overrides: Sequence[str] = ()) -> RunConfig:
+def read_configs(sources: Sequence[ConfigSource], overrides: Sequence[str] = ()) -> Configuration:
     """As `read_config` of several sources, at least one, merged from left to right; the first gives the name."""
     (config, name, source), *others = [_read(each) for each in sources]
     for other, _, other_source in others:
@@ -57,10 +56,10 @@ def read_configs(sources: Sequence[ConfigSource], overrides: Sequence[str] = ())
     raw = layers.resolve(config, source)
     try:
         model = _model_config(raw)
-        checkpoint = sections.checkpoint_path(raw)
+        checkpoint = dialect.checkpoint_path(raw)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
-    return RunConfig(model=model, name=name, raw=raw, ckpt_path=checkpoint)
+    return Configuration(model=model, name=name, raw=raw, ckpt_path=checkpoint)
 
 
 def model_config(raw: Mapping[str, Any]) -> ModelConfig:
@@ -75,7 +74,7 @@ def show(path_or_name: str | PathLike[str]) -> str:
 
 def _model_config(raw: Mapping[str, Any]) -> ModelConfig:
     """The model that plain sections describe, read as its family does it."""
-    return FAMILIES[sections.model_target(raw).family].from_sections(raw)
+    return FAMILIES[dialect.model_target(raw).family].from_sections(raw)
 
 
 def _read(source: ConfigSource) -> tuple[DictConfig, str, str]:

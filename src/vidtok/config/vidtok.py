@@ -1,6 +1,6 @@
 """The published schema of the first family: what the sections of a configuration say of a model.
 
-What is said twice must agree; unknown keys are refused (`sections.py`).
+What is said twice must agree; unknown keys are refused (`dialect.py`).
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from vidtok.config.dialect import (
     ENGINE_WITHOUT_EFFECT,
     NOT_GIVEN,
     check_roles,
+    look_up,
     mapping_at,
     part_target,
-    refuse_unknown,
     require_fixed,
     warn_without_effect,
 )
-from vidtok.config.targets import VARIANT_PADDING, Variant, look_up
 from vidtok.errors import ConfigError
-from vidtok.models.vidtok.config import AutoencoderConfig, KLConfig
+from vidtok.fields import refuse_unknown
+from vidtok.models.vidtok.config import AutoencoderConfig, KLConfig, TemporalPadding
+
+# The variants that targets of encoders, decoders and models name.
+_PADDING: dict[str, TemporalPadding] = {"causal 1.0": "zeros", "causal 1.1": "first_frame", "non-causal": "both_sides"}
 
 # Parameters of encoder and decoder that `AutoencoderConfig` has under the same name.
 _STRUCTURE = (
@@ -74,7 +77,7 @@ def autoencoder_config(raw: Mapping[str, Any]) -> AutoencoderConfig:
             {
                 **{key: network[key] for key in _STRUCTURE if key in network},
                 "bottleneck": _bottleneck(mapping_at(params, "regularizer_config", ENGINE)),
-                "temporal_padding": VARIANT_PADDING[variant],
+                "temporal_padding": _PADDING[variant],
                 "interpolation": _interpolation(network, variant),
             }
         )
@@ -84,7 +87,7 @@ def autoencoder_config(raw: Mapping[str, Any]) -> AutoencoderConfig:
     return config
 
 
-def _variant(model: Mapping[str, Any], params: Mapping[str, Any]) -> Variant:
+def _variant(model: Mapping[str, Any], params: Mapping[str, Any]) -> str:
     """The variant that encoder, decoder and model agree on."""
     encoder = part_target(params, "encoder_config", "encoder", AutoencoderConfig.family)
     decoder = part_target(params, "decoder_config", "decoder", AutoencoderConfig.family)
@@ -126,7 +129,7 @@ def _network_params(params: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _interpolation(network: Mapping[str, Any], variant: Variant) -> str:
+def _interpolation(network: Mapping[str, Any], variant: str) -> str:
     """How the variant interpolates in time: 1.1 as `interpolation_mode` says, linear by default, others nearest."""
     meanings = {"trilinear": "linear", "nearest": "nearest"} if variant == "causal 1.1" else {"nearest": "nearest"}
     mode = network.get("interpolation_mode", next(iter(meanings)))

@@ -14,11 +14,11 @@ from vidtok.config.dialect import (
     check_roles,
     mapping_at,
     part_target,
-    refuse_unknown,
     require_fixed,
     warn_without_effect,
 )
 from vidtok.errors import ConfigError
+from vidtok.fields import refuse_unknown
 from vidtok.models.vidtwin.config import VidTwinConfig
 
 # Parameters of the model itself that `VidTwinConfig` has under the same name.

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
-from vidtok.config.dialect import NOT_GIVEN
-from vidtok.config.targets import look_up
+from vidtok.config.dialect import NOT_GIVEN, look_up
 from vidtok.errors import ConfigError
 from vidtok.text import near
 

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vidtok.config.dialect import NOT_GIVEN
-from vidtok.config.targets import look_up
+from vidtok.config.dialect import NOT_GIVEN, look_up
 from vidtok.errors import ConfigError, VidTokError
 from vidtok.synthetic import SyntheticConfig
 from vidtok.text import near

@@ -17,8 +17,8 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 
-from vidtok.config.read import ConfigSource, RunConfig, read_configs
-from vidtok.config.targets import look_up
+from vidtok.config.dialect import look_up
+from vidtok.config.read import ConfigSource, Configuration, read_configs
 from vidtok.errors import CheckpointError, ConfigError
 from vidtok.text import near
 from vidtok.tokenizer import Tokenizer
@@ -44,7 +44,7 @@ _LOSS = "model.params.loss_config"
 class RunPlan:
     """What a run is to do."""
 
-    config: RunConfig
+    config: Configuration
     folder: Path
     resume_from: Path | None
 
@@ -122,7 +122,7 @@ def _recipe(name: str) -> Path | None:
     return path if path.is_file() and not Path(name).exists() else None
 
 
-def build_module(config: RunConfig, settings: TrainingSettings, running: RunSettings) -> TrainingModule:
+def build_module(config: Configuration, settings: TrainingSettings, running: RunSettings) -> TrainingModule:
     """The module to train, with fresh weights. Raises `ConfigError`, or `LPIPSWeightsError` if LPIPS lacks weights."""
     return TrainingModule(
         Tokenizer(config.model, name=config.name),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from vidtok.config.targets import look_up
+from vidtok.config.dialect import look_up
 from vidtok.errors import ConfigError
 from vidtok.training.runs.arguments import TRAINER_OPTIONS
 from vidtok.training.runs.checkpoints import CheckpointSettings
