@@ -34,10 +34,10 @@ from vidtok.metrics.lpips import LPIPS
 from vidtok.models.base import VideoModel
 from vidtok.models.vidtok.config import AutoencoderConfig
 from vidtok.tokenizer import Tokenizer
+from vidtok.training.config import TrainingConfig
 from vidtok.training.module import SECTIONS, TrainingModule
 from vidtok.training.objective.config import ObjectiveConfig
 from vidtok.training.objective.losses import Objective
-from vidtok.training.settings import TrainingSettings
 
 WARM_UP = 1
 """Steps that do not count."""
@@ -92,7 +92,7 @@ def make_module(config: Configuration, *, plain: bool = False) -> TrainingModule
         same = PlainAutoencoder(config.model)
         same.load_state_dict(model.state_dict())
         model = same
-    settings = dataclasses.replace(TrainingSettings.from_raw(config.raw), guide_steps=0)
+    settings = dataclasses.replace(TrainingConfig.from_raw(config.raw), guide_steps=0)
     return TrainingModule(model, objective, dataclasses.replace(settings, compile_model=False) if plain else settings)
 
 

@@ -31,7 +31,7 @@ class Part:
 @dataclass(frozen=True, kw_only=True)
 class Whole:
     size: Width
-    factors: Annotated[tuple[Width, ...], Check(lambda factors: 1 <= len(factors) <= 4, "one to four factors")] = (1, 2)
+    factors: Annotated[tuple[Width, ...], Check("one to four factors", lambda factors: 1 <= len(factors) <= 4)] = (1, 2)
     kind: Literal["plain", "wide"] = "plain"
     mode: Literal["a", "b", "c", "d"] = "a"
     share: Share = 0.5
@@ -46,7 +46,7 @@ class Whole:
     place: InitVar[str] = ""
 
     def __post_init__(self, place: str) -> None:
-        rule = check(self, place, names={"share": "video.share"})
+        rule = check(self, place, names={"share": f"{place}.video.share"})
         rule("size", self.kind == "plain" or self.size % 2 == 0, "an even number for kind wide")
 
 

@@ -79,8 +79,9 @@ class Within:
 class Check:
     """A condition on a value of the right type, and the words for it."""
 
-    condition: Callable[[Any], bool]
     expected: str
+    condition: Callable[[Any], bool] = lambda value: True
+    """None but the type, if only its words are wanted."""
 
     def words(self, value: Any, kind: object) -> str:
         return self.expected
@@ -129,15 +130,17 @@ def check(config: Any, place: str = "", *, names: Mapping[str, str] | None = Non
     """Check each field of the frozen dataclass `config`, for its `__post_init__`, and set it in its plain form.
 
     Returns a function for rules between fields: `rule(name, holds, expected)`. Errors call a field by its name at
-    `place`, or by the one that `names` has for it.
+    `place`, or by the whole path that `names` has for it.
     """
-    paths = {f.name: join(place, (names or {}).get(f.name, f.name)) for f in dataclasses.fields(config)}
+    paths = {f.name: join(place, f.name) for f in dataclasses.fields(config)} | dict(names or {})
     hints = _hints(config.__class__)
+    given = {name: getattr(config, name) for name in paths}
     for name, path in paths.items():
-        object.__setattr__(config, name, fit(getattr(config, name), hints[name], path, error))
+        object.__setattr__(config, name, fit(given[name], hints[name], path, error))
 
     def rule(name: str, holds: bool, expected: str) -> None:
-        require(holds, paths[name], getattr(config, name), expected, error)
+        value = getattr(config, name)  # shown as it was given, 4 and not 4.0
+        require(holds, paths[name], given[name] if given[name] == value else value, expected, error)
 
     return rule
 

@@ -12,8 +12,8 @@ from vidtok import VidTwin
 from vidtok.errors import ConfigError
 from vidtok.evaluation.linear import BlockShape, BlockTransform
 from vidtok.synthetic import SyntheticConfig, synthetic_batch
+from vidtok.training.config import TrainingConfig
 from vidtok.training.guide import TransformGuide
-from vidtok.training.settings import TrainingSettings
 
 
 def clips(count: int = 2, frames: int = 9) -> Tensor:
@@ -65,7 +65,7 @@ def test_half_precision_around_it_changes_nothing(guide: TransformGuide) -> None
 
 
 def test_a_guided_model_learns_both_halves_apart_and_then_goes_on_together() -> None:
-    module = make(tiny(ch=16), settings=TrainingSettings(base_learning_rate=3e-3, guide_steps=4))
+    module = make(tiny(ch=16), settings=TrainingConfig(base_learning_rate=3e-3, guide_steps=4))
     assert module._guide is not None
     video = clips(2, 5)
     moments, reconstruction = module.model.moments(video), module.model.decode(module._guide.latent(video))
@@ -81,7 +81,7 @@ def test_a_guided_model_learns_both_halves_apart_and_then_goes_on_together() -> 
 
 
 def test_a_discrete_model_is_guided_to_values_that_use_all_levels_and_decodes_their_codes() -> None:
-    module = make(tiny(FSQ), settings=TrainingSettings(base_learning_rate=3e-3, guide_steps=2))
+    module = make(tiny(FSQ), settings=TrainingConfig(base_learning_rate=3e-3, guide_steps=2))
     guide = module._guide
     assert guide is not None
     video = clips(8, 17)
@@ -97,7 +97,7 @@ def test_a_discrete_model_is_guided_to_values_that_use_all_levels_and_decodes_th
 
 
 def test_the_discriminator_waits_until_the_guide_is_done() -> None:
-    settings = TrainingSettings(base_learning_rate=1e-3, guide_steps=2)
+    settings = TrainingConfig(base_learning_rate=1e-3, guide_steps=2)
     adversarial = {"disc_weight": 0.2, "disc_start": 0}
     module = make(tiny(ch=16), adversarial, settings)
     before = weights(module.loss.discriminator)
@@ -125,7 +125,7 @@ def test_refuses_a_model_whose_latent_is_not_of_blocks() -> None:
 )
 def test_refuses_what_it_cannot_guide(settings: dict[str, object], said: str) -> None:
     def guided() -> None:
-        values = TrainingSettings(base_learning_rate=1e-3, **{"guide_steps": 4, **settings})  # type: ignore[arg-type]
+        values = TrainingConfig(base_learning_rate=1e-3, **{"guide_steps": 4, **settings})  # type: ignore[arg-type]
         make(settings=values)
 
     with pytest.raises(ConfigError, match=said):

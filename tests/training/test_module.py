@@ -17,16 +17,16 @@ from vidtok.errors import ConfigError, TrainingError
 from vidtok.metrics.image import psnr
 from vidtok.models.vidtok.autoencoder import VideoAutoencoder
 from vidtok.models.vidtok.config import AutoencoderConfig, KLConfig
+from vidtok.training.config import LearningRateSchedule, TrainingConfig
 from vidtok.training.ema import MovingAverages
 from vidtok.training.module import TrainingModule
 from vidtok.training.objective.config import ObjectiveConfig
 from vidtok.training.objective.losses import Objective
 from vidtok.training.optimization import clip_gradients
-from vidtok.training.settings import LearningRateSchedule, TrainingSettings
 
 KL = "vidtok_kl_causal_488_4chn_v1_1"
 FSQ = "vidtok_fsq_causal_488_4096"
-SETTINGS = TrainingSettings(base_learning_rate=1e-3)
+SETTINGS = TrainingConfig(base_learning_rate=1e-3)
 
 
 class Clips(Dataset[dict[str, Any]]):
@@ -50,7 +50,7 @@ def tiny(name: str = KL, **changes: Any) -> AutoencoderConfig:
 def make(
     config: AutoencoderConfig | None = None,
     objective: dict[str, Any] | None = None,
-    settings: TrainingSettings = SETTINGS,
+    settings: TrainingConfig = SETTINGS,
     **arguments: Any,
 ) -> TrainingModule:
     torch.manual_seed(0)
@@ -90,7 +90,7 @@ def _quiet() -> None:
 def test_overfits_one_clip() -> None:
     t, y, x = torch.meshgrid(torch.arange(5.0), torch.arange(16.0), torch.arange(16.0), indexing="ij")
     video = torch.stack([torch.sin(x / 4 + t / 2), torch.cos(y / 5 - t / 3), torch.sin((x + y) / 6)])[None] * 0.8
-    settings = TrainingSettings(
+    settings = TrainingConfig(
         base_learning_rate=5e-3, schedule=LearningRateSchedule(warmup_steps=10, decay="cosine", decay_steps=220)
     )
     objective = {"pixel_loss": "l2", "logvar_init": -4.0, "regularization_weights": {}}
@@ -104,7 +104,7 @@ def test_overfits_one_clip() -> None:
 
 @pytest.mark.parametrize("frozen", ["encoder", "decoder"])
 def test_frozen_part_stays_bit_identical(frozen: str) -> None:
-    settings = TrainingSettings(base_learning_rate=1e-2, ema_decay=0.9, **{f"fix_{frozen}": True})
+    settings = TrainingConfig(base_learning_rate=1e-2, ema_decay=0.9, **{f"fix_{frozen}": True})
     module = make(tiny(FSQ, dropout=0.2), settings=settings)
     before = weights(module)
     trainer = fit(module, make_clip(4, 3, 5, 24, 24), 4)
@@ -160,7 +160,7 @@ def test_accumulated_batches_equal_a_larger_one(adversarial: bool) -> None:
     objective = {"disc_weight": 0.2} if adversarial else {}
     video = make_clip(8, 3, 5, 24, 24)
     # Adam steps as far for a gradient of rounding errors as for any other, unless eps is above those.
-    settings = TrainingSettings(base_learning_rate=1e-2, optimizer_options={"eps": 1.0})
+    settings = TrainingConfig(base_learning_rate=1e-2, optimizer_options={"eps": 1.0})
     modules = [make(None, objective, settings), make(None, objective, settings, accumulate=2)]
     steps = 4 if adversarial else 2
     for module, batch in zip(modules, (4, 2), strict=True):
@@ -201,7 +201,7 @@ def test_moving_averages() -> None:
 
 
 def test_evaluates_and_saves_averages() -> None:
-    module = make(settings=TrainingSettings(base_learning_rate=1e-2, ema_decay=0.99))
+    module = make(settings=TrainingConfig(base_learning_rate=1e-2, ema_decay=0.99))
     video = make_clip(2, 3, 5, 24, 24)
     fit(module, video, 4)
     trained = weights(module.encoder)
@@ -313,7 +313,7 @@ def test_learning_rate_schedule() -> None:
 
 
 def test_learning_rates_of_both_parts() -> None:
-    settings = TrainingSettings(
+    settings = TrainingConfig(
         base_learning_rate=1e-3, lr_g_factor=2.0, schedule=LearningRateSchedule(warmup_steps=1), optimizer="adamw",
         optimizer_options={"betas": (0.5, 0.9)},
     )  # fmt: skip
@@ -341,7 +341,7 @@ def test_compiles_encoder_and_decoder_in_place(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, *_, **__: compiled.append(self))
     plain = set(make().state_dict())
     assert compiled == []
-    module = make(settings=TrainingSettings(base_learning_rate=1e-3, compile_model=True))
+    module = make(settings=TrainingConfig(base_learning_rate=1e-3, compile_model=True))
     assert compiled == [module.encoder, module.decoder]
     assert set(module.state_dict()) == plain
 
@@ -353,7 +353,7 @@ def test_the_adaptive_weight_needs_no_compiled_backward_pass(monkeypatch: pytest
     monkeypatch.setattr(
         torch.nn.Module, "compile", lambda self, **options: compile_module(self, backend="aot_eager", **options)
     )
-    settings = TrainingSettings(base_learning_rate=1e-3, compile_model=True)
+    settings = TrainingConfig(base_learning_rate=1e-3, compile_model=True)
     module = make(objective={"disc_weight": 0.2}, settings=settings)
     reconstruction = module.model(make_clip(1, 3, 5, 16, 16))[1]
     reached, compiled, nodes = [], [], [reconstruction.grad_fn]

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from vidtok.errors import ConfigError
+from vidtok.training.config import TrainingConfig, optimizer_options
 from vidtok.training.muon import Muon, orthogonalize
 from vidtok.training.optimization import make_optimizer
-from vidtok.training.settings import TrainingSettings, _optimizer
 
 
 @pytest.mark.parametrize("shape", [(16, 40), (40, 16), (24, 24)])
@@ -165,10 +165,10 @@ def test_relative_steps_leave_zeros_free_to_grow_and_what_has_no_gradient_alone(
 
 
 def test_a_configuration_asks_for_it_by_name() -> None:
-    kind, options = _optimizer(
+    kind, options = optimizer_options(
         {"target": "vidtok.training.muon.Muon", "params": {"momentum": 0.9, "betas": [0.9, 0.95]}}
     )
-    settings = TrainingSettings(base_learning_rate=1e-3, optimizer=kind, optimizer_options=options)
+    settings = TrainingConfig(base_learning_rate=1e-3, optimizer=kind, optimizer_options=options)
     muon = make_optimizer([nn.Parameter(torch.zeros(2, 2))], settings, 1e-3)
     assert isinstance(muon, Muon)
     assert muon.defaults["momentum"] == 0.9
@@ -187,11 +187,11 @@ def test_a_configuration_asks_for_it_by_name() -> None:
 )
 def test_options_that_it_cannot_take_are_refused(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        _optimizer({"target": "vidtok.training.muon.Muon", "params": params})
+        optimizer_options({"target": "vidtok.training.muon.Muon", "params": params})
 
 
 def test_sharded_parameters_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidtok.training.optimization.is_sharded", lambda parameter: True)
-    settings = TrainingSettings(base_learning_rate=1e-3, optimizer="muon")
+    settings = TrainingConfig(base_learning_rate=1e-3, optimizer="muon")
     with pytest.raises(ConfigError, match="Muon, whose steps need whole matrices, and the strategy is FSDP"):
         make_optimizer([nn.Parameter(torch.zeros(2, 2))], settings, 1e-3)

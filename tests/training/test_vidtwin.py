@@ -13,8 +13,8 @@ import vidtok
 from twin import YAML
 from vidtok import VidTwin
 from vidtok.config.read import read_config
+from vidtok.training.config import LearningRateSchedule, TrainingConfig
 from vidtok.training.objective.config import ObjectiveConfig
-from vidtok.training.settings import LearningRateSchedule, TrainingSettings
 
 pytestmark = pytest.mark.gradients
 
@@ -80,7 +80,7 @@ def test_what_is_frozen_or_unused_does_not_change(tmp_path: Path) -> None:
 
 def test_the_published_settings() -> None:
     raw = read_config("vidtwin_structure_7_7_8_dynamics_7_8").raw
-    settings = TrainingSettings.from_raw(raw)
+    settings = TrainingConfig.from_raw(raw)
     assert (settings.optimizer, settings.base_learning_rate) == ("adamw", 1.6e-4)
     assert settings.optimizer_options == {"betas": (0.0, 0.9), "weight_decay": 1e-4}
     objective = ObjectiveConfig.from_dict(raw["model"]["params"]["loss_config"]["params"])

@@ -25,11 +25,11 @@ from vidtok.metrics.image import psnr, ssim
 from vidtok.models.base import VideoModel
 from vidtok.models.vidtok.autoencoder import VideoAutoencoder
 from vidtok.models.vidtok.config import FSQConfig
+from vidtok.training.config import TrainingConfig
 from vidtok.training.ema import MovingAverages
 from vidtok.training.guide import TransformGuide
 from vidtok.training.objective.losses import Log, Objective
 from vidtok.training.optimization import clip_gradients, make_optimizer
-from vidtok.training.settings import TrainingSettings
 from vidtok.training.sharding import average_gradients, reshard, shard, synchronize
 
 _SMALLEST_FOR_SSIM = 11
@@ -59,7 +59,7 @@ class TrainingModule(LightningModule):
         self,
         model: VideoModel,
         objective: Objective,
-        settings: TrainingSettings,
+        settings: TrainingConfig,
         *,
         learning_rate: float | None = None,
         accumulate: int = 1,

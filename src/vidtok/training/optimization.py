@@ -10,15 +10,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vidtok.errors import ConfigError
+from vidtok.training.config import TrainingConfig
 from vidtok.training.muon import Muon
-from vidtok.training.settings import TrainingSettings
 from vidtok.training.sharding import is_sharded, local
 
 _KINDS: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "muon": Muon}
 
 
 def make_optimizer(
-    parameters: Iterable[nn.Parameter], settings: TrainingSettings, learning_rate: float
+    parameters: Iterable[nn.Parameter], settings: TrainingConfig, learning_rate: float
 ) -> torch.optim.Optimizer:
     """The optimiser that `settings` ask for. Raises `ConfigError` for Muon on sharded parameters."""
     parameters = list(parameters)

@@ -18,12 +18,12 @@ import torch
 from tests.training.run_files import FSQ, differing, last, train, write_config
 
 from vidtok.errors import TrainingError
+from vidtok.training.config import TrainingConfig
 from vidtok.training.runs import folder as folder_module
 from vidtok.training.runs.arguments import parse_arguments
 from vidtok.training.runs.callbacks import StopOnSignal
 from vidtok.training.runs.checkpoints import KeepCheckpoints, WholeFiles
 from vidtok.training.runs.run import plan_run
-from vidtok.training.settings import TrainingSettings
 
 pytestmark = pytest.mark.gradients
 
@@ -174,10 +174,10 @@ def test_best_follow_the_mode() -> None:
 
         def save_checkpoint(self, path: Path) -> None: ...
 
-    from vidtok.training.runs.checkpoints import CheckpointSettings
+    from vidtok.training.runs.checkpoints import CheckpointConfig
 
     for mode, expected in (("min", [1.0, 2.0]), ("max", [3.0, 4.0])):
-        keep = KeepCheckpoints(Path(), CheckpointSettings(save_top_k=2), "val/psnr", mode)
+        keep = KeepCheckpoints(Path(), CheckpointConfig(save_top_k=2), "val/psnr", mode)
         trainer: Any = Trainer()
         for step, score in enumerate((3.0, 1.0, 4.0, float("nan"), 2.0)):
             trainer.global_step = step
@@ -198,14 +198,14 @@ def test_decay_ends_with_the_run_however_long_it_becomes(tmp_path: Path) -> None
     factors = []
     for options in ([], ["--max_steps", "4"], ["--max_steps", "4", "model.params.lr_schedule.decay_steps=8"]):
         raw = plan_run(parse_arguments(["-r", str(folder), *options])).config.raw
-        factors.append(TrainingSettings.from_raw(raw).schedule.factor(2))
+        factors.append(TrainingConfig.from_raw(raw).schedule.factor(2))
     assert factors == [0.5, 0.75, 0.875]
 
 
 def test_a_trial_may_end_within_the_warm_up(tmp_path: Path) -> None:
     schedule = ("model.params.lr_schedule.decay=linear", "model.params.lr_schedule.warmup_steps=3")
     arguments = ["-b", str(write_config(tmp_path)), "--max_steps", "2", *schedule]
-    rate = TrainingSettings.from_raw(plan_run(parse_arguments(arguments)).config.raw).schedule
+    rate = TrainingConfig.from_raw(plan_run(parse_arguments(arguments)).config.raw).schedule
     assert [rate.factor(step) for step in range(2)] == [0.25, 0.5]
 
 

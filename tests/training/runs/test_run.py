@@ -16,12 +16,12 @@ from support import make_clip
 from vidtok.cli import main
 from vidtok.config.read import read_configs
 from vidtok.errors import CheckpointError, VidTokError
+from vidtok.training.config import TrainingConfig
 from vidtok.training.data import DataConfig, build_data
 from vidtok.training.objective.config import ObjectiveConfig
 from vidtok.training.runs.arguments import parse_arguments
+from vidtok.training.runs.config import RunConfig
 from vidtok.training.runs.run import plan_run
-from vidtok.training.runs.settings import RunSettings
-from vidtok.training.settings import TrainingSettings
 from vidtok.video import read_video, to_uint8
 from vidtok.zoo.runs import newest_checkpoint, run_checkpoint
 
@@ -296,7 +296,7 @@ def test_recipes_of_the_package(recipe: str) -> None:
     if "tiny" not in recipe:
         given += [f"data.params.{part}.params.data_dir=." for part in ("train", "validation")]
     raw = plan_run(parse_arguments(["-b", *base, recipe, *given])).config.raw
-    settings, running = TrainingSettings.from_raw(raw), RunSettings.from_raw(raw)
+    settings, running = TrainingConfig.from_raw(raw), RunConfig.from_raw(raw)
     data = DataConfig.from_section(raw["data"])
     ObjectiveConfig.from_dict(raw["model"]["params"]["loss_config"]["params"])
     assert settings.fix_encoder == (recipe == "stage_two")

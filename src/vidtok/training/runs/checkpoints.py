@@ -11,9 +11,9 @@ import json
 import math
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -22,6 +22,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from vidtok.config.registry import entry, fetch_weights, models
 from vidtok.errors import CheckpointError, ConfigError, TrainingError
+from vidtok.fields import Within, check
 from vidtok.files import aside, write_whole
 from vidtok.zoo.checkpoint import copy_state, read_checkpoint, read_content, without_derived
 from vidtok.zoo.folder import read_folder
@@ -34,24 +35,20 @@ _BEST = "best.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointSettings:
+class CheckpointConfig:
     """Which checkpoints to keep; the published values by default. Values out of range raise `ConfigError`."""
 
-    every_n_train_steps: int = 5000
+    every_n_train_steps: Annotated[int, Within(1)] = 5000
     """Steps, as Lightning counts them (two a batch with a discriminator), between checkpoints."""
-    keep: int = -1
+    keep: Annotated[int, Within(-1)] = -1
     """How many of those to keep, the newest; -1: all."""
-    save_top_k: int = 3
+    save_top_k: Annotated[int, Within(0)] = 3
     """How many of the best by the monitored metric to keep, judged after each validation."""
     save_last: bool = True
+    place: InitVar[str] = "lightning.modelcheckpoint.params"
 
-    def __post_init__(self) -> None:
-        for name, least in (("every_n_train_steps", 1), ("keep", -1), ("save_top_k", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(
-                    f"lightning.modelcheckpoint.params.{name} is {value!r}; expected a whole number from {least} up"
-                )
+    def __post_init__(self, place: str) -> None:
+        check(self, place)
 
 
 class WholeFiles(CheckpointIO):
@@ -87,9 +84,9 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
 
 
 class KeepCheckpoints(Checkpoint):
-    """Writes the run's checkpoints as `CheckpointSettings` say."""
+    """Writes the run's checkpoints as `CheckpointConfig` say."""
 
-    def __init__(self, folder: Path, settings: CheckpointSettings, monitor: str | None, mode: str) -> None:
+    def __init__(self, folder: Path, settings: CheckpointConfig, monitor: str | None, mode: str) -> None:
         super().__init__()
         self.folder = folder
         self.settings = settings

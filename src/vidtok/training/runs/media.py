@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from vidtok.errors import ConfigError, VideoError
-from vidtok.training.settings import build
+from vidtok.config.dialect import warn_without_effect
+from vidtok.errors import VideoError
+from vidtok.fields import Within, build, check
 from vidtok.video import VideoWriter, to_uint8
 
 log = logging.getLogger(__name__)
@@ -25,40 +26,33 @@ _WITHOUT_EFFECT = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class MediaSettings:
+class MediaConfig:
     """When to show reconstructions, and how many. Values out of range raise `ConfigError`."""
 
-    batch_frequency: int = 5000
+    batch_frequency: Annotated[int, Within(1)] = 5000
     """Training batches between two; the first batch of each validation is shown too."""
-    max_samples: int = 2
+    max_samples: Annotated[int, Within(1)] = 2
     """Clips of a batch to show."""
-    fps: float = 8.0
+    fps: Annotated[float, Within(above=0, most=240)] = 8.0
     """Frames per second of the videos."""
     increase_log_steps: bool = False
     """Whether to show the batches 1, 2, 4, 8, ... up to `batch_frequency` too."""
     log_first_step: bool = False
     disabled: bool = False
+    place: InitVar[str] = ""
 
-    def __post_init__(self) -> None:
-        for name in ("batch_frequency", "max_samples"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"image logger: {name} is {value!r}; expected a whole number from 1 up")
-        if isinstance(self.fps, bool) or not isinstance(self.fps, int | float) or not 0 < self.fps <= 240:
-            raise ConfigError(f"image logger: fps is {self.fps!r}; expected a number above 0, such as 8")
+    def __post_init__(self, place: str) -> None:
+        check(self, place)
 
     @classmethod
-    def from_params(cls, params: Mapping[str, Any], place: str) -> MediaSettings | None:
-        """The settings that published parameters describe; None if they disable it."""
-        values = dict(params)
+    def from_params(cls, params: Mapping[str, Any], place: str) -> MediaConfig | None:
+        """The config that published parameters at `place` describe; None if they disable it."""
+        warn_without_effect(params, _WITHOUT_EFFECT, place)
+        values = {key: value for key, value in params.items() if key not in _WITHOUT_EFFECT}
         if "max_images" in values:
             values.setdefault("max_samples", values.pop("max_images"))
-        for key in _WITHOUT_EFFECT:
-            if key in values:
-                values.pop(key)
-                log.warning("%s.%s has no effect here", place, key)
-        settings: MediaSettings = build(cls, values, place)
-        return None if settings.disabled else settings
+        config = build(cls, values, place)
+        return None if config.disabled else config
 
     def is_due(self, batch: int) -> bool:
         """Whether to show batch `batch`, counted from 1."""
@@ -72,7 +66,7 @@ class ShowReconstructions(Callback):
     The picture shows the first, middle and last frame of each clip; it goes to the run's loggers too.
     """
 
-    def __init__(self, folder: Path, settings: MediaSettings) -> None:
+    def __init__(self, folder: Path, settings: MediaConfig) -> None:
         self.folder = folder
         self.settings = settings
 

@@ -17,11 +17,13 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 
-from vidtok.config.dialect import look_up
+from vidtok.config.dialect import look_up, params_of
 from vidtok.config.read import ConfigSource, Configuration, read_configs
 from vidtok.errors import CheckpointError, ConfigError
+from vidtok.fields import build, mapping_at
 from vidtok.text import near
 from vidtok.tokenizer import Tokenizer
+from vidtok.training.config import TrainingConfig
 from vidtok.training.data import build_data
 from vidtok.training.module import TrainingModule
 from vidtok.training.objective.config import ObjectiveConfig
@@ -29,10 +31,9 @@ from vidtok.training.objective.losses import Objective
 from vidtok.training.runs.arguments import TrainArguments
 from vidtok.training.runs.callbacks import InterruptedRunError, StopOnSignal
 from vidtok.training.runs.checkpoints import read_training_state, start_from
+from vidtok.training.runs.config import RunConfig
 from vidtok.training.runs.folder import exclusive, latest_folder, new_folder, write_config
-from vidtok.training.runs.settings import RunSettings
 from vidtok.training.runs.trainer import check_logger, make_logger, make_trainer, quieten
-from vidtok.training.settings import TrainingSettings, refuse_unknown
 from vidtok.zoo.runs import is_run, run_checkpoint, run_config
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def run(arguments: TrainArguments) -> Path:
     check_logger(arguments)
     plan = plan_run(arguments)
     raw = plan.config.raw
-    settings, running = TrainingSettings.from_raw(raw), RunSettings.from_raw(raw)
+    settings, running = TrainingConfig.from_raw(raw), RunConfig.from_raw(raw)
     _set_tf32(arguments.enable_tf32)
     seed_everything(running.seed + (rank if arguments.seed_rank else 0), verbose=False)
     module = build_module(plan.config, settings, running)
@@ -122,7 +123,7 @@ def _recipe(name: str) -> Path | None:
     return path if path.is_file() and not Path(name).exists() else None
 
 
-def build_module(config: Configuration, settings: TrainingSettings, running: RunSettings) -> TrainingModule:
+def build_module(config: Configuration, settings: TrainingConfig, running: RunConfig) -> TrainingModule:
     """The module to train, with fresh weights. Raises `ConfigError`, or `LPIPSWeightsError` if LPIPS lacks weights."""
     return TrainingModule(
         Tokenizer(config.model, name=config.name),
@@ -142,11 +143,7 @@ def _objective_config(params: Mapping[str, Any]) -> ObjectiveConfig:
             f"{_LOSS} asks for no objective; expected one to train with: "
             "target: vidtok.modules.losses.GeneralLPIPSWithDiscriminator"
         )
-    refuse_unknown(section, ("target", "params"), _LOSS)
-    try:
-        return ObjectiveConfig.from_dict(section.get("params") or {})
-    except ConfigError as error:
-        raise ConfigError(f"{_LOSS}.params: {error}") from error
+    return build(ObjectiveConfig, params_of(section, _LOSS), f"{_LOSS}.params")
 
 
 def _check_monitor(monitor: str | None, known: list[str]) -> None:
@@ -190,12 +187,7 @@ def _existing(path: Path) -> Path:
 
 def _require_sections(raw: Mapping[str, Any]) -> None:
     """`ConfigError` unless `raw` says what to train on, and its `lightning` and `lightning.trainer` are sections."""
-    section = raw.get("lightning", {})
-    if not isinstance(section, dict):
-        raise ConfigError(f"lightning is {section!r}; expected a mapping")
-    trainer = section.get("trainer") or {}
-    if not isinstance(trainer, dict):
-        raise ConfigError(f"lightning.trainer is {trainer!r}; expected a mapping")
+    mapping_at(mapping_at(raw, "lightning", optional=True), "trainer", "lightning", optional=True)
     if "data" not in raw:
         raise ConfigError("data is missing; expected a section that says what to train on")
 
@@ -209,7 +201,7 @@ def _take_in(raw: dict[str, Any], arguments: TrainArguments) -> None:
         section["scale_lr"] = True
 
 
-def _scale(raw: Mapping[str, Any], running: RunSettings) -> int:
+def _scale(raw: Mapping[str, Any], running: RunConfig) -> int:
     """Clips of all devices to one optimisation."""
     batch: int = raw["data"]["params"]["batch_size"]
     return running.accumulate * running.processes * batch

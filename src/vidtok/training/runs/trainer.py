@@ -16,12 +16,12 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from vidtok.errors import ConfigError, TrainingError
+from vidtok.training.config import TrainingConfig
 from vidtok.training.runs.arguments import TrainArguments
 from vidtok.training.runs.callbacks import PlaceInData, RunProgress, StopOnSignal
 from vidtok.training.runs.checkpoints import KeepCheckpoints, WholeFiles
+from vidtok.training.runs.config import RunConfig
 from vidtok.training.runs.media import ShowReconstructions
-from vidtok.training.runs.settings import RunSettings
-from vidtok.training.settings import TrainingSettings
 from vidtok.training.sharding import FullyShardedStrategy
 
 _IDLE_WARNINGS = (
@@ -36,7 +36,7 @@ _IDLE_WARNINGS = (
 
 
 def make_trainer(
-    folder: Path, running: RunSettings, settings: TrainingSettings, adversarial: bool
+    folder: Path, running: RunConfig, settings: TrainingConfig, adversarial: bool
 ) -> tuple[Trainer, StopOnSignal]:
     """The trainer of the run in `folder`, without a logger, and its callback that knows whether it was interrupted.
 
@@ -127,7 +127,7 @@ def quieten(rank: int) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _defaults(running: RunSettings) -> dict[str, Any]:
+def _defaults(running: RunConfig) -> dict[str, Any]:
     """Options of the trainer where nothing else is said."""
     options = {"use_distributed_sampler": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
     interval = running.trainer.get("val_check_interval")
@@ -143,7 +143,7 @@ def _launched() -> dict[str, int]:
     return {"devices": on_node, "num_nodes": int(os.environ["WORLD_SIZE"]) // on_node}
 
 
-def _strategy(running: RunSettings, adversarial: bool) -> Any:
+def _strategy(running: RunConfig, adversarial: bool) -> Any:
     if running.processes == 1:
         return "auto"
     if running.strategy == "fsdp":

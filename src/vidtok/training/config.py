@@ -1,0 +1,162 @@
+"""How to train: a configuration's values beside the model itself, frozen and validated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass, field
+from typing import Annotated, Any, Literal, cast
+
+from vidtok.config.dialect import ENGINE, NOT_GIVEN, look_up, params_of
+from vidtok.errors import ConfigError
+from vidtok.fields import Check, Within, build, check, mapping_at, read
+
+Decay = Literal["none", "linear", "cosine", "inverse_sqrt"]
+Optimizer = Literal["adam", "adamw", "muon"]
+
+_Steps = Annotated[int, Within(0, expected="a whole number of steps")]
+_Share = Annotated[float, Within(0, 1, expected="a share from 0 to 1")]
+_Number = Annotated[float, Within(0)]
+_Below1 = Annotated[float, Within(0, below=1)]
+_COOLDOWN = "a share from 0 to 1, and 0 where decay is not inverse_sqrt"
+
+_OPTIMIZER = f"{ENGINE}.optimizer_config"
+_BETAS = Check("two numbers from 0 to less than 1, such as [0.9, 0.999]")
+_OPTIONS = {"betas": Annotated[tuple[_Below1, _Below1], _BETAS], "eps": _Number, "weight_decay": _Number}
+_ADAM_OPTIONS = {**_OPTIONS, "amsgrad": bool, "foreach": bool | None, "fused": bool | None}
+_MUON_OPTIONS = {
+    **_OPTIONS,
+    "momentum": Annotated[float, Within(0, below=1, expected="a number from 0 to less than 1, such as 0.95")],
+    "adam_factor": _Number,
+    "relative": bool,
+    "keep_norm": bool,
+    "opponent_colours": bool,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningRateSchedule:
+    """The learning rate as a function of the batches done, as a factor of its full value.
+
+    It rises linearly over `warmup_steps`, then stays; or stays for the share `hold` of what is left and falls to
+    `final` of its full value at `decay_steps`, along a line or half a cosine; or with `inverse_sqrt` falls for ever, as
+    one over the square root of the steps done, and over the last share `cooldown` of the steps up to `decay_steps`
+    along a line to `final` of that (Zhai et al., arXiv 2106.04560). Steps are optimisations of the generator.
+    """
+
+    warmup_steps: _Steps = 0
+    hold: Annotated[float, Within(0, below=1, expected="a share from 0 to less than 1")] = 0.0
+    decay: Decay = "none"
+    decay_steps: int | None = None
+    final: _Share = 0.0
+    cooldown: Annotated[float, Within(0, 1, expected=_COOLDOWN)] = 0.0
+    place: InitVar[str] = f"{ENGINE}.lr_schedule"
+
+    def __post_init__(self, place: str) -> None:
+        rule = check(self, place)
+        rule("cooldown", self.cooldown == 0 or self.decay == "inverse_sqrt", _COOLDOWN)
+        ends = self.decay in ("linear", "cosine") or self.cooldown > 0
+        rule(
+            "decay_steps", not ends or (self.decay_steps or 0) > self.warmup_steps,
+            "the step at which the decay ends, after the warm-up; or nothing, and lightning.trainer.max_steps",
+        )  # fmt: skip
+
+    def factor(self, step: int) -> float:
+        """The factor at `step`, counted from 0."""
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        if self.decay == "none":
+            return 1.0
+        if self.decay == "inverse_sqrt":
+            return math.sqrt((self.warmup_steps + 1) / (step + 1)) * self._left(step, 1 - self.cooldown)
+        return self._left(step, self.hold)
+
+    def _left(self, step: int, hold: float) -> float:
+        """What a decay leaves at `step` that begins after the share `hold` of the steps between warm-up and end."""
+        if self.decay_steps is None or hold == 1:
+            return 1.0
+        start = self.warmup_steps + hold * (self.decay_steps - self.warmup_steps)
+        done = min(1.0, max(0.0, step - start) / (self.decay_steps - start))
+        left = (1 + math.cos(math.pi * done)) / 2 if self.decay == "cosine" else 1 - done
+        return self.final + (1 - self.final) * left
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The training of a model, as the model's section says it. Values out of range raise `ConfigError`."""
+
+    base_learning_rate: Annotated[float, Within(above=0, expected="a number above 0, such as 1.0e-5")]
+    optimizer: Optimizer = "adam"
+    optimizer_options: Mapping[str, Any] = field(default_factory=dict)
+    lr_g_factor: _Number = 1.0
+    """Factor of the generator's learning rate over the discriminator's."""
+    schedule: LearningRateSchedule = field(default_factory=LearningRateSchedule)
+    ema_decay: _Below1 | None = None
+    """Decay of the weights' moving averages; None: none are kept."""
+    monitor: Annotated[str, Check("a metric's name")] | None = "val/rec_loss"
+    mode: Literal["min", "max"] = "min"
+    """Whether the best checkpoints are those of the smallest or of the largest `monitor`."""
+    ckpt_path: str | None = None
+    ignore_keys: Annotated[tuple[str, ...], Check("a list of prefixes of names, such as [decoder]")] = ()
+    """Prefixes of the weights that are not taken from `ckpt_path`."""
+    fix_encoder: bool = False
+    fix_decoder: bool = False
+    compile_model: bool = False
+    guide_steps: _Steps = 0
+    """First steps, in which encoder and decoder learn the linear transform apart (`vidtok.training.guide`)."""
+
+    def __post_init__(self) -> None:
+        check(self, ENGINE, names={"base_learning_rate": "model.base_learning_rate"})
+        if self.guide_steps and (self.fix_encoder or self.fix_decoder):
+            raise ConfigError(
+                f"{ENGINE}.guide_steps is {self.guide_steps} and a part is fixed; expected both to learn, or 0"
+            )
+        if self.fix_encoder and self.fix_decoder:
+            raise ConfigError("fix_encoder and fix_decoder are both true; expected one part at least left to train")
+
+    @classmethod
+    def from_raw(cls, raw: Mapping[str, Any]) -> TrainingConfig:
+        """The config in the sections `raw` of a configuration that `read_config` has read."""
+        params = raw["model"]["params"]
+        network: dict[str, Any] = {}
+        for part in ("encoder_config", "decoder_config"):
+            network |= mapping_at(params.get(part) or {}, "params", f"{ENGINE}.{part}", optional=True)
+        optimizer, options = optimizer_options(params.get("optimizer_config"))
+        if raw["model"].get("base_learning_rate") is None:
+            raise ConfigError("model.base_learning_rate is missing; training needs it, such as 1.0e-5")
+        given = ("lr_g_factor", "ema_decay", "monitor", "mode", "ckpt_path", "compile_model", "guide_steps")
+        if params.get("ckpt_path") == NOT_GIVEN:
+            raise ConfigError(
+                f"{ENGINE}.ckpt_path is not given; expected what to start from: a checkpoint, a run's folder or a "
+                "model's name; or null, to start from nothing"
+            )
+        return cls(
+            base_learning_rate=raw["model"]["base_learning_rate"],
+            optimizer=optimizer,
+            optimizer_options=options,
+            schedule=build(LearningRateSchedule, _schedule(raw), f"{ENGINE}.lr_schedule"),
+            ignore_keys=params.get("ignore_keys") or (),
+            fix_encoder=bool(network.get("fix_encoder", False)),
+            fix_decoder=bool(network.get("fix_decoder", False)),
+            **{key: params[key] for key in given if key in params},
+        )
+
+
+def optimizer_options(section: Mapping[str, Any] | None) -> tuple[Optimizer, dict[str, Any]]:
+    """The optimiser that `section` names, and its options."""
+    if section is None:
+        return "adam", {}
+    kind = cast(Optimizer, look_up(section, "optimizer", _OPTIMIZER).kind)
+    hints = _MUON_OPTIONS if kind == "muon" else _ADAM_OPTIONS
+    return kind, read(params_of(section, _OPTIMIZER), hints, f"{_OPTIMIZER}.params")
+
+
+def _schedule(raw: Mapping[str, Any]) -> object:
+    """The section of the schedule; a decay whose end it leaves open ends with the run, where that has an end."""
+    values = raw["model"]["params"].get("lr_schedule") or {}
+    end: Any = ((raw.get("lightning") or {}).get("trainer") or {}).get("max_steps")
+    if not isinstance(values, Mapping) or type(end) is not int or end < 1 or values.get("decay_steps") is not None:
+        return values
+    warmup = values.get("warmup_steps")
+    # A trial run may end within its warm-up.
+    return {**values, "decay_steps": max(end, warmup + 1) if isinstance(warmup, int) else end}
