@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from vidtok.errors import ConfigError, VidTokError
 from vidtok.text import near
@@ -90,6 +90,11 @@ class Check:
         return self.condition(value)
 
 
+class _How(NamedTuple):
+    error: Error
+    ignore_unknown: bool = False
+
+
 class _UnfitError(Exception):
     """A value is not of its hint; the argument says what was expected."""
 
@@ -115,7 +120,8 @@ def build(
     given = {key: values[key] for key in own if key in values}
     if "place" in hints:  # the class checks itself
         return cast(T, make(**given, place=place))
-    return cast(T, make(**read(given, hints, place, error)))
+    how = _How(error, ignore_unknown)
+    return cast(T, make(**{key: _fitted(value, hints[key], join(place, key), how) for key, value in given.items()}))
 
 
 def read(
@@ -147,10 +153,7 @@ def check(config: Any, place: str = "", *, names: Mapping[str, str] | None = Non
 
 def fit(value: Any, hint: Any, place: str, error: Error = ConfigError) -> Any:
     """`value`, which stands at `place`, as the type `hint` says; `error` if it does not fit."""
-    try:
-        return _fit(value, hint, place, error)
-    except _UnfitError as unfit:
-        raise error(f"{place} is {shown(value)}; expected {unfit}") from None
+    return _fitted(value, hint, place, _How(error))
 
 
 def require(holds: bool, name: str, value: object, expected: str, error: Error = ConfigError) -> None:
@@ -217,14 +220,21 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _fit(value: Any, hint: Any, place: str, error: Error) -> Any:
+def _fitted(value: Any, hint: Any, place: str, how: _How) -> Any:
+    try:
+        return _fit(value, hint, place, how)
+    except _UnfitError as unfit:
+        raise how.error(f"{place} is {shown(value)}; expected {unfit}") from None
+
+
+def _fit(value: Any, hint: Any, place: str, how: _How) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return _annotated(value, arguments[0], arguments[1:], place, error)
+        return _annotated(value, arguments[0], arguments[1:], place, how)
     if origin in (Union, types.UnionType):
-        return _one_of(value, arguments, place, error)
+        return _one_of(value, arguments, place, how)
     if origin is tuple:
-        return _tuple(value, hint, place, error)
+        return _tuple(value, hint, place, how)
     if origin is Literal:
         if any(type(value) is type(choice) and value == choice for choice in arguments):
             return value
@@ -232,10 +242,10 @@ def _fit(value: Any, hint: Any, place: str, error: Error) -> Any:
         if isinstance(value, Mapping):
             with _in_words(hint):
                 key, item = arguments
-                return {_fit(k, key, place, error): _fit(v, item, place, error) for k, v in value.items()}
+                return {_fit(k, key, place, how): _fit(v, item, place, how) for k, v in value.items()}
     elif dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, Mapping):
-            return build(hint, value, place, error=error)
+            return build(hint, value, place, error=how.error, ignore_unknown=how.ignore_unknown)
         if isinstance(value, hint):
             return value
     elif hint not in _SIMPLE:
@@ -247,10 +257,10 @@ def _fit(value: Any, hint: Any, place: str, error: Error) -> Any:
     raise _UnfitError(_words(hint))
 
 
-def _annotated(value: Any, hint: Any, notes: tuple[Any, ...], place: str, error: Error) -> Any:
+def _annotated(value: Any, hint: Any, notes: tuple[Any, ...], place: str, how: _How) -> Any:
     conditions = [note for note in notes if isinstance(note, Within | Check)]
     try:
-        fitting = _fit(value, hint, place, error)
+        fitting = _fit(value, hint, place, how)
     except _UnfitError as unfit:
         raise _UnfitError(conditions[0].words(value, hint) if conditions else str(unfit)) from None
     for condition in conditions:
@@ -259,27 +269,27 @@ def _annotated(value: Any, hint: Any, notes: tuple[Any, ...], place: str, error:
     return fitting
 
 
-def _one_of(value: Any, kinds: tuple[Any, ...], place: str, error: Error) -> Any:
+def _one_of(value: Any, kinds: tuple[Any, ...], place: str, how: _How) -> Any:
     if value is None and type(None) in kinds:
         return None
     words = []
     for kind in kinds:
         if kind is not type(None):
             try:
-                return _fit(value, kind, place, error)
+                return _fit(value, kind, place, how)
             except _UnfitError as unfit:
                 words.append(str(unfit))
     raise _UnfitError(" or ".join(words) + ", or null" * (type(None) in kinds))
 
 
-def _tuple(value: Any, hint: Any, place: str, error: Error) -> tuple[Any, ...]:
+def _tuple(value: Any, hint: Any, place: str, how: _How) -> tuple[Any, ...]:
     kinds = get_args(hint)
     if isinstance(value, tuple | list) and kinds[-1] is Ellipsis:
         kinds = (kinds[0],) * len(value)
     if not isinstance(value, tuple | list) or len(value) != len(kinds):
         raise _UnfitError(_words(hint))
     with _in_words(hint):
-        return tuple(_fit(item, kind, place, error) for item, kind in zip(value, kinds, strict=True))
+        return tuple(_fit(item, kind, place, how) for item, kind in zip(value, kinds, strict=True))
 
 
 @contextmanager

@@ -127,8 +127,8 @@ def test_an_interrupted_set_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     ("values", "message"),
     [
         ({"clips": 0}, "0 clips were asked for; expected at least 1"),
-        ({"frames": 0}, "frames is 0; expected a whole number from 1 up"),
-        ({"height": 8}, "height is 8; expected a whole number from 16 up"),
+        ({"frames": 0}, "frames is 0; expected a whole number of at least 1"),
+        ({"height": 8}, "height is 8; expected a whole number of at least 16"),
     ],
 )
 def test_values_out_of_range(values: dict[str, int], message: str) -> None:

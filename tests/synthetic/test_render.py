@@ -38,12 +38,12 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("name", "value", "expected"),
         [
-            ("frames", 0, "a whole number from 1 up"),
-            ("frames", 4.0, "a whole number from 1 up"),
-            ("height", 8, "a whole number from 16 up"),
-            ("width", True, "a whole number from 16 up"),
-            ("clips_per_scene", 0, "a whole number from 1 up"),
-            ("max_objects", -1, "a whole number from 0 up"),
+            ("frames", 0, "a whole number of at least 1"),
+            ("frames", 4.0, "a whole number of at least 1"),
+            ("height", 8, "a whole number of at least 16"),
+            ("width", True, "a whole number of at least 16"),
+            ("clips_per_scene", 0, "a whole number of at least 1"),
+            ("max_objects", -1, "a whole number of at least 0"),
             ("max_objects", 9, "at most 8"),
             ("static_share", 0.6, "a number from 0 to 0.5"),
             ("cut_share", 1.1, "a number from 0 to 1"),

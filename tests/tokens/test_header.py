@@ -52,7 +52,7 @@ def changed(path: str, value: Any) -> bytes:
         ("model", ..., "model is None; expected a mapping"),
         ("model.name", 3, "model.name is 3; expected text"),
         ("model.name", "a\nb", "model.name is 'a.nb'; expected text"),
-        ("model.signs", ..., "model is incomplete: .*'signs'"),
+        ("model.signs", ..., "model.signs is missing; expected text"),
         ("latent.coding", "zip", "latent.coding is 'zip'; expected one of packed, static"),
         ("latent.height", 0, "latent.height is 0; expected 1 to 4096"),
         ("latent.height", True, "latent.height is True; expected a whole number"),

@@ -1,11 +1,14 @@
 """The knobs of the procedural clips."""
 
-import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Annotated
 
 from vidtok.errors import ConfigError
+from vidtok.fields import Within, check
 
-_COUNTS = ("frames", "height", "width", "clips_per_scene", "max_objects")
+_Count = Annotated[int, Within(1, 1 << 20)]
+_Side = Annotated[int, Within(16, 1 << 14)]
+_Share = Annotated[float, Within(0, 1)]
 
 
 @dataclass(frozen=True)
@@ -39,43 +42,28 @@ class SyntheticConfig:
         ConfigError: a value is out of its range.
     """
 
-    frames: int = 17
-    height: int = 128
-    width: int = 128
-    clips_per_scene: int = 1
-    max_objects: int = 3
-    static_share: float = 0.25
-    cut_share: float = 0.05
-    max_speed: float = 16.0
-    warp_share: float = 0.2
-    clutter: float = 0.4
-    saturation: float = 1.0
-    text_share: float = 0.12
-    light_share: float = 0.3
-    max_defocus: float = 6.0
-    motion_blur: float = 0.8
-    max_noise: float = 0.02
-    overlay_share: float = 0.06
-    letterbox_share: float = 0.05
-    low_contrast_share: float = 0.0
+    frames: _Count = 17
+    height: _Side = 128
+    width: _Side = 128
+    clips_per_scene: _Count = 1
+    max_objects: Annotated[int, Within(0, 8)] = 3
+    static_share: Annotated[float, Within(0, 0.5)] = 0.25
+    cut_share: _Share = 0.05
+    max_speed: Annotated[float, Within(0.1, 100)] = 16.0
+    warp_share: _Share = 0.2
+    clutter: _Share = 0.4
+    saturation: Annotated[float, Within(0, 4)] = 1.0
+    text_share: _Share = 0.12
+    light_share: _Share = 0.3
+    max_defocus: Annotated[float, Within(0, 32)] = 6.0
+    motion_blur: _Share = 0.8
+    max_noise: _Share = 0.02
+    overlay_share: _Share = 0.06
+    letterbox_share: _Share = 0.05
+    low_contrast_share: _Share = 0.0
 
     def __post_init__(self) -> None:
-        lowest = {"height": 16, "width": 16, "max_objects": 0}
-        highest = {"max_objects": 8, "static_share": 0.5, "max_speed": 100, "saturation": 4, "max_defocus": 32}
-        for field in fields(self):
-            name, value = field.name, getattr(self, field.name)
-            if name in _COUNTS:
-                if isinstance(value, bool) or not isinstance(value, int) or value < lowest.get(name, 1):
-                    _refuse(name, value, f"a whole number from {lowest.get(name, 1)} up")
-                if value > highest.get(name, value):
-                    _refuse(name, value, f"at most {highest[name]}")
-                continue
-            least, most = (0.1 if name == "max_speed" else 0), highest.get(name, 1)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                _refuse(name, value, f"a number from {least} to {most}")
-            if not least <= value <= most:
-                _refuse(name, value, f"a number from {least} to {most}")
-
-
-def _refuse(name: str, value: object, expected: str) -> None:
-    raise ConfigError(f"synthetic clips: {name} is {value!r}; expected {expected}. Change it in the data section.")
+        try:
+            check(self)
+        except ConfigError as error:
+            raise ConfigError(f"synthetic clips: {error}. Change it in the data section.") from None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from math import prod
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
 from vidtok.errors import TokenFileError
+from vidtok.fields import Check, Within, build, fit, plain, require
 from vidtok.models.vidtok.config import LatentStream
 
 TOKEN_CODINGS = ("packed", "static", "adaptive")
@@ -36,22 +38,29 @@ _MAX_PIXELS = MAX_GRID * MAX_FACTOR
 _MAX_TEXT = 4096
 _MAX_AXES = 4
 _MAX_RATE = 1_000_000_000
+_PLACE = "the header's "
 
-T = TypeVar("T")
+_Text = Annotated[str, Check(f"text of at most {_MAX_TEXT} characters",
+                             lambda text: len(text) <= _MAX_TEXT and text.isprintable())]  # fmt: skip
+_Whole = Annotated[int, Within(-(2**63), 2**63 - 1, expected="a whole number")]
+_Wholes = Annotated[tuple[_Whole, ...], Check("a list of whole numbers", lambda items: len(items) <= MAX_CHANNELS)]
+_Pair = Annotated[tuple[_Whole, _Whole], Check("two whole numbers")]
+_Streams = Annotated[tuple[LatentStream, ...], Check(f"a list of at most {MAX_STREAMS} mappings",
+                                                     lambda streams: len(streams) <= MAX_STREAMS)]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelIdentity:
     """Which model made a file; see `vidtok.tokens.identity` for what the hashes are of."""
 
-    name: str
-    config: str
+    name: _Text
+    config: _Text
     """Hash of what the model is made of, 64 hexadecimal digits."""
-    weights: str
+    weights: _Text
     """Hash of the weights in the dtype that they had, 64 hexadecimal digits."""
-    weights_dtype: str
+    weights_dtype: _Text
     """That dtype."""
-    signs: str
+    signs: _Text
     """Hash of the weights' signs, which no change of dtype alters, 64 hexadecimal digits."""
 
 
@@ -59,24 +68,24 @@ class ModelIdentity:
 class LatentLayout:
     """The latent of the whole video, and how it is cut and coded."""
 
-    coding: str
+    coding: _Text
     """One of `TOKEN_CODINGS` or `LATENT_CODINGS`."""
-    channels: int
+    channels: _Whole
     """z: values of a latent position."""
-    height: int
+    height: _Whole
     """H', rows of a latent frame."""
-    width: int
+    width: _Whole
     """W', columns of a latent frame."""
-    temporal_factor: int
+    temporal_factor: _Whole
     """f: video frames to a latent frame."""
-    spatial_factor: int
+    spatial_factor: _Whole
     causal: bool
     """Whether the first latent frame stands for one video frame; else all stand for f."""
-    chunk: int = DEFAULT_CHUNK
+    chunk: _Whole = DEFAULT_CHUNK
     """Latent frames of every chunk but the last; for a non-causal model, those of a clip."""
-    levels: tuple[int, ...] | None = None
+    levels: _Wholes | None = None
     """For tokens, the number of values of each channel; their product is the codebook's size."""
-    streams: tuple[LatentStream, ...] = ()
+    streams: _Streams = ()
     """The parts that the channels of a latent position are of, one after another; none: they are of one part."""
 
     @property
@@ -117,8 +126,8 @@ class LatentLayout:
 class VideoLayout:
     """The video that was encoded, as decoding gives it back; colours are RGB of full range."""
 
-    height: int
-    width: int
+    height: _Whole
+    width: _Whole
     fps: Fraction
     """Frames per second; where times are stored, their average."""
     start: float = 0.0
@@ -133,18 +142,18 @@ class VideoLayout:
 class Source:
     """The file that was encoded."""
 
-    name: str
-    bytes: int | None = None
+    name: _Text
+    bytes: _Whole | None = None
     """Its size; None for a folder."""
-    height: int | None = None
+    height: _Whole | None = None
     """Rows before resize and crop, after rotation."""
-    width: int | None = None
-    resized: tuple[int, int] | None = None
+    width: _Whole | None = None
+    resized: _Pair | None = None
     """(height, width) between resize and crop."""
-    crop: tuple[int, int] | None = None
+    crop: _Pair | None = None
     """(top, left) of what was cut out of the resized frames."""
-    codec: str | None = None
-    pixel_format: str | None = None
+    codec: _Text | None = None
+    pixel_format: _Text | None = None
     whole: bool = True
     """Whether all of its frames were encoded."""
 
@@ -194,7 +203,7 @@ class TokenHeader:
         latent, streams = self.latent, self.latent.streams
         if not streams:
             return
-        names = [stream.name for stream in streams]
+        names = [fit(stream.name, _Text, f"{_PLACE}latent.streams.name", TokenFileError) for stream in streams]
         sizes = [size for stream in streams for size in (stream.channels, *stream.positions)]
         fit = all(len(stream.positions) <= _MAX_AXES for stream in streams)
         _require(fit and len(set(names)) == len(names) and 1 <= min(sizes) <= max(sizes) <= MAX_STREAM_VALUES,
@@ -207,8 +216,10 @@ class TokenHeader:
 
     def to_json(self) -> bytes:
         """UTF-8 JSON, from which `from_json` makes an equal header."""
-        text = json.dumps(_plain(self), ensure_ascii=False, allow_nan=False)
-        content = text.encode("utf-8", "replace")
+        values = plain(self)
+        if not self.latent.streams:  # a latent of one part is written without a list of them
+            del values["latent"]["streams"]
+        content = json.dumps(values, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
         if len(content) > MAX_HEADER_BYTES:
             raise TokenFileError(
                 f"the header takes {len(content)} bytes; expected at most {MAX_HEADER_BYTES}: put less in `encoding`"
@@ -226,15 +237,14 @@ class TokenHeader:
         except (ValueError, RecursionError) as error:
             raise TokenFileError(f"the header is not valid JSON ({str(error)[:100]})") from error
         _require(isinstance(raw, dict), "header", raw, "a mapping")
+        given = partial(build, error=TokenFileError, ignore_unknown=True)
         source = raw.get("source")
-        encoding = raw.get("encoding", {})
-        _require(isinstance(encoding, dict), "encoding", encoding, "a mapping")
         return cls(
-            model=_read(ModelIdentity, raw, "model"),
-            latent=_read(LatentLayout, raw, "latent"),
-            video=_read(VideoLayout, raw, "video"),
-            source=None if source is None else _read(Source, raw, "source"),
-            encoding=encoding,
+            model=given(ModelIdentity, raw.get("model"), f"{_PLACE}model"),
+            latent=given(LatentLayout, raw.get("latent"), f"{_PLACE}latent"),
+            video=given(VideoLayout, raw.get("video"), f"{_PLACE}video"),
+            source=None if source is None else given(Source, source, f"{_PLACE}source"),
+            encoding=fit(raw.get("encoding", {}), Mapping[str, Any], f"{_PLACE}encoding", TokenFileError),
         )
 
 
@@ -242,99 +252,5 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number that JSON has")
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Fraction):
-        return [value.numerator, value.denominator]
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if hasattr(value, "__dataclass_fields__"):
-        # A latent of one part is written without a list of streams.
-        named = {f.name: getattr(value, f.name) for f in fields(value)}
-        return {name: _plain(item) for name, item in named.items() if item or name != "streams"}
-    return value
-
-
-def _read(cls: Callable[..., T], raw: Mapping[str, Any], place: str) -> T:
-    section = raw.get(place)
-    if not isinstance(section, dict):
-        raise TokenFileError(f"the header's {place} is {_short(section)}; expected a mapping")
-    values: dict[str, Any] = {}
-    for f in fields(cls):  # type: ignore[arg-type]
-        if f.name in section:
-            values[f.name] = _checked(section[f.name], str(f.type), f"{place}.{f.name}")
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise TokenFileError(f"the header's {place} is incomplete: {str(error).partition('() ')[2]}") from error
-
-
-def _checked(value: Any, kind: str, place: str) -> Any:
-    """`value` as the type that the field declares, or an error that names the field."""
-    kind, _, optional = kind.partition(" | ")
-    if optional and value is None:
-        return None
-    read, expected = _READERS[kind]
-    checked = read(value)
-    _require(checked is not None, place, value, expected)
-    return checked
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and len(value) <= _MAX_TEXT and value.isprintable() else None
-
-
-def _whole(value: Any) -> int | None:
-    return value if type(value) is int and abs(value) < 2**63 else None
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if type(value) is float or _whole(value) is not None else None
-
-
-def _wholes(value: Any) -> tuple[int, ...] | None:
-    fine = isinstance(value, list) and len(value) <= MAX_CHANNELS and all(_whole(item) is not None for item in value)
-    return tuple(value) if fine else None
-
-
-def _pair(value: Any) -> tuple[int, ...] | None:
-    pair = _wholes(value)
-    return pair if pair is not None and len(pair) == 2 else None
-
-
-def _fraction(value: Any) -> Fraction | None:
-    pair = _pair(value)
-    return Fraction(*pair) if pair is not None and pair[1] > 0 else None
-
-
-def _flag(value: Any) -> bool | None:
-    return value if isinstance(value, bool) else None
-
-
-def _streams(value: Any) -> tuple[LatentStream, ...] | None:
-    if not isinstance(value, list) or len(value) > MAX_STREAMS or not all(isinstance(item, dict) for item in value):
-        return None
-    return tuple(_read(LatentStream, {"latent.streams": item}, "latent.streams") for item in value)
-
-
-_READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "str": (_text, f"text of at most {_MAX_TEXT} characters"),
-    "int": (_whole, "a whole number"),
-    "float": (_number, "a number"),
-    "bool": (_flag, "true or false"),
-    "Fraction": (_fraction, "[numerator, denominator]"),
-    "tuple[int, ...]": (_wholes, "a list of whole numbers"),
-    "tuple[int, int]": (_pair, "two whole numbers"),
-    "tuple[LatentStream, ...]": (_streams, f"a list of at most {MAX_STREAMS} mappings"),
-}
-
-
 def _require(holds: bool, name: str, value: object, expected: str) -> None:
-    if not holds:
-        raise TokenFileError(f"the header's {name} is {_short(value)}; expected {expected}")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    require(holds, f"{_PLACE}{name}", value, expected, TokenFileError)

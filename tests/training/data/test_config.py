@@ -142,7 +142,7 @@ MISTAKES = [
     (f"{T}.video_params.fps", 3, r"video_params\.fps is not known; expected some of .*sample_fps"),
     (f"{T}.video_params.sample_fps", "???", r"video_params\.sample_fps is missing; set it, for example to 8"),
     (f"{T}.video_params.sample_fps", 0, r"video_params\.sample_fps: frame rate is 0.*; expected a positive number"),
-    (f"{T}.video_params.sample_fps", True, r"video_params\.sample_fps is True; expected a number from 0 up"),
+    (f"{T}.video_params.sample_fps", True, r"video_params\.sample_fps is True; expected a number of at least 0"),
     (f"{T}.video_params.input_height", 1.5, r"input_height is 1\.5; expected a whole number of at least 1"),
     (f"{T}.video_params.sample_num_frames", 0, r"sample_num_frames is 0; expected a whole number of at least 1"),
 ]

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from vidtok.errors import ConfigError, DataError
+from vidtok.errors import DataError
+from vidtok.fields import Within, fit
 from vidtok.training.data.config import DataConfig, SyntheticClipsConfig, VideosConfig
 
 if TYPE_CHECKING:
@@ -27,8 +28,7 @@ def build_data(section: Mapping[str, Any], *, seed: int) -> DataModule:
     Raises:
         ConfigError: the section or the seed cannot be used.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ConfigError(f"the seed is {seed!r}; expected a whole number of at least 0")
+    fit(seed, Annotated[int, Within(0)], "the seed")
     config = DataConfig.from_section(section)
     from vidtok.training.data.datamodule import DataModule
 
