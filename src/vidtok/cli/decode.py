@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 def decode(
     input: Annotated[Path, typer.Argument(help="A token file, which `vidtok encode` has written.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Where to write: .mp4, .mov, .mkv; .png for one frame.")
-    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output: .mp4, .mov, .mkv; .png for one frame.")],
     model: Annotated[
         str | None,
         typer.Option(
@@ -41,10 +39,10 @@ def decode(
     checkpoint: CheckpointOption = None,
     start: Annotated[
         str | None,
-        typer.Option(metavar="SECONDS|FRAMEf", help="Where to begin: 2.5, 1:02.5, or a frame, 100f."),
+        typer.Option(metavar="SECONDS|FRAMEf", help="First frame: 2.5, 1:02.5, or a frame, 100f."),
     ] = None,
     end: Annotated[
-        str | None, typer.Option(metavar="SECONDS|FRAMEf", help="Before what to stop, in the same terms.")
+        str | None, typer.Option(metavar="SECONDS|FRAMEf", help="Stop before this moment, in the same terms.")
     ] = None,
     audio: Annotated[
         bool,

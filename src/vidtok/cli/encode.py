@@ -38,7 +38,7 @@ _SUFFIX = ".vtok"
 
 
 class Coding(StrEnum):
-    """How values are stored."""
+    """Storage of values."""
 
     packed = "packed"
     static = "static"
@@ -56,7 +56,7 @@ def encode(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help=f"Where to write: a file that ends in {_SUFFIX}, or a folder for a folder of videos."
+            "--output", "-o", help=f"Output: a file that ends in {_SUFFIX}, or a folder for a folder of videos."
         ),
     ],
     model: ModelOption,
@@ -64,7 +64,7 @@ def encode(
     coding: Annotated[
         Coding | None,
         typer.Option(
-            help="How values are stored. Tokens: packed, or entropy-coded (static, adaptive). Latents: float16, "
+            help="Storage of values. Tokens: packed, or entropy-coded (static, adaptive). Latents: float16, "
             "bfloat16, float32, int8.",
             show_default="adaptive for tokens, 16-bit floats for latents",
         ),

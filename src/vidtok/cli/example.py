@@ -11,7 +11,7 @@ from vidtok.cli.options import DeviceOption
 
 
 def example(
-    folder: Annotated[Path, typer.Option(help="Where to put the clip and the reconstruction.")] = Path("example"),
+    folder: Annotated[Path, typer.Option(help="Folder for the clip and the reconstruction.")] = Path("example"),
     device: DeviceOption = None,
 ) -> None:
     """Make a short clip and reconstruct it with the small model that comes with this package."""

@@ -1,4 +1,4 @@
-"""`vidtok export`: a model, that of a training run above all, as a slim folder."""
+"""`vidtok export`: a model, such as a training run's, as a slim folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Stored(StrEnum):
-    """What weights are saved in."""
+    """Types of saved weights."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
@@ -37,7 +37,7 @@ def export(
     ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name.", show_default="as it is")] = None,
     dtype: Annotated[
-        Stored, typer.Option("--dtype", help="What to save the weights in; int8: a quarter of float32's bytes.")
+        Stored, typer.Option("--dtype", help="Type of the saved weights; int8: a quarter of float32's bytes.")
     ] = Stored.float32,
     rescale: Annotated[
         bool,

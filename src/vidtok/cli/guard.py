@@ -1,4 +1,4 @@
-"""What a command does about errors, interruptions and readers that have gone; used by the scripts too.
+"""Errors, interruptions and closed pipes, as every command and script handles them.
 
 Exit codes: 0 done, 1 a defect of ours or no reader left, 2 an error that the user can mend, 130 interrupted,
 143 terminated, 129 the terminal has gone.
@@ -27,7 +27,7 @@ _PATH_ERRORS = {
     errno.EROFS: "give a path on a file system that can be written to",
     errno.ENOSPC: "make room there, or give a path elsewhere",
 }
-"""What to do about a path that the operating system refuses, wherever it is met."""
+"""Advice for a path that the operating system refuses, by the error."""
 _FAILED, _USER_ERROR, _INTERRUPTED, _SIGNALLED = 1, 2, 130, 128
 
 
@@ -65,7 +65,7 @@ def guarded(command: Callable[[], object]) -> int:
 
 
 def _flushed() -> bool:
-    """Whether all that was printed is out; if not, the interpreter's own flush at its end is silenced."""
+    """True once all that was printed is out; if not, the interpreter's own flush at its end is silenced."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -35,7 +35,7 @@ def info(
 
 
 def values(latent: LatentLayout, frames: int) -> tuple[str, str]:
-    """What a file of `frames` latent frames holds: "tokens" or "latent", and how many of them."""
+    """The content of a file of `frames` latent frames: "tokens" or "latent", and their number."""
     grid = f"{frames} x {latent.height} x {latent.width}"
     count = latent.values_per_frame * frames
     if latent.discrete:
@@ -47,7 +47,7 @@ def values(latent: LatentLayout, frames: int) -> tuple[str, str]:
 
 
 def tiles(tiling: Any) -> tuple[str, str]:
-    """What a file's header says of tiles."""
+    """Tiles as a file's header notes them."""
     known = isinstance(tiling, dict) and all(
         type(tiling.get(key)) is int for key in ("size", "overlap", "rows", "columns")
     )
@@ -57,7 +57,7 @@ def tiles(tiling: Any) -> tuple[str, str]:
 
 
 def rate(bits_per_pixel: float, compression: float, size: int, source_bytes: int | None) -> str:
-    """How small a file of `size` bytes is."""
+    """The rate of a file of `size` bytes."""
     text = f"{bits_per_pixel:.4f} bits per pixel, {compression:.1f} times smaller than 24-bit RGB"
     if not source_bytes:
         return text

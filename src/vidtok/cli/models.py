@@ -51,7 +51,7 @@ def show(name: Annotated[str, typer.Argument(help="A model's name, or a YAML fil
 
 
 def _entries() -> list[dict[str, Any]]:
-    """What there is to say about each model, as JSON holds it."""
+    """The facts about each model, as JSON holds them."""
     from vidtok.config.read import read_config
     from vidtok.config.registry import models, weights_at_hand
     from vidtok.models.vidtok.config import FSQConfig

@@ -17,7 +17,7 @@ _OVERLAP = 64
 
 
 class DType(StrEnum):
-    """What a model computes in."""
+    """Types that a model computes in."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
@@ -47,7 +47,7 @@ CheckpointOption = Annotated[
 DeviceOption = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 and so on.", show_default="cuda if there is one, else cpu")
 ]
-DTypeOption = Annotated[DType, typer.Option("--dtype", help="What to compute in.")]
+DTypeOption = Annotated[DType, typer.Option("--dtype", help="Type to compute in.")]
 
 HeightOption = Annotated[
     int | None, typer.Option(min=1, help="Rows after resize and crop.", show_default="as --width, or 256")
@@ -60,7 +60,7 @@ SizeOption = Annotated[
 ]
 FpsOption = Annotated[float | None, typer.Option(help="Frames per second to sample.", show_default="every frame")]
 StartOption = Annotated[float, typer.Option(min=0, help="Seconds into the video to start at.")]
-MaxFramesOption = Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.", show_default="all")]
+MaxFramesOption = Annotated[int | None, typer.Option(min=1, help="Stop after this many frames.", show_default="all")]
 TruncatedOption = Annotated[bool, typer.Option("--allow-truncated", help="Use what can be decoded of a damaged video.")]
 ChunkFramesOption = Annotated[
     int | None,
@@ -74,13 +74,13 @@ TileOption = Annotated[
     int | None,
     typer.Option(
         metavar="PIXELS",
-        help="Take large frames in tiles of at most so many pixels a side, blended where they overlap.",
+        help="Take large frames in tiles of at most this many pixels a side, blended where they overlap.",
         show_default="whole frames",
     ),
 ]
 TileOverlapOption = Annotated[
     int | None,
-    typer.Option(metavar="PIXELS", help="By how much tiles overlap at least.", show_default=str(_OVERLAP)),
+    typer.Option(metavar="PIXELS", help="Least overlap of neighbouring tiles.", show_default=str(_OVERLAP)),
 ]
 MaxMemoryOption = Annotated[
     str | None,

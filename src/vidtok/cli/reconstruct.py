@@ -32,9 +32,7 @@ _PUBLISHED_SIZE = 256
 
 def reconstruct(
     input: Annotated[Path, typer.Argument(help="A video, a picture, or a folder of pictures.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Where to write: .mp4, .mov, .mkv; .png for one frame.")
-    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output: .mp4, .mov, .mkv; .png for one frame.")],
     model: ModelOption,
     checkpoint: CheckpointOption = None,
     height: HeightOption = None,
@@ -87,7 +85,7 @@ def reconstruct(
 
 
 def wanted_size(height: int | None, width: int | None, size: str | None) -> dict[str, int | None]:
-    """What to give to a job: `height`, `width`, and the `default_size` where the model may have a size of its own."""
+    """The size for a job: `height` and `width`, or the `default_size` of models that have none of their own."""
     if size is None and height is None and width is None:
         return {"default_size": _PUBLISHED_SIZE}
     rows, columns = frame_size(height, width, size)

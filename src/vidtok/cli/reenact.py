@@ -17,7 +17,7 @@ PUBLISHED = "vidtwin_structure_7_7_8_dynamics_7_8"
 
 
 def reenact(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write: .mp4, .mov or .mkv.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output: .mp4, .mov or .mkv.")],
     structure: Annotated[
         Path | None, typer.Option(help="The video whose structure to take: content and motion of the whole.")
     ] = None,
@@ -31,7 +31,7 @@ def reenact(
     fps: Annotated[float | None, typer.Option(help="Frames per second to sample.", show_default="every frame")] = None,
     start: Annotated[float, typer.Option(min=0, help="Seconds into each video to start at.")] = 0.0,
     max_frames: Annotated[
-        int | None, typer.Option(min=1, help="Stop after so many frames.", show_default="the shorter video")
+        int | None, typer.Option(min=1, help="Stop after this many frames.", show_default="the shorter video")
     ] = None,
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side/--alone", help="Put the sources to the left of the result.")

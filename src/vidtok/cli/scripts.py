@@ -1,4 +1,4 @@
-"""What the published scripts share: their options, defaults and clips."""
+"""Options, defaults and clips of the published scripts."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def clip_frames(chunk_size: int, model: Tokenizer) -> int:
 
 
 def autocast(precision: str, model: Tokenizer) -> contextlib.AbstractContextManager[object]:
-    """What to compute in: float32, or with "autocast" float16 on a GPU and bfloat16 on a CPU where that is safe."""
+    """Context to compute in: float32, or with "autocast" float16 on a GPU and bfloat16 on a CPU where that is safe."""
     import torch
 
     if precision == "full":

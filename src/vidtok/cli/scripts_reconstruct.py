@@ -1,4 +1,4 @@
-"""What the published scripts that reconstruct one video do."""
+"""The published scripts that reconstruct one video."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ import typer
 
 
 def synthesize(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write the clips: a new or empty folder.")],
-    clips: Annotated[int, typer.Option(min=1, help="How many.")] = 8,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the clips, new or empty.")],
+    clips: Annotated[int, typer.Option(min=1, help="Number of clips.")] = 8,
     size: Annotated[int, typer.Option(min=16, help="Height and width in pixels.")] = 256,
     frames: Annotated[int, typer.Option(min=1, help="Frames of a clip.")] = 34,
     fps: Annotated[float, typer.Option(help="Frames per second.")] = 30.0,

@@ -27,7 +27,7 @@ Role = Literal[
 ]  # fmt: skip
 
 NOT_GIVEN = "???"
-"""What stands in a configuration for a value that must be given above it."""
+"""Placeholder in a configuration for a value that must be given above it."""
 
 _SECTIONS = ("model", "data", "lightning")
 _MODEL_KEYS = ("base_learning_rate", "target", "params")
@@ -37,7 +37,7 @@ ENGINE_TRAINING = (
     "monitor", "mode", "ckpt_path", "ignore_keys", "ema_decay", "lr_g_factor", "lr_schedule", "compile_model",
     "guide_steps",
 )  # fmt: skip
-# How the original engine goes about computing: here these change nothing, since streaming is exact.
+# The original engine's ways of computing: here these change nothing, since streaming is exact.
 ENGINE_WITHOUT_EFFECT = (
     "input_key", "use_tiling", "t_chunk_enc", "t_chunk_dec", "use_overlap",
 )  # fmt: skip
@@ -90,7 +90,7 @@ TARGETS: dict[str, Target] = {
 
 
 def model_target(raw: Mapping[str, Any]) -> Target:
-    """Which model the sections `raw` describe, once they hold nothing that is not known.
+    """The target of the model in the sections `raw`, once they hold nothing that is not known.
 
     Raises `ConfigError` for unknown sections, targets and keys of `model`.
     """
@@ -190,7 +190,7 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def require_fixed(section: Mapping[str, Any], fixed: Mapping[str, Any], place: str) -> None:
-    """Refuse another value than that of `fixed`, where `section` has one."""
+    """Refuse a value in `section` that differs from the one in `fixed`."""
     for key, value in fixed.items():
         if key in section and (section[key] != value or isinstance(section[key], bool) != isinstance(value, bool)):
             raise ConfigError(f"{place}.{key} is {shown(section[key])}; the family knows {value!r} alone")

@@ -22,7 +22,7 @@ from vidtok.text import near
 
 _PLAIN_INTERPOLATION = re.compile(r"\$\{[\w.\[\]]+\}")
 _MAX_BYTES = 1 << 20
-# What YAML and OmegaConf raise for text and values that they cannot take.
+# Errors of YAML and OmegaConf for text and values that they cannot take.
 _UNREADABLE = (yaml.YAMLError, OmegaConfBaseException, RecursionError, ValueError, TypeError, OSError)
 
 

@@ -13,7 +13,7 @@ _Share = Annotated[float, Within(0, 1)]
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """What `synthetic_batch` and `SyntheticClips` make.
+    """The clips that `synthetic_batch` and `SyntheticClips` make.
 
     Lengths are in output pixels and do not follow the frame's size: the pixel statistics are those of video whose
     shorter side is about 256 pixels, so a clip of 128 x 128 looks like a crop of such a video.

@@ -22,9 +22,9 @@ DEFAULT_CHUNK = 16
 
 MAX_HEADER_BYTES = 1 << 20
 MAX_CHUNK_VALUES = 1 << 23
-"""How many tokens, or values of a latent, a chunk holds at most; what reading one takes is bounded by this."""
+"""Tokens, or values of a latent, in a chunk at most; this bounds the memory and time of reading one."""
 MAX_ADAPTIVE_ROWS = 1 << 12
-"""How many rows of tokens a chunk with adaptive coding has at most, as each takes a step of its own."""
+"""Rows of tokens in a chunk with adaptive coding at most, as each takes a step of its own."""
 MAX_GRID = 4096
 """Latent rows and columns at most."""
 MAX_CHANNELS = 1024
@@ -51,7 +51,7 @@ _Streams = Annotated[tuple[LatentStream, ...], Check(f"a list of at most {MAX_ST
 
 @dataclass(frozen=True, kw_only=True)
 class ModelIdentity:
-    """Which model made a file; see `vidtok.tokens.identity` for what the hashes are of."""
+    """The model that made a file; `vidtok.tokens.identity` defines the hashes."""
 
     name: _Text
     config: _Text
@@ -80,7 +80,7 @@ class LatentLayout:
     """f: video frames to a latent frame."""
     spatial_factor: _Whole
     causal: bool
-    """Whether the first latent frame stands for one video frame; else all stand for f."""
+    """The first latent frame stands for one video frame, the others for f; if not causal, all stand for f."""
     chunk: _Whole = DEFAULT_CHUNK
     """Latent frames of every chunk but the last; for a non-causal model, those of a clip."""
     levels: _Wholes | None = None
@@ -95,7 +95,7 @@ class LatentLayout:
 
     @property
     def discrete(self) -> bool:
-        """Whether the file holds tokens."""
+        """True if the file holds tokens."""
         return self.coding in TOKEN_CODINGS
 
     @property
@@ -114,7 +114,7 @@ class LatentLayout:
         return max(0, min(MAX_CHUNK, MAX_CHUNK_VALUES // self.values_per_frame, rows // self.height))
 
     def frames_before(self, latent: int) -> int:
-        """How many video frames the latent frames before `latent` stand for."""
+        """Video frames that the latent frames before `latent` stand for."""
         return max(0, latent * self.temporal_factor - (self.temporal_factor - 1 if self.causal else 0))
 
     def latent_of(self, frame: int) -> int:
@@ -133,7 +133,7 @@ class VideoLayout:
     start: float = 0.0
     """Seconds into the source at which the first frame is shown."""
     picture: bool = False
-    """Whether the source is a still picture."""
+    """The source is a still picture."""
     sample_aspect_ratio: Fraction = Fraction(1)
     """Width to height of a pixel."""
 
@@ -155,19 +155,19 @@ class Source:
     codec: _Text | None = None
     pixel_format: _Text | None = None
     whole: bool = True
-    """Whether all of its frames were encoded."""
+    """All of its frames were encoded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenHeader:
-    """What a token file says of itself before its first chunk."""
+    """The description of a token file that stands before its first chunk."""
 
     model: ModelIdentity
     latent: LatentLayout
     video: VideoLayout
     source: Source | None = None
     encoding: Mapping[str, Any] = field(default_factory=dict)
-    """How it was made, as JSON holds it; for information, and to tell whether making it again would give the same."""
+    """Settings of the encoding, as JSON holds them: for information, and to tell if encoding again gives the same."""
 
     def __post_init__(self) -> None:
         latent, video = self.latent, self.video

@@ -1,4 +1,4 @@
-"""How to train: a configuration's values beside the model itself, frozen and validated."""
+"""Training as a configuration describes it, beside the model itself: frozen, validated values."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class LearningRateSchedule:
         return self._left(step, self.hold)
 
     def _left(self, step: int, hold: float) -> float:
-        """What a decay leaves at `step` that begins after the share `hold` of the steps between warm-up and end."""
+        """The share left at `step` by a decay that begins after the share `hold` of the steps from warm-up to end."""
         if self.decay_steps is None or hold == 1:
             return 1.0
         start = self.warmup_steps + hold * (self.decay_steps - self.warmup_steps)
@@ -95,7 +95,7 @@ class TrainingConfig:
     """Decay of the weights' moving averages; None: none are kept."""
     monitor: Annotated[str, Check("a metric's name")] | None = "val/rec_loss"
     mode: Literal["min", "max"] = "min"
-    """Whether the best checkpoints are those of the smallest or of the largest `monitor`."""
+    """The best checkpoints have the smallest, or the largest, `monitor`."""
     ckpt_path: str | None = None
     ignore_keys: Annotated[tuple[str, ...], Check("a list of prefixes of names, such as [decoder]")] = ()
     """Prefixes of the weights that are not taken from `ckpt_path`."""

@@ -58,7 +58,7 @@ class VideosConfig:
     max_unreadable: Annotated[float, Within(0, 1)] = 0.05
     """Share of unreadable videos above which training stops."""
     place: str = "data"
-    """Where the section stands, for error messages."""
+    """Path of the section, for error messages."""
 
     def __post_init__(self) -> None:
         video = f"{self.place}.video_params"
@@ -80,9 +80,9 @@ class SyntheticClipsConfig:
     count: _Count
     """Clips that count as an epoch in training; clips of the set in validation."""
     seed: _Index | None = None
-    """Which sequence of clips; None: in training that of the run's seed, in validation a fixed one."""
+    """Seed of the sequence of clips; None: in training the run's, in validation a fixed one."""
     device: Device = "auto"
-    """Where clips are made; "auto": on the training device if it is a GPU, else in the workers."""
+    """Device that makes the clips; "auto": on the training device if it is a GPU, else in the workers."""
     place: str = "data"
 
     def __post_init__(self) -> None:

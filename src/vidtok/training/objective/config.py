@@ -38,7 +38,7 @@ class ObjectiveConfig:
     learn_logvar: bool = True
     logvar_init: float = 0.0
     logvar_per_clip: bool = False
-    """Whether each clip has the log-variance that fits its own error best instead of the one that is learned. With
+    """Each clip has the log-variance that fits its own error best instead of the one that is learned. With
     `l2`, the loss then follows the mean PSNR of clips, and an easy clip weighs as much as a hard one."""
     disc_type: DiscriminatorType = "2d"
     disc_loss: DiscriminatorLoss = "hinge"
@@ -49,7 +49,7 @@ class ObjectiveConfig:
     disc_num_layers: Annotated[int, Within(1, 16)] = 3
     disc_in_channels: Annotated[int, Within(1, 1024)] = 3
     gen_loss_cross_entropy: bool = True
-    """Whether the generator's adversarial loss is softplus(-logit) instead of -logit."""
+    """The generator's adversarial loss is softplus(-logit) instead of -logit."""
     lecam_loss_weight: _Weight = 0.005
     lecam_decay: Annotated[float, Within(0, below=1)] = 0.999
     regularization_weights: Annotated[
@@ -69,7 +69,7 @@ class ObjectiveConfig:
 
     @property
     def is_adversarial(self) -> bool:
-        """Whether the discriminator ever enters the loss; otherwise its steps can be left out."""
+        """True if the discriminator ever enters the loss; otherwise its steps can be left out."""
         return self.disc_weight * self.disc_factor > 0
 
     @classmethod

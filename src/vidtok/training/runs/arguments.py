@@ -32,7 +32,7 @@ _PUBLISHED = "main.py"
 
 @dataclass(kw_only=True)
 class TrainArguments:
-    """What a run was asked for; the defaults are the published ones."""
+    """A run as its command asks for it; the defaults are the published ones."""
 
     base: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)

@@ -36,7 +36,7 @@ _BEST = "best.json"
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """Which checkpoints to keep; the published values by default. Values out of range raise `ConfigError`."""
+    """Checkpoints to keep; the published values by default. Values out of range raise `ConfigError`."""
 
     every_n_train_steps: Annotated[int, Within(1)] = 5000
     """Steps, as Lightning counts them (two a batch with a discriminator), between checkpoints."""

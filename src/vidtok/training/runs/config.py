@@ -77,12 +77,12 @@ class RunConfig:
 
     @property
     def keeps_checkpoints(self) -> bool:
-        """Whether checkpoints are written at all."""
+        """True if checkpoints are written at all."""
         return bool(self.trainer.get("enable_checkpointing", True)) and not self.trainer.get("fast_dev_run")
 
     @property
     def processes(self) -> int:
-        """How many processes train together, as far as can be told before they start."""
+        """Processes that train together, as far as can be told before they start."""
         if "WORLD_SIZE" in os.environ and "RANK" in os.environ:
             return int(os.environ["WORLD_SIZE"])
         return _devices(self.trainer) * int(self.trainer.get("num_nodes", 1))

@@ -27,7 +27,7 @@ _WITHOUT_EFFECT = (
 
 @dataclass(frozen=True, kw_only=True)
 class MediaConfig:
-    """When to show reconstructions, and how many. Values out of range raise `ConfigError`."""
+    """Reconstructions to show: how often, and how many. Values out of range raise `ConfigError`."""
 
     batch_frequency: Annotated[int, Within(1)] = 5000
     """Training batches between two; the first batch of each validation is shown too."""
@@ -36,7 +36,7 @@ class MediaConfig:
     fps: Annotated[float, Within(above=0, most=240)] = 8.0
     """Frames per second of the videos."""
     increase_log_steps: bool = False
-    """Whether to show the batches 1, 2, 4, 8, ... up to `batch_frequency` too."""
+    """Show the batches 1, 2, 4, 8, ... up to `batch_frequency` too."""
     log_first_step: bool = False
     disabled: bool = False
     place: InitVar[str] = ""
@@ -55,7 +55,7 @@ class MediaConfig:
         return None if config.disabled else config
 
     def is_due(self, batch: int) -> bool:
-        """Whether to show batch `batch`, counted from 1."""
+        """True if batch `batch`, counted from 1, is shown."""
         powers = self.increase_log_steps and batch < self.batch_frequency and batch & (batch - 1) == 0
         return batch % self.batch_frequency == 0 or powers or (self.log_first_step and batch == 1)
 
