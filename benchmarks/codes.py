@@ -24,7 +24,7 @@ from torch import Tensor
 import vidtok
 from vidtok.evaluation.evaluate import file_name
 from vidtok.evaluation.linear import FITTING_SEED, cut_blocks
-from vidtok.models.base import ModelConfig
+from vidtok.models.config import ModelConfig
 from vidtok.synthetic import SyntheticConfig, synthetic_batch
 
 DRAWN = 3

@@ -34,7 +34,8 @@ from vidtok.evaluation.videos import FrameStream, find_videos
 from vidtok.metrics.i3d import I3D
 from vidtok.metrics.lpips import LPIPS
 from vidtok.metrics.unavailable import Unavailable
-from vidtok.runtime.passes import clip_pairs, stream_pairs
+from vidtok.runtime.limits import CLIP_FRAMES
+from vidtok.runtime.passes import pairs
 from vidtok.synthetic.evaluation_set import EvaluationSet, write_evaluation_set
 from vidtok.video import Pixels
 
@@ -49,9 +50,8 @@ def networks(figures: str, device: torch.device) -> Networks:
 
 def alone(model: vidtok.Tokenizer, videos: list[list[Pixels]]) -> None:
     """Nothing but the model, on frames in memory."""
-    make = stream_pairs if model.is_causal else clip_pairs
     for chunks in videos:
-        for pair in make(model, chunks):
+        for pair in pairs(model, chunks, CLIP_FRAMES):
             pair.reconstruction.sum().item()
 
 

@@ -22,8 +22,9 @@ from common import Worker, matrix_rate, write_results
 
 from vidtok import Tokenizer, keep_freed_memory
 from vidtok.config.read import read_config
+from vidtok.models.config import FSQConfig, ModelConfig
 from vidtok.models.padding import padded_frames
-from vidtok.models.vidtok.config import AutoencoderConfig, FSQConfig, ModelConfig
+from vidtok.models.vidtok.config import AutoencoderConfig
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Model = TypeVar("Model", bound=torch.nn.Module)

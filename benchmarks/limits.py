@@ -29,7 +29,7 @@ from vidtok.config.read import read_config
 from vidtok.config.registry import models
 from vidtok.models.padding import encoded_frames, padded_frames
 from vidtok.models.vidtok import winograd
-from vidtok.models.vidtok.autoencoder import ResidualBlock
+from vidtok.models.vidtok.networks import ResidualBlock
 from vidtok.models.vidtok.spatial import Attention, Conv2d, Pointwise, SpatialUpsample
 from vidtok.models.vidtok.temporal import LinearTemporalUpsample, Taps, TemporalUpsample
 from vidtok.models.vidtok.winograd import Scheme

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -27,11 +28,10 @@ from torch import Tensor
 from vidtok import Tokenizer
 from vidtok.config.read import read_config
 from vidtok.jobs import Decoding, EncodeOptions, decode_file, encode_file
-from vidtok.jobs.latents import batches, encoded
 from vidtok.jobs.reconstruct import ReconstructOptions, reconstruct
 from vidtok.metrics.image import psnr, ssim
 from vidtok.runtime.limits import frames_at_a_time
-from vidtok.runtime.passes import Pair, clip_pairs, stream_pairs
+from vidtok.runtime.passes import EncodePass, Pair, pairs
 from vidtok.tokens import TokenFile, TokenWriter
 from vidtok.video import Frame, Pixels, VideoReader, VideoWriter, to_float, to_uint8
 
@@ -58,13 +58,16 @@ class Work:
 
     def read(self) -> list[list[Frame]]:
         with VideoReader(self.clip, height=self.size, width=self.size) as reader:
-            return list(batches(iter(reader), self.at_a_time, causal=self.model.is_causal))
+            frames = iter(reader)
+            return list(iter(lambda: list(islice(frames, self.at_a_time)), []))
 
     def pixels(self) -> list[Pixels]:
         return [np.stack([frame.pixels for frame in batch]) for batch in self.read()]
 
     def encode(self, frames: list[list[Frame]]) -> list[Tensor]:
-        return [values for _, values in encoded(self.model, iter(frames), self.at_a_time)]
+        encoder = EncodePass(self.model, self.at_a_time)
+        values = [encoder.push(to_float(np.stack([frame.pixels for frame in batch]))) for batch in frames]
+        return [piece for piece in (*values, encoder.flush()) if piece.shape[-3]]
 
     def write_tokens(self, values: list[Tensor], frames: int) -> None:
         with TokenFile(self.tokens) as file:
@@ -75,7 +78,7 @@ class Work:
             writer.finish(frames)
 
     def reconstruct(self, pixels: list[Pixels]) -> list[Pair]:
-        return list((stream_pairs if self.model.is_causal else clip_pairs)(self.model, iter(pixels)))
+        return list(pairs(self.model, pixels, self.at_a_time))
 
     def measure(self, pairs: list[Pair]) -> None:
         for pair in pairs:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from vidtok.models import fsq
 from vidtok.models.base import VideoModel
 from vidtok.models.bottleneck import make_bottleneck
-from vidtok.models.vidtok.config import AutoencoderConfig, FSQConfig
+from vidtok.models.config import FSQConfig
+from vidtok.models.vidtok.config import AutoencoderConfig
 
 _INVERSE_TEMPERATURE = 200.0
 

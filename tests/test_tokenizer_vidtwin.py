@@ -74,7 +74,7 @@ def test_saved_folder_loads_back(tmp_path: Path, twin: VidTwin, capsys: pytest.C
     assert (type(loaded), loaded.name, loaded.dtype) == (VidTwin, "twin", torch.bfloat16)
     assert type(VidTwin.from_pretrained(folder)) is VidTwin
     assert main(["export", str(folder), str(tmp_path / "other"), "--rescale"]) == 2
-    assert "twin has no streams to rescale; leave --rescale out" in capsys.readouterr().err
+    assert "twin has no residual stream to rescale; leave --rescale out" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
 
 

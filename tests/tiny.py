@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 
 from support import small_model
 from vidtok import Tokenizer
+from vidtok.runtime.passes import Pair, pairs
 from vidtok.video import Pixels, VideoWriter
 
 KL_1_0 = "vidtok_kl_causal_488_4chn"
@@ -99,3 +102,17 @@ def audio_streams(path: Path) -> int:
 def leftovers(folder: Path) -> list[str]:
     """The names of all files in `folder`, hidden ones too."""
     return sorted(path.name for path in folder.iterdir())
+
+
+def stream_pairs(model: Tokenizer, chunks: Iterable[Pixels], at_a_time: int = 16, **options: Any) -> Iterator[Pair]:
+    """A video through a causal model, in pieces of any length."""
+    return pairs(model, chunks, at_a_time, **options)
+
+
+def clip_pairs(model: Tokenizer, clips: Iterable[Pixels], **options: Any) -> Iterator[Pair]:
+    """Independent clips of any lengths, each for itself."""
+    before = 0
+    for clip in clips:
+        for pair in pairs(model, [clip], len(clip), clips=True, **options):
+            yield pair._replace(latent_frames=before + pair.latent_frames)
+        before += pair.latent_frames

@@ -11,22 +11,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vidtok.device import keep_freed_memory
     from vidtok.errors import CheckpointError, ConfigError, VideoError, VidTokError
-    from vidtok.models.vidtok.config import AutoencoderConfig, FSQConfig, KLConfig
-    from vidtok.runtime.streams import DecodeStream, EncodeStream
-    from vidtok.runtime.tiles import Tiling
-    from vidtok.tokenizer import Tokenizer, load
-    from vidtok.vidtwin import TwinLatent, VidTwin, VidTwinConfig
+    from vidtok.models.config import FSQConfig, KLConfig
+    from vidtok.models.streams import DecodeStream, EncodeStream
+    from vidtok.models.tiles import Tiling
+    from vidtok.models.vidtok.config import AutoencoderConfig
+    from vidtok.models.vidtwin.config import VidTwinConfig
+    from vidtok.tokenizer import Tokenizer, TwinLatent, VidTwin, load
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "vidtok.device": ("keep_freed_memory",),
     "vidtok.errors": ("CheckpointError", "ConfigError", "VidTokError", "VideoError"),
-    "vidtok.models.vidtok.config": ("AutoencoderConfig", "FSQConfig", "KLConfig"),
-    "vidtok.runtime.streams": ("DecodeStream", "EncodeStream"),
-    "vidtok.runtime.tiles": ("Tiling",),
-    "vidtok.tokenizer": ("Tokenizer", "load"),
-    "vidtok.vidtwin": ("TwinLatent", "VidTwin", "VidTwinConfig"),
+    "vidtok.models.config": ("FSQConfig", "KLConfig"),
+    "vidtok.models.streams": ("DecodeStream", "EncodeStream"),
+    "vidtok.models.tiles": ("Tiling",),
+    "vidtok.models.vidtok.config": ("AutoencoderConfig",),
+    "vidtok.models.vidtwin.config": ("VidTwinConfig",),
+    "vidtok.tokenizer": ("Tokenizer", "TwinLatent", "VidTwin", "load"),
 }
 _SUBPACKAGES = ("video",)
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -20,7 +20,7 @@ def _some_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def at_hand(entry: registry.ModelEntry) -> Path | None:
         return Path("/cache/weights.ckpt") if entry.name == "vidtok_kl_causal_488_8chn" else None
 
-    monkeypatch.setattr(registry, "weights_at_hand", at_hand)
+    monkeypatch.setattr("vidtok.zoo.weights.weights_at_hand", at_hand)
 
 
 def test_a_table_for_programs(capsys: pytest.CaptureFixture[str]) -> None:

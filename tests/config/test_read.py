@@ -15,7 +15,7 @@ from support import ALL_MODELS
 from vidtok.config.read import model_config, read_config, show
 from vidtok.config.registry import models
 from vidtok.errors import ConfigError
-from vidtok.models.vidtok.config import FSQConfig, KLConfig
+from vidtok.models.config import FSQConfig, KLConfig
 
 NAME = "vidtok_kl_causal_488_4chn"
 NETWORK = "model.params.encoder_config.params"

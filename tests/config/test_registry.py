@@ -3,10 +3,9 @@ from pathlib import Path
 import pytest
 
 from support import ALL_MODELS
-from vidtok.config import registry
 from vidtok.config.read import read_config
-from vidtok.config.registry import SHIPPED, entry, models, weights_at_hand
-from vidtok.errors import CheckpointError, ConfigError
+from vidtok.config.registry import SHIPPED, entry, models
+from vidtok.errors import ConfigError
 
 
 def test_the_family_is_complete_and_in_the_published_order() -> None:
@@ -65,21 +64,3 @@ def test_an_unknown_name_brings_the_near_ones_and_where_to_see_all() -> None:
     assert "`vidtok models`" in message
     with pytest.raises(ConfigError, match="no model is called 'x'; `vidtok models` lists all 26"):
         entry("x")
-
-
-def test_weights_that_ship_with_the_package_are_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "package_folder", lambda: tmp_path)
-    known = entry("vidtok_kl_causal_488_4chn")
-    monkeypatch.setattr("vidtok.zoo.hub.cached_file", lambda repo, file: None)
-    assert weights_at_hand(known) is None
-    path = tmp_path / "zoo" / "weights" / known.name / "model.safetensors"
-    path.parent.mkdir(parents=True)
-    path.touch()
-    assert weights_at_hand(known) == path
-    assert registry.fetch_weights(known) == path
-
-
-def test_shipped_weights_that_are_missing_are_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "package_folder", lambda: tmp_path)
-    with pytest.raises(CheckpointError, match=r"come with this package, are missing from .*; install it anew: `pip"):
-        registry.fetch_weights(entry(SHIPPED[0]))

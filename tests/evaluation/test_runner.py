@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from evaluation.models import NO_NETWORKS, subject
-from tiny import FSQ_1_0, FSQ_1_1, KL_1_0, KL_1_1, KL_NONCAUSAL, tiny_model, write_video
+from tiny import FSQ_1_0, FSQ_1_1, KL_1_0, KL_1_1, KL_NONCAUSAL, clip_pairs, stream_pairs, tiny_model, write_video
 from twin import SIDE, tiny_twin
 from vidtok import VidTokError
 from vidtok.evaluation.codecs import CODECS, RateSearch
@@ -23,7 +23,7 @@ from vidtok.evaluation.videos import find_videos
 from vidtok.metrics.i3d import I3D
 from vidtok.metrics.image import psnr
 from vidtok.metrics.unavailable import Unavailable
-from vidtok.runtime.passes import Pair, clip_pairs, stream_pairs
+from vidtok.runtime.passes import Pair
 from vidtok.video import VideoWriter, read_video, to_float
 
 SMALL = Settings(height=64, width=64)

@@ -17,8 +17,8 @@ from tests.tokens.token_files import resealed
 from support import CAUSAL_MODELS, make_clip, small_model
 from tiny import FSQ_1_0, FSQ_1_1, FSQ_NONCAUSAL, KL_1_0, KL_1_1, KL_NONCAUSAL, draw, leftovers, tiny_model
 from vidtok import Tokenizer, VideoError, VidTokError, tokens
-from vidtok.jobs import DecodeJob, DecodeOptions, Decoding, Moment, decode_file, frame_range
-from vidtok.models.vidtok.receptive import first_exact_frame, start_latent
+from vidtok.jobs import DecodeJob, DecodeOptions, Decoding, Timestamp, decode_file, frame_range
+from vidtok.models.vidtok.receptive import first_exact_frame
 from vidtok.tokens import DamagedTokenFileError, TokenFile, TokenFileError
 from vidtok.video import VideoReader, probe, read_video, to_float, to_uint8
 
@@ -64,13 +64,13 @@ def test_a_part_is_what_the_whole_has_there(name: str, tmp_path: Path) -> None:
     with TokenFile(tmp_path / "a") as file:
         expected = whole(model, file)
         late = frames - 2 * factor
-        assert start_latent(model.decoder, late) > 0
+        assert model.start_latent(late) > 0
         for start, stop in ((3, 20), (late, late + 2), (frames - 1, frames)):
             decoding = Decoding(model, file, start, stop)
             part = torch.cat(list(decoding), 2)
             torch.testing.assert_close(part, expected[:, :, start:stop].float(), atol=1e-6, rtol=0)
             last = -(-(stop - 1 + model.decoder.delay) // factor) + 1
-            assert decoding.latents == min(latents, last) - start_latent(model.decoder, start)
+            assert decoding.latents == min(latents, last) - model.start_latent(start)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -174,7 +174,9 @@ def test_times_are_those_that_were_stored(tmp_path: Path) -> None:
         ("49f", "1e2f", None),
     ],
 )
-def test_parts_by_time_and_frame(start: Moment, end: Moment, expected: tuple[int, int] | None, tmp_path: Path) -> None:
+def test_parts_by_time_and_frame(
+    start: Timestamp, end: Timestamp, expected: tuple[int, int] | None, tmp_path: Path
+) -> None:
     write_tokens(tmp_path / "a", MODELS[KL_NONCAUSAL], 50, fps=25)
     with TokenFile(tmp_path / "a") as file:
         if expected is None:
@@ -211,7 +213,7 @@ def test_parts_by_time_where_the_rate_varies(tmp_path: Path) -> None:
         ("1" * 30, None, "is no place in a video"),
     ],
 )
-def test_parts_that_are_not_there(start: Moment, end: Moment, message: str, tmp_path: Path) -> None:
+def test_parts_that_are_not_there(start: Timestamp, end: Timestamp, message: str, tmp_path: Path) -> None:
     write_tokens(tmp_path / "a.vtok", MODELS[KL_1_0], 50)
     with pytest.raises(TokenFileError, match=message):
         DecodeJob(tmp_path / "a.vtok", tmp_path / "out.mp4", DecodeOptions(start=start, end=end))

@@ -16,7 +16,6 @@ from support import CAUSAL_MODELS, make_clip, small_model
 from tiny import FSQ_1_0, FSQ_1_1, FSQ_NONCAUSAL, KL_1_1, ONE_THREAD, leftovers, tiny_model, write_model, write_video
 from vidtok import EncodeStream, Tokenizer, VidTokError
 from vidtok.jobs import EncodeOptions, encode_file
-from vidtok.models.vidtok.receptive import unsettled_latents
 from vidtok.tokens import TokenFile, TokenWriter
 from vidtok.video import VideoReader
 
@@ -56,7 +55,7 @@ def test_what_starts_inside_settles_when_it_should(name: str) -> None:
     Frames are so large that the deepest level has several positions: of a single one, some processors round otherwise.
     """
     model = small_model(name, dtype=torch.float64, num_res_blocks=1)
-    factor, unsettled = model.config.temporal_factor, unsettled_latents(model.encoder)
+    factor, unsettled = model.config.temporal_factor, model.encoder_look_back
     start = 1 + factor
     video = make_clip(1, 3, start + factor * (unsettled + 3), 32, 32)
     expected = model.moments(video)[:, :, 2:]
@@ -92,7 +91,7 @@ def test_most_of_what_is_there_is_not_computed_again(
         encode_file(model, video, tmp_path / "a.vtok", PACKED, progress=interrupt_after(320))  # type: ignore[arg-type]
     monkeypatch.setattr(EncodeStream, "push", count)
     result = encode_file(model, video, tmp_path / "a.vtok", PACKED)
-    latents = 1 + unsettled_latents(model.encoder)
+    latents = 1 + model.encoder_look_back
     assert FRAMES - result.resumed <= pushed <= FRAMES - result.resumed + 4 * latents + 16
 
 

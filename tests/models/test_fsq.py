@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidtok.models import fsq
 from vidtok.models.bottleneck import make_bottleneck
-from vidtok.models.vidtok.config import FSQConfig
+from vidtok.models.config import FSQConfig
 
 pytestmark = pytest.mark.gradients
 

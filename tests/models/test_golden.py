@@ -15,7 +15,7 @@ from support import ALL_MODELS, TESTS, fill, make_clip
 from vidtok import Tokenizer
 from vidtok.config.read import read_config
 from vidtok.models import fsq
-from vidtok.models.vidtok.config import FSQConfig
+from vidtok.models.config import FSQConfig
 
 FILES = sorted((TESTS / "golden" / "models").glob("*.safetensors"))
 TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-6}

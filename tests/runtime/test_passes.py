@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiny import FSQ_1_0, FSQ_1_1, KL_1_0, KL_1_1, KL_NONCAUSAL, draw, tiny_model
+from tiny import FSQ_1_0, FSQ_1_1, KL_1_0, KL_1_1, KL_NONCAUSAL, clip_pairs, draw, stream_pairs, tiny_model
 from vidtok import Tokenizer
-from vidtok.runtime.passes import Pair, _moments_after, clip_pairs, continued_clip_pairs, stream_pairs
+from vidtok.runtime.passes import Pair, _moments_after, continued_clip_pairs
 from vidtok.video import Pixels, to_float
 
 
@@ -56,20 +56,24 @@ def test_a_stream_holds_few_frames_at_a_time(name: str) -> None:
             yield chunk
 
     done, most = 0, 0
-    for pair in stream_pairs(model, chunks()):
+    at_a_time = max(4, model.temporal_factor)
+    for pair in stream_pairs(model, chunks(), at_a_time):
         most = max(most, read - done)
         done += len(pair.source)
     assert done == 80
-    assert most <= 4 + model.config.temporal_factor + model.decoder.delay
+    assert most <= 4 + at_a_time + model.config.temporal_factor + model.delay
 
 
 def test_no_frames_give_no_pairs() -> None:
     assert list(stream_pairs(MODELS[KL_1_1], [])) == []
 
 
-def test_a_non_causal_model_does_not_stream() -> None:
-    with pytest.raises(ValueError, match="non-causal model sees whole clips only"):
-        list(stream_pairs(tiny_model(KL_NONCAUSAL), [draw(4, 8, 8)]))
+def test_a_non_causal_model_takes_clips_however_the_video_comes() -> None:
+    model, frames = tiny_model(KL_NONCAUSAL), draw(20, 8, 8)
+    source, reconstruction = joined(list(stream_pairs(model, np.split(frames, [3, 11]), 8)))
+    _, expected = joined(list(clip_pairs(model, np.split(frames, [8, 16]))))
+    assert np.array_equal(source, frames)
+    torch.testing.assert_close(reconstruction, expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("name", [KL_NONCAUSAL, KL_1_1])

@@ -12,7 +12,7 @@ import torch
 from support import make_clip
 from tiny import FSQ_1_1, KL_1_0, KL_1_1, KL_NONCAUSAL, tiny_model
 from twin import CONFIG as TWIN
-from vidtok import AutoencoderConfig, Tiling, Tokenizer, VidTokError
+from vidtok import Tiling, Tokenizer, VidTokError
 from vidtok.models.state import StreamState
 from vidtok.runtime import planning as module
 from vidtok.runtime.memory import Footprint, Footprints, _LiveBytes, footprints, memory_bytes, resting_bytes
@@ -34,9 +34,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def used(name: str, height: int, width: int, frames: int = 16) -> Footprints:
-    config = MODELS[name].config
-    assert isinstance(config, AutoencoderConfig)
-    return footprints(config, torch.float32, "cpu", frames, height, width)
+    return footprints(MODELS[name], frames, height, width)
 
 
 def budget(count: int, name: str = KL_1_1, size: tuple[int, int] = (512, 512), **options: Any) -> Plan:
@@ -67,9 +65,7 @@ def test_a_dry_run_takes_what_a_run_takes(name: str) -> None:
 
 
 def test_half_the_precision_takes_half_the_memory() -> None:
-    config = MODELS[KL_1_1].config
-    assert isinstance(config, AutoencoderConfig)
-    half = footprints(config, torch.bfloat16, "cpu", 16, 512, 512)
+    half = footprints(tiny_model(KL_1_1).to(torch.bfloat16), 16, 512, 512)
     assert half.decode.states * 2 == used(KL_1_1, 512, 512).decode.states
 
 

@@ -12,11 +12,23 @@ import torch
 from scripts.inference_evaluate import load_model_from_config
 
 from scripts import inference_evaluate
-from tiny import FSQ_1_0, KL_1_0, KL_1_1, KL_NONCAUSAL, ONE_THREAD, ModelFiles, tiny_model, write_model, write_video
+from tiny import (
+    FSQ_1_0,
+    KL_1_0,
+    KL_1_1,
+    KL_NONCAUSAL,
+    ONE_THREAD,
+    ModelFiles,
+    clip_pairs,
+    stream_pairs,
+    tiny_model,
+    write_model,
+    write_video,
+)
 from vidtok import CheckpointError, ConfigError
 from vidtok.metrics.image import psnr, ssim
 from vidtok.metrics.lpips import LPIPS, LPIPSWeightsError
-from vidtok.runtime.passes import Pair, clip_pairs, stream_pairs
+from vidtok.runtime.passes import Pair
 from vidtok.video import read_video, to_float
 
 SCRIPT = Path(inference_evaluate.__file__)

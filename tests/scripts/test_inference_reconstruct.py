@@ -16,14 +16,16 @@ from tiny import (
     KL_NONCAUSAL,
     ONE_THREAD,
     ModelFiles,
+    clip_pairs,
     draw,
     leftovers,
+    stream_pairs,
     tiny_model,
     write_model,
     write_video,
 )
 from vidtok.cli import scripts_reconstruct as published_reconstruct
-from vidtok.runtime.passes import clip_pairs, continued_clip_pairs, stream_pairs
+from vidtok.runtime.passes import continued_clip_pairs
 from vidtok.video import Pixels, VideoWriter, probe, read_video, to_uint8
 
 SCRIPT = Path(inference_reconstruct.__file__)

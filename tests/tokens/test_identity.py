@@ -13,7 +13,7 @@ import vidtok
 from support import small_config, small_model
 from tiny import FSQ_1_0, KL_1_0, KL_1_1, tiny_model, write_model
 from vidtok import Tokenizer
-from vidtok.models.vidtok.config import KLConfig
+from vidtok.models.config import KLConfig
 from vidtok.tokens import TokenFileError, check_model, config_hash, model_identity
 
 

@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 from support import make_clip, small_config
 from vidtok.errors import ConfigError, TrainingError
 from vidtok.metrics.image import psnr
+from vidtok.models.config import KLConfig
 from vidtok.models.vidtok.autoencoder import VideoAutoencoder
-from vidtok.models.vidtok.config import AutoencoderConfig, KLConfig
+from vidtok.models.vidtok.config import AutoencoderConfig
 from vidtok.training.config import LearningRateSchedule, TrainingConfig
 from vidtok.training.ema import MovingAverages
 from vidtok.training.module import TrainingModule

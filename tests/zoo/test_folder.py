@@ -132,8 +132,8 @@ def test_folders_that_are_no_models(tmp_path: Path, state: dict[str, Tensor]) ->
         ),
         ({"format_version": "1"}, CheckpointError, r"has format_version '1'; this version"),
         ({"name": 3}, CheckpointError, r"has name 3; expected the model's name"),
-        ({"chh": 3}, ConfigError, r"config\.json: unknown key 'chh'; expected some of z_channels"),
-        ({"ch": "wide"}, ConfigError, r"config\.json: ch is 'wide'; expected int"),
+        ({"chh": 3}, ConfigError, r"config\.json: chh is not known \(did you mean ch\?\)"),
+        ({"ch": "wide"}, ConfigError, r"config\.json: ch is 'wide'; expected a whole number"),
         ({"z_channels": 7}, ConfigError, r"config\.json: z_channels is 7; expected 4, one a level"),
         (
             {"bottleneck": {"kind": "vq"}},

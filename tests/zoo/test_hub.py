@@ -104,7 +104,8 @@ def scene(home: Path, endpoint: str, calls: list[str], **environment: str) -> tu
 import json, logging
 from vidtok.errors import VidTokError
 from vidtok.zoo.hub import resolve_hub_repo
-from vidtok.config.registry import entry, fetch_weights, weights_at_hand
+from vidtok.config.registry import entry
+from vidtok.zoo.weights import fetch_weights, weights_at_hand
 logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
 results = []
 for call in {calls!r}:

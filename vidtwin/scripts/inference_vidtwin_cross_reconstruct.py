@@ -15,7 +15,7 @@ from vidtok.cli.guard import guarded
 from vidtok.cli.report import progress_bar
 from vidtok.cli.scripts import add_vidtwin_options, autocast, check_chunk_size, make_folder
 from vidtok.device import choose_device
-from vidtok.jobs.reenact import ReenactmentJob, check_vidtwin
+from vidtok.jobs.reenact import ReenactmentJob
 from vidtok.runtime.limits import frame_size
 
 
@@ -35,7 +35,8 @@ def reenact(arguments: argparse.Namespace) -> Path:
     make_folder(folder)
     output = folder / f"cross_{structure.stem}_{dynamics.stem}.mp4"
     job = ReenactmentJob(output, structure=structure, dynamics=dynamics, fps=arguments.sample_fps)
-    model = check_vidtwin(vidtok.load(arguments.config, arguments.ckpt, device=choose_device()))
+    model = vidtok.load(arguments.config, arguments.ckpt, device=choose_device())
+    model.recombine(None, None)  # refuses a model of another family
     frame_size(model, arguments.input_height, arguments.input_width)
     check_chunk_size(arguments.chunk_size, model)
     with progress_bar(output.name, job.frame_estimate) as progress, autocast(arguments.precision, model):

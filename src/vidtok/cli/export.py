@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from vidtok.cli.options import CheckpointOption, DType
-
-if TYPE_CHECKING:
-    from vidtok.tokenizer import Tokenizer
 
 
 class Stored(StrEnum):
@@ -52,6 +49,7 @@ def export(
     `vidtok.load(OUTPUT)` and as `--model OUTPUT`.
     """
     from vidtok.errors import ConfigError
+    from vidtok.synthetic import SyntheticConfig, synthetic_batch
     from vidtok.tokenizer import load
     from vidtok.zoo.checkpoint import holds_averages
     from vidtok.zoo.hub import FOLDER_FILES
@@ -74,21 +72,11 @@ def export(
     stored = (DType.float32 if int8 else DType(dtype.value)).torch
     model = load(source, weights, dtype=DType.float32.torch if rescale else stored, ema=averaged)
     if rescale:
-        _rescale(model)
+        example = SyntheticConfig(frames=16 + model.is_causal, height=64, width=64)
+        model.rescale(synthetic_batch(example, 0, [0]))
         model.to(stored)
     model.name = name or model.name
     folder = model.save_pretrained(output, int8=int8)
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     kind = "moving averages" if averaged else "weights"
     typer.echo(f"{folder}: {model.name}, {kind} of {weights or source}, {size:.1f} MB")
-
-
-def _rescale(model: Tokenizer) -> None:
-    from vidtok.errors import ConfigError
-    from vidtok.models.vidtok.autoencoder import VideoAutoencoder
-    from vidtok.models.vidtok.rescaling import rescale
-    from vidtok.synthetic import SyntheticConfig, synthetic_batch
-
-    if not isinstance(model, VideoAutoencoder):
-        raise ConfigError(f"{model.name} has no streams to rescale; leave --rescale out, it is for VidTok's models")
-    rescale(model, synthetic_batch(SyntheticConfig(frames=16 + model.is_causal, height=64, width=64), 0, [0]))

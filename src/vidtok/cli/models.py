@@ -53,8 +53,8 @@ def show(name: Annotated[str, typer.Argument(help="A model's name, or a YAML fil
 def _entries() -> list[dict[str, Any]]:
     """The facts about each model, as JSON holds them."""
     from vidtok.config.read import read_config
-    from vidtok.config.registry import models, weights_at_hand
-    from vidtok.models.vidtok.config import FSQConfig
+    from vidtok.config.registry import models
+    from vidtok.zoo.weights import weights_at_hand
 
     entries = []
     for name, entry in models().items():
@@ -70,8 +70,8 @@ def _entries() -> list[dict[str, Any]]:
                 "version": entry.version,
                 "compression": [config.temporal_factor, config.spatial_factor, config.spatial_factor],
                 "channels": config.z_channels,
-                "streams": [asdict(stream) for stream in config.streams],
-                "codebook_size": bottleneck.codebook_size if isinstance(bottleneck, FSQConfig) else None,
+                "streams": [asdict(stream) for stream in config.parts],
+                "codebook_size": bottleneck.codebook_size,
                 "psnr": entry.psnr,
                 "ssim": entry.ssim,
                 "lpips": entry.lpips,

@@ -38,7 +38,7 @@ def summary(result: Reconstruction, model: Tokenizer) -> str:
     from vidtok.cli.info import tiles
 
     channels, frames, height, width = result.latent_shape
-    streams = ", ".join(f"{s.name} {' x '.join(map(str, (s.channels, *s.positions)))}" for s in model.config.streams)
+    streams = ", ".join(f"{s.name} {' x '.join(map(str, (s.channels, *s.positions)))}" for s in model.config.parts)
     grid = f"{frames} x {height} x {width}"
     if streams:
         size = ("latent", f"{frames} clips of {channels:,} values ({streams}), counted as 16 bits each")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vidtok.errors import VideoError, VidTokError
 
 if TYPE_CHECKING:
-    from vidtok.tokenizer import Tokenizer
+    from vidtok.models.base import VideoModel
 
 _NAME = "vidtok_kl_causal_488_4chn"
 _TWIN = "vidtwin_structure_7_7_8_dynamics_7_8"
@@ -61,7 +61,7 @@ def make_folder(folder: Path) -> None:
         raise VideoError(f"{folder} cannot be made: {error.strerror}; give another --output_video_dir") from error
 
 
-def check_chunk_size(chunk_size: int, model: Tokenizer) -> None:
+def check_chunk_size(chunk_size: int, model: VideoModel) -> None:
     """`VidTokError` unless `chunk_size` is a positive multiple of the model's temporal factor."""
     factor = model.config.temporal_factor
     option = "--chunk_size" if model.config.frame_size is None else "--num_frames_per_batch"
@@ -71,12 +71,12 @@ def check_chunk_size(chunk_size: int, model: Tokenizer) -> None:
         )
 
 
-def clip_frames(chunk_size: int, model: Tokenizer) -> int:
+def clip_frames(chunk_size: int, model: VideoModel) -> int:
     """Frames of an independent clip."""
     return chunk_size + 1 if model.is_causal else chunk_size
 
 
-def autocast(precision: str, model: Tokenizer) -> contextlib.AbstractContextManager[object]:
+def autocast(precision: str, model: VideoModel) -> contextlib.AbstractContextManager[object]:
     """Context to compute in: float32, or with "autocast" float16 on a GPU and bfloat16 on a CPU where that is safe."""
     import torch
 

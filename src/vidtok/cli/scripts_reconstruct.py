@@ -15,7 +15,7 @@ from vidtok.cli.report import progress_bar
 from vidtok.cli.scripts import autocast, check_chunk_size, clip_frames, make_folder
 from vidtok.device import choose_device
 from vidtok.errors import VideoError
-from vidtok.runtime.passes import Pair, clip_pairs, continued_clip_pairs, stream_pairs
+from vidtok.runtime.passes import Pair, continued_clip_pairs, pairs
 from vidtok.video import VideoReader, VideoWriter, to_uint8
 
 log = logging.getLogger(__name__)
@@ -55,13 +55,17 @@ def _pairs(model: vidtok.Tokenizer, reader: VideoReader, arguments: argparse.Nam
         reason = "--read_long_video carries on from clip to clip already" if model.is_causal else "no frames are padded"
         log.warning("--pad_gen_frames has no effect: %s", reason)
     if arguments.read_long_video:
-        chunks = reader.chunks(arguments.chunk_size)
-        yield from (stream_pairs if model.is_causal else clip_pairs)(model, chunks, sample=None)
+        yield from pairs(model, reader.chunks(arguments.chunk_size), arguments.chunk_size, sample=None)
         return
     length = clip_frames(arguments.chunk_size, model)
     whole = (chunk for chunk in reader.chunks(length) if len(chunk) == length)
     empty = True
-    for pair in (continued_clip_pairs if continued else clip_pairs)(model, whole, sample=None):
+    found = (
+        continued_clip_pairs(model, whole, sample=None)
+        if continued
+        else pairs(model, whole, length, clips=True, sample=None)
+    )
+    for pair in found:
         empty = False
         yield pair
     if empty:

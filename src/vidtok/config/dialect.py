@@ -56,6 +56,9 @@ class Target:
     """Of other parts: which one, as a short name (`kl`, `fsq`, `adam`, `ddp`, ...)."""
 
 
+NATIVE = "native"
+"""The kind of a model target that is a family's name; see `vidtok.config.native`."""
+
 _LIGHTNING = ("lightning.pytorch", "pytorch_lightning")
 
 TARGETS: dict[str, Target] = {
@@ -132,6 +135,15 @@ def check_roles(raw: Mapping[str, Any], params: Mapping[str, Any]) -> None:
     for parent, key, role, place in parts:
         if key in parent:
             look_up(mapping_at(parent, key, place), role, join(place, key))
+
+
+def frozen_parts(params: Mapping[str, Any]) -> set[str]:
+    """Which of `fix_encoder` and `fix_decoder` are set: in the parameters of either network, or of the model itself."""
+    sections = [
+        params,
+        *((params.get(part) or {}).get("params") or {} for part in ("encoder_config", "decoder_config")),
+    ]
+    return {key for key in ("fix_encoder", "fix_decoder") if any(section.get(key) for section in sections)}
 
 
 def check_targets(value: Any, place: str) -> None:

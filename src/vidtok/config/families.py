@@ -1,7 +1,7 @@
-"""The families of models: for each, how its configurations are read and which class makes its models.
+"""The table of families: for each, its model, and the readers of its configurations.
 
-A third family is one more entry here, beside a configuration and a model that meet `vidtok.models.base`, targets in
-`dialect.py`, and names in `registry.py`.
+A further family is a configuration and a model that meet `vidtok.models.base`, and one entry here (`register_family`).
+With no schema of its own it is configured by `config/native.py`.
 """
 
 from __future__ import annotations
@@ -10,53 +10,77 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vidtok.config.signatures import Shapes, fits_autoencoder, fits_vidtwin
-from vidtok.config.vidtok import autoencoder_config
-from vidtok.config.vidtwin import vidtwin_config
-from vidtok.models.vidtok.config import AutoencoderConfig, ModelConfig
+from vidtok.config.dialect import NATIVE, TARGETS, Target
+from vidtok.config.native import native_config
+from vidtok.config.shapes import Shapes
+from vidtok.config.vidtok import autoencoder_config, fits_autoencoder
+from vidtok.config.vidtwin import fits_vidtwin, vidtwin_config
+from vidtok.models.config import ModelConfig
+from vidtok.models.vidtok.config import AutoencoderConfig
 from vidtok.models.vidtwin.config import VidTwinConfig
 
 if TYPE_CHECKING:
-    from vidtok.tokenizer import Tokenizer
+    from vidtok.models.base import VideoModel
 
 
 @dataclass(frozen=True)
 class Family:
-    """What the package needs to know of a family, beside its models' own answers."""
+    """One family: all that the package needs to know of it beside its models' own answers."""
 
     name: str
-    """Its name, also the `model_type` of saved models."""
+    """Its name: `ModelConfig.family` of its configurations, the `model_type` of saved models, a `target` in YAML."""
     from_dict: Callable[[Mapping[str, Any]], ModelConfig]
-    """A configuration from what its `to_dict` gave; unknown keys and values out of range raise `ConfigError`."""
-    from_sections: Callable[[Mapping[str, Any]], ModelConfig]
-    """A configuration from sections of the published schema, plain values with a model's target of this family."""
-    fits: Callable[[Any, Shapes], bool]
-    """Whether weights of these names and shapes are of a model of a configuration of this family."""
-    tokenizer: Callable[[], type[Tokenizer]]
+    """A configuration from the values of its `to_dict`; unknown keys and values out of range raise `ConfigError`."""
+    model: Callable[[], type[VideoModel]]
     """The class of its models, imported when it is needed."""
+    from_sections: Callable[[Mapping[str, Any]], ModelConfig] | None = None
+    """A configuration from sections of a published schema with a target of this family; None: it has no such schema."""
+    fits: Callable[[Any, Shapes], bool] | None = None
+    """Whether weights of these names and shapes are of a model of a configuration; None: its models have no names."""
+
+    def read(self, raw: Mapping[str, Any], kind: str) -> ModelConfig:
+        """The configuration that the sections `raw` describe, under a target of `kind`."""
+        if kind == NATIVE or self.from_sections is None:
+            return native_config(raw, self.from_dict)
+        return self.from_sections(raw)
 
 
-def _vidtok() -> type[Tokenizer]:
-    from vidtok.tokenizer import VidTok
-
-    return VidTok
+FAMILIES: dict[str, Family] = {}
+"""By name. `register_family` adds one."""
 
 
-def _vidtwin() -> type[Tokenizer]:
-    from vidtok.vidtwin import VidTwin
-
-    return VidTwin
-
-
-FAMILIES = {
-    family.name: family
-    for family in (
-        Family(AutoencoderConfig.family, AutoencoderConfig.from_dict, autoencoder_config, fits_autoencoder, _vidtok),
-        Family(VidTwinConfig.family, VidTwinConfig.from_dict, vidtwin_config, fits_vidtwin, _vidtwin),
-    )
-}
+def register_family(family: Family) -> None:
+    """Enter `family` into the table, and its name into that of targets."""
+    FAMILIES[family.name] = family
+    TARGETS[family.name] = Target("model", family=family.name, kind=NATIVE)
 
 
 def family_of(config: ModelConfig) -> Family:
     """The family that `config` is of."""
     return FAMILIES[config.family]
+
+
+def _vidtok() -> type[VideoModel]:
+    from vidtok.models.vidtok.autoencoder import VideoAutoencoder
+
+    return VideoAutoencoder
+
+
+def _vidtwin() -> type[VideoModel]:
+    from vidtok.models.vidtwin.autoencoder import VidTwinAutoencoder
+
+    return VidTwinAutoencoder
+
+
+register_family(
+    Family(
+        AutoencoderConfig.family, AutoencoderConfig.from_dict, _vidtok,
+        from_sections=autoencoder_config, fits=fits_autoencoder,
+    )
+)  # fmt: skip
+register_family(
+    Family(
+        VidTwinConfig.family, VidTwinConfig.from_dict, _vidtwin,
+        from_sections=vidtwin_config, fits=fits_vidtwin,
+    )
+)  # fmt: skip

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from vidtok.config import dialect, layers, registry
 from vidtok.config.families import FAMILIES
 from vidtok.errors import ConfigError
-from vidtok.models.vidtok.config import ModelConfig
+from vidtok.models.config import ModelConfig
 from vidtok.text import near
 
 ConfigSource = str | PathLike[str] | Mapping[str, Any] | DictConfig
@@ -74,7 +74,8 @@ def show(path_or_name: str | PathLike[str]) -> str:
 
 def _model_config(raw: Mapping[str, Any]) -> ModelConfig:
     """The model that plain sections describe, read as its family does it."""
-    return FAMILIES[dialect.model_target(raw).family].from_sections(raw)
+    target = dialect.model_target(raw)
+    return FAMILIES[target.family].read(raw, target.kind)
 
 
 def _read(source: ConfigSource) -> tuple[DictConfig, str, str]:

@@ -13,9 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from vidtok.errors import CheckpointError, ConfigError
+from vidtok.errors import ConfigError
 from vidtok.text import near
-from vidtok.zoo import hub
 
 HUB_REPO = "microsoft/VidTok"
 VIDTWIN_HUB_REPO = "microsoft/vidtwin"
@@ -155,30 +154,3 @@ def named_by_repo(source: str) -> str:
     if len(names) > 1:
         raise ConfigError(f"{source} holds {len(names)} models; give the name of one, such as {names[0]}")
     return names[0] if names else source
-
-
-def weights_at_hand(entry: ModelEntry) -> Path | None:
-    """The weights of `entry` on this machine: shipped with the package or in the Hub's cache; None if neither.
-
-    Never touches the network.
-    """
-    shipped = package_folder() / "zoo" / "weights" / entry.name / "model.safetensors"
-    if shipped.is_file():
-        return shipped
-    return hub.cached_file(entry.hub_repo, entry.hub_file) if entry.hub_repo and entry.hub_file else None
-
-
-def fetch_weights(entry: ModelEntry) -> Path:
-    """The weights of `entry`: those at hand, else downloaded into the Hub's cache.
-
-    Raises `CheckpointError`, saying what was tried and how to get the file by hand, if they cannot be had.
-    """
-    at_hand = weights_at_hand(entry)
-    if at_hand is not None:
-        return at_hand
-    if not entry.hub_repo or not entry.hub_file:
-        raise CheckpointError(
-            f"the weights of {entry.name}, which come with this package, are missing from {package_folder()}; "
-            "install it anew: `pip install --force-reinstall vidtok`"
-        )
-    return hub.download_file(entry.hub_repo, entry.hub_file, wanted_for=entry.name)

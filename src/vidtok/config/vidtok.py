@@ -1,10 +1,11 @@
-"""The published schema of the first family: what the sections of a configuration say of a model.
+"""VidTok models in the published schema.
 
-What is said twice must agree; unknown keys are refused (`dialect.py`).
+Values that stand twice must agree; unknown keys are refused (`dialect.py`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,9 +22,10 @@ from vidtok.config.dialect import (
     require_fixed,
     warn_without_effect,
 )
+from vidtok.config.shapes import Shapes, has_weights
 from vidtok.errors import ConfigError
 from vidtok.fields import refuse_unknown
-from vidtok.models.vidtok.config import AutoencoderConfig, KLConfig, TemporalPadding
+from vidtok.models.vidtok.config import AutoencoderConfig, TemporalPadding
 
 # The variants that targets of encoders, decoders and models name.
 _PADDING: dict[str, TemporalPadding] = {"causal 1.0": "zeros", "causal 1.1": "first_frame", "non-causal": "both_sides"}
@@ -56,6 +58,15 @@ _FSQ_FIXED: dict[str, Any] = {"num_codebooks": 1, "keep_num_codebooks_dim": Fals
 _ENCODER = f"{ENGINE}.encoder_config"
 _DECODER = f"{ENGINE}.decoder_config"
 _REGULARIZER = f"{ENGINE}.regularizer_config"
+
+
+# Levels at which encoder and decoder resample space and time, by the names of weights.
+_RESAMPLED = {
+    "spatial_ds": re.compile(r"encoder\.down\.(\d+)\.downsample\."),
+    "tempo_ds": re.compile(r"encoder\.down_temporal\.(\d+)\.downsample\."),
+    "spatial_us": re.compile(r"decoder\.up\.(\d+)\.upsample\."),
+    "tempo_us": re.compile(r"decoder\.up_temporal\.(\d+)\.upsample\."),
+}
 
 
 def autoencoder_config(raw: Mapping[str, Any]) -> AutoencoderConfig:
@@ -163,14 +174,49 @@ def _bottleneck(section: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_said_twice(network: Mapping[str, Any], params: Mapping[str, Any], config: AutoencoderConfig) -> None:
     """Refuse values that contradict what `config` makes of the others."""
-    is_kl = isinstance(config.bottleneck, KLConfig)
+    doubled = config.moments_channels == 2 * config.z_channels
     regularizer = str(params["regularizer_config"]["target"]).rpartition(".")[2]
     facts = (
         ("time_downsample_factor", config.temporal_factor, f"tempo_ds {list(config.tempo_ds or ())}"),
-        ("double_z", is_kl, f"{regularizer} takes {'mean and log-variance' if is_kl else 'the latent alone'}"),
+        ("double_z", doubled, f"{regularizer} takes {'mean and log-variance' if doubled else 'the latent alone'}"),
         ("is_causal", config.is_causal, "as the targets say"),
     )
     for key, value, reason in facts:
         given = network.get(key, value)
         if given != value or isinstance(given, bool) != isinstance(value, bool):
             raise ConfigError(f"{_ENCODER}.params.{key} is {given!r}; expected {value!r} ({reason})")
+
+
+def fits_autoencoder(config: AutoencoderConfig, shapes: Shapes) -> bool:
+    """Whether weights of these names and shapes are of a VidTok model of `config`.
+
+    Versions 1.0 and 1.1 of a model have the same ones.
+    """
+    if not has_weights(shapes, _signature(config)):
+        return False
+    found = {
+        key: tuple(sorted({int(match[1]) for match in map(pattern.match, shapes) if match}))
+        for key, pattern in _RESAMPLED.items()
+    }
+    return found == _levels(config)
+
+
+def _signature(config: AutoencoderConfig) -> Shapes:
+    """Names and shapes of the first and last convolutions and of the last norm."""
+    deepest = config.ch * config.ch_mult[-1]
+    first = config.ch * config.ch_mult[0]
+    # Causal convolutions wrap the convolution proper.
+    conv = "conv.weight" if config.is_causal else "weight"
+    norm = "norm.weight" if config.norm_type == "layernorm" else "weight"
+    kernel = (3, 3, 3)
+    return {
+        f"encoder.conv_in.{conv}": (config.ch, config.in_channels, *kernel),
+        f"encoder.conv_out.{conv}": (config.moments_channels, deepest, *kernel),
+        f"decoder.conv_in.{conv}": (deepest, config.z_channels, *kernel),
+        f"decoder.conv_out.{conv}": (config.out_ch, first, *kernel),
+        f"encoder.norm_out.{norm}": (deepest,),
+    }
+
+
+def _levels(config: AutoencoderConfig) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(sorted(getattr(config, key))) for key in _RESAMPLED}

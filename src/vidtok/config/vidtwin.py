@@ -1,7 +1,8 @@
-"""The published schema of the second family: what the sections of a configuration say of a VidTwin model."""
+"""VidTwin models in the published schema."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from vidtok.config.dialect import (
     require_fixed,
     warn_without_effect,
 )
+from vidtok.config.shapes import Shapes, has_weights
 from vidtok.errors import ConfigError
 from vidtok.fields import refuse_unknown
 from vidtok.models.vidtwin.config import VidTwinConfig
@@ -53,6 +55,8 @@ _QFORMER = {
     "intermediate_size": "intermediate_size",
     "cross_attention_frequency": "cross_attention_freq",
 }
+
+_BLOCK = re.compile(r"(encoder|decoder)\.blocks\.(\d+)\.attn\.qkv\.weight")
 
 
 def vidtwin_config(raw: Mapping[str, Any]) -> VidTwinConfig:
@@ -138,3 +142,21 @@ def _params_of(params: Mapping[str, Any], part: str) -> dict[str, Any]:
     if section.get("params") is None:
         return {}
     return {key: value for key, value in mapping_at(section, "params", place).items() if value != NOT_GIVEN}
+
+
+def fits_vidtwin(config: VidTwinConfig, shapes: Shapes) -> bool:
+    """Whether weights of these names and shapes are of a VidTwin model of `config`."""
+    channels, qformer = config.hidden_size, config.qformer
+    widest = config.init_ch << config.cont_num_blocks
+    signature = {
+        "encoder.x_embedder.proj.weight": (channels, config.in_channels, *config.patch_size),
+        "temporal_qformer.query_embeds": (qformer.num_queries, qformer.hidden_size),
+        "bottle_down.weight": (2 * config.expect_ch, widest, 3, 3),
+        "cont_emb.2.weight": (config.frames, qformer.num_queries, 1),
+        "motion_head.weight": (2 * config.d_dim, channels, 3, 3),
+        "up_motion.0.weight": (config.grid, config.dynamics_grid),
+    }
+    blocks = {(match[1], int(match[2])) for match in map(_BLOCK.match, shapes) if match}
+    return has_weights(shapes, signature) and blocks == {
+        (part, i) for part in ("encoder", "decoder") for i in range(config.depth)
+    }

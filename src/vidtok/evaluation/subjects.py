@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -19,16 +19,11 @@ from vidtok.evaluation.measuring import Tally
 from vidtok.evaluation.options import Settings, independent_clip
 from vidtok.metrics.codebook import CodebookUse
 from vidtok.metrics.rate import LATENT_BITS, token_bits
-from vidtok.models.bottleneck import RegLog
-from vidtok.models.vidtok.config import FSQConfig
+from vidtok.models.base import VideoModel
 from vidtok.runtime.limits import CLIP_FRAMES, check_finite, frames_at_a_time, memory_advice
-from vidtok.runtime.passes import Pair, clip_pairs, stream_pairs
+from vidtok.runtime.passes import Pair, pairs
 from vidtok.tokens.identity import model_identity
 from vidtok.video import Pixels
-
-if TYPE_CHECKING:
-    from vidtok.models.base import ModelConfig
-    from vidtok.tokenizer import Tokenizer
 
 _HELD_BYTES = 1 << 29
 """A codec's video is held in memory up to this size; a larger one is read anew for each pass."""
@@ -97,7 +92,7 @@ class ModelSubject(Subject):
     stored = False
 
     def __init__(
-        self, model: Tokenizer, name: str | None = None, *,
+        self, model: VideoModel, name: str | None = None, *,
         precision: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
         reseed: bool = True,
         show: bool = True,
@@ -122,7 +117,7 @@ class ModelSubject(Subject):
             "temporal_factor": config.temporal_factor,
             "spatial_factor": config.spatial_factor,
             "values": config.z_channels,
-            "codebook_size": _codebook_size(config),
+            "codebook_size": self.model.codebook_size,
         }
 
     def cut(self, size: tuple[int, int], settings: Settings) -> tuple[int, bool]:
@@ -135,20 +130,19 @@ class ModelSubject(Subject):
         return independent_clip(settings), False
 
     def pairs(self, frames: Frames, settings: Settings, tally: Tally) -> Iterator[Pair]:
-        codes = _codebook_size(self.model.config)
+        codes = self.model.codebook_size
         use = None if codes is None else CodebookUse(codes)
-
-        def count(log: RegLog) -> None:
-            if use is not None and "indices" in log:
-                use.update(log["indices"])
-
         if self._reseed:
             torch.manual_seed(_seed_of(settings.seed, frames.name))
-        streamed = self.model.is_causal and settings.clip_frames is None
         latent_frames, sample = 0, None if settings.sample else False
+        at_a_time, _ = self.cut(frames.size, settings)
+        clips = settings.clip_frames is not None
         with self._precision(), memory_advice():
-            make = stream_pairs if streamed else clip_pairs
-            for pair in make(self.model, frames.chunks, sample=sample, on_log=count):
+            found = pairs(
+                self.model, frames.chunks, at_a_time, clips=clips, sample=sample,
+                on_values=None if use is None else use.update,
+            )  # fmt: skip
+            for pair in found:
                 check_finite(pair.reconstruction, self.model)
                 latent_frames = pair.latent_frames
                 yield pair
@@ -158,7 +152,7 @@ class ModelSubject(Subject):
     def _bits(self, latent_frames: int, size: tuple[int, int]) -> float:
         config = self.model.config
         positions = latent_frames * math.prod(-(-side // config.spatial_factor) for side in size)
-        codes = _codebook_size(config)
+        codes = self.model.codebook_size
         return LATENT_BITS * config.z_channels * positions if codes is None else token_bits(positions, codes)
 
     def block_shape(self) -> BlockShape | None:
@@ -292,11 +286,6 @@ class TransformSubject(Subject):
 
 def _baseline_cut(settings: Settings, *, first_alone: bool) -> tuple[int, bool]:
     return settings.clip_length(first_alone) or CLIP_FRAMES, settings.fill
-
-
-def _codebook_size(config: ModelConfig) -> int | None:
-    bottleneck = config.bottleneck
-    return bottleneck.codebook_size if isinstance(bottleneck, FSQConfig) else None
 
 
 def _seed_of(seed: int, video: str) -> int:

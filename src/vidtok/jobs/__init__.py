@@ -3,7 +3,7 @@
 from vidtok.jobs.decode import Decoded, DecodeJob, DecodeOptions, Decoding, decode_file
 from vidtok.jobs.encode import TOKEN_SUFFIX, Encoded, EncodeJob, EncodeOptions, encode_file
 from vidtok.jobs.sound import sound_path
-from vidtok.jobs.timestamp import Moment, frame_range
+from vidtok.jobs.timestamp import Timestamp, frame_range
 from vidtok.jobs.tree import TreeJob, TreeResult, TreeStep, encode_tree
 
 __all__ = [
@@ -15,7 +15,7 @@ __all__ = [
     "EncodeJob",
     "EncodeOptions",
     "Encoded",
-    "Moment",
+    "Timestamp",
     "TreeJob",
     "TreeResult",
     "TreeStep",

@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
-import torch
 from torch import Tensor
 
 from vidtok.errors import VideoError
 from vidtok.files import Aside
 from vidtok.jobs.sound import sound_path
-from vidtok.jobs.timestamp import Moment, frame_range
-from vidtok.models.vidtok.autoencoder import Decoder
-from vidtok.models.vidtok.receptive import start_latent
-from vidtok.runtime.limits import check_finite, computing, frames_at_a_time
+from vidtok.jobs.timestamp import Timestamp, frame_range
+from vidtok.models.base import VideoModel
+from vidtok.runtime.limits import Progress, check_finite, computing, frames_at_a_time
 from vidtok.runtime.options import ComputeOptions
+from vidtok.runtime.passes import DecodePass, LatentRange, latents_of
 from vidtok.runtime.planning import plan
 from vidtok.runtime.threads import Behind
 from vidtok.tokens import Chunk, TokenFile, TokenFileError, TokenHeader, check_model
 from vidtok.video import VideoWriter, to_uint8
 from vidtok.video.retiming import retime
-
-if TYPE_CHECKING:
-    from vidtok.tokenizer import Tokenizer
-
-Progress = Callable[[int], None]
-"""Called with how many frames are done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +52,9 @@ class Decoded:
 class DecodeOptions(ComputeOptions):
     """What is decoded of a token file, and how."""
 
-    start: Moment = None
+    start: Timestamp = None
     """Where to begin: seconds from the first frame, or a frame as in "100f"; None: at the first frame."""
-    end: Moment = None
+    end: Timestamp = None
     """Before what to stop, likewise; None: after the last frame."""
     skip_damaged: bool = False
     """Bridge what is damaged or missing with copies of the last latent frame before it, and take a file that was cut
@@ -132,7 +123,7 @@ class DecodeJob:
         """How many frames there are to do."""
         return self._range[1] - self._range[0]
 
-    def run(self, model: Tokenizer, progress: Progress | None = None, *, allow_other: bool = False) -> Decoded:
+    def run(self, model: VideoModel, progress: Progress | None = None, *, allow_other: bool = False) -> Decoded:
         """Do it; once only. `progress` is called with the number of frames done; `allow_other` is as for `check_model`.
 
         Raises `TokenFileError` if `model` is not the one that the file was made with, or a chunk is damaged;
@@ -190,7 +181,7 @@ class Decoding:
 
     def __init__(
         self,
-        model: Tokenizer,
+        model: VideoModel,
         file: TokenFile,
         start: int = 0,
         stop: int | None = None,
@@ -211,46 +202,25 @@ class Decoding:
         """What was damaged or missing so far, and has been bridged."""
 
     def __iter__(self) -> Iterator[Tensor]:
-        at, pieces = self._stream() if self._model.is_causal else self._clips()
-        for piece in pieces:
+        total, chunk = self._file.latent_frames, self._file.header.latent.chunk
+        found = latents_of(self._model, self._start, self._stop, total, chunk)
+        at, (height, width) = found.at, self._file.size[1:]
+        for piece in self._decoded(found, ends=found.last == total):
             low, high = max(0, self._start - at), min(piece.shape[2], self._stop - at)
             at += piece.shape[2]
             if low < high:
-                height, width = self._file.size[1:]
                 wanted = piece[:, :, low:high, :height, :width].float()
                 check_finite(wanted, self._model)
                 yield wanted
 
-    def _stream(self) -> tuple[int, Iterator[Tensor]]:
-        """The first frame and the pieces that a stream makes, from where it has to start to where it may end."""
-        latent, total = self._file.header.latent, self._file.latent_frames
-        decoder = cast(Decoder, self._model.decoder)
-        first = start_latent(decoder, self._start)
-        last = min(total, 1 + math.ceil((self._stop - 1 + decoder.delay) / latent.temporal_factor))
-        at = max(0, latent.frames_before(first + 1) - 1)
-        return at, self._decoded(first, last, ends=last == total)
-
-    def _decoded(self, first: int, last: int, *, ends: bool) -> Iterator[Tensor]:
-        size = max(1, self._at_a_time // self._file.header.latent.temporal_factor)
-        batches = _batches(self._values(first, last), 1 + size, size)
-        discrete = self._file.header.latent.discrete
-        if first == 0 and ends and last <= 1 + size:
-            # One piece: what `decode` of all of it gives, to the last bit.
-            yield self._model.decode(next(batches), decode_from_indices=discrete)
-            return
-        with self._model.decode_stream(decode_from_indices=discrete) as stream:
-            for batch in batches:
-                yield stream.push(batch)
-            if ends:
-                yield stream.flush()
-
-    def _clips(self) -> tuple[int, Iterator[Tensor]]:
-        latent = self._file.header.latent
-        first, last = self._file.latents_of(self._start, self._stop)
-        first = first // latent.chunk * latent.chunk
-        last = min(self._file.latent_frames, -(-last // latent.chunk) * latent.chunk)
-        clips = (self._model.decode_packed(clip) for clip in self._values(first, last))
-        return latent.frames_before(first), clips
+    def _decoded(self, latents: LatentRange, *, ends: bool) -> Iterator[Tensor]:
+        """The pieces of video that these latent frames give."""
+        layout = self._file.header.latent
+        frames = self._at_a_time if layout.causal else layout.chunk * layout.temporal_factor
+        decoder = DecodePass(self._model, frames)
+        for values in self._values(latents.first, latents.last):
+            yield decoder.push(values)
+        yield decoder.flush() if ends else decoder.drain()
 
     def _values(self, first: int, last: int) -> Iterator[Tensor]:
         for chunk in self._file.chunks(first, last, skip_damaged=self._skip_damaged):
@@ -261,18 +231,6 @@ class Decoding:
         self.latents += chunk.latents
         if chunk.damage is not None:
             self.damages.append(chunk.damage)
-
-
-def _batches(values: Iterator[Tensor], first: int, size: int) -> Iterator[Tensor]:
-    """Latent frames regrouped: `first` of them, then `size` at a time."""
-    held: Tensor | None = None
-    for piece in values:
-        held = piece if held is None else torch.cat([held, piece], -3)
-        while held.shape[-3] >= first:
-            yield held[..., :first, :, :]
-            held, first = held[..., first:, :, :], size
-    if held is not None and held.shape[-3]:
-        yield held
 
 
 def _check_complete(file: TokenFile, skip_damaged: bool) -> None:
@@ -286,7 +244,7 @@ def _check_complete(file: TokenFile, skip_damaged: bool) -> None:
 
 
 def decode_file(
-    model: Tokenizer,
+    model: VideoModel,
     input: str | os.PathLike[str],
     output: str | os.PathLike[str],
     options: DecodeOptions | None = None,

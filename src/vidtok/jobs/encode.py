@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from vidtok.errors import VidTokError
 from vidtok.files import Aside
-from vidtok.jobs.latents import batches, encoded
 from vidtok.jobs.sound import extract_sound, sound_path
-from vidtok.runtime.limits import check_finite, computing, frame_size
+from vidtok.models.base import VideoModel
+from vidtok.runtime.limits import Progress, check_finite, computing, frame_size
 from vidtok.runtime.options import ReadOptions
+from vidtok.runtime.passes import EncodePass, first_group
 from vidtok.runtime.planning import Plan, plan
 from vidtok.runtime.threads import Ahead
 from vidtok.tokens import LATENT_CODINGS, TOKEN_CODINGS, Source, TokenFileError, TokenHeader, TokenWriter, make_header
 from vidtok.tokens.writer import check_place, partial_path
-from vidtok.video import Fit
+from vidtok.video import Fit, Frame, Pixels, to_float
 from vidtok.video.source import check_apart, open_source
 from vidtok.video.timing import Window
 
-if TYPE_CHECKING:
-    from vidtok.tokenizer import Tokenizer
-
 TOKEN_SUFFIX = ".vtok"
 _RGB_BYTES = 3
-
-Progress = Callable[[int], None]
-"""Called with how many frames are done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +46,7 @@ class EncodeOptions(ReadOptions):
         """Whether all of a video is encoded, at its own rate."""
         return self.fps is None and self.to_the_end
 
-    def settings(self, model: Tokenizer) -> dict[str, Any]:
+    def settings(self, model: VideoModel) -> dict[str, Any]:
         """What the header notes of how a file was made: equal for files of equal content."""
         height, width = frame_size(model, self.height, self.width, self.default_size)
         noted: dict[str, Any] = {
@@ -148,7 +146,7 @@ class EncodeJob:
         """How many frames there are to do, as far as the file says."""
         return self._reader.frame_estimate
 
-    def run(self, model: Tokenizer, progress: Progress | None = None) -> Encoded:
+    def run(self, model: VideoModel, progress: Progress | None = None) -> Encoded:
         """Do it; once only. `progress` is called with the number of frames done.
 
         A latent is the posterior's mode. A causal model takes the video as one stream, with the result of all of it at
@@ -169,22 +167,22 @@ class EncodeJob:
             with (
                 self._reader as reader,
                 computing(),
-                Ahead(batches(iter(reader), chosen.frames, causal=model.is_causal), depth=1) as ahead,
+                Ahead(_in_batches(reader, first_group(model, chosen.frames), chosen.frames), depth=1) as ahead,
             ):
-                frames = iter(ahead)
-                first = next(frames)
+                batches = iter(ahead)
+                first = next(batches)
                 header = self._header(model, first[0].time, chosen, sounds)
                 with TokenWriter(self._output, header, resume=self._may_resume()) as writer:
                     known = header.latent.frames_before(writer.latent_frames)
-                    done = 0
-                    for batch, values in encoded(tiled, chain((first,), frames), chosen.frames, writer.latent_frames):
-                        check_finite(values, model)
-                        new = batch[max(0, known - done) :]
+                    encoder = EncodePass(tiled, chosen.frames, known=writer.latent_frames)
+                    done, times = 0, _Times(timed)
+                    for batch in chain((first,), batches):
+                        times.add(batch[max(0, known - done) :])
+                        self._write(writer, encoder.push(_video(batch)), times, model)
                         done += len(batch)
-                        if new or values.shape[-3]:
-                            writer.write(values, [frame.time for frame in new] if timed else None)
                         if progress is not None:
                             progress(max(done, known))
+                    self._write(writer, encoder.flush(), times, model)
                     writer.finish(done)
             if sounds:
                 sound.commit()
@@ -205,6 +203,12 @@ class EncodeJob:
             seconds=time.perf_counter() - started,
         )
 
+    @staticmethod
+    def _write(writer: TokenWriter, values: Tensor, times: _Times, model: VideoModel) -> None:
+        if values.shape[-3]:
+            check_finite(values, model)
+            writer.write(values, times.take())
+
     def _may_resume(self) -> bool:
         """Whether the input is a file that has not changed since what an interrupted run has left was written."""
         try:
@@ -212,7 +216,7 @@ class EncodeJob:
         except OSError:
             return True  # there is nothing to take over
 
-    def _header(self, model: Tokenizer, start: float, chosen: Plan, sounds: bool) -> TokenHeader:
+    def _header(self, model: VideoModel, start: float, chosen: Plan, sounds: bool) -> TokenHeader:
         import vidtok
 
         reader, options = self._reader, self.options
@@ -254,7 +258,7 @@ class EncodeJob:
 
 
 def encode_file(
-    model: Tokenizer,
+    model: VideoModel,
     input: str | os.PathLike[str],
     output: str | os.PathLike[str],
     options: EncodeOptions | None = None,
@@ -263,6 +267,34 @@ def encode_file(
 ) -> Encoded:
     """Write to the token file `output` what `model` makes of `input`; see `EncodeJob`."""
     return EncodeJob(input, output, options).run(model, progress)
+
+
+class _Times:
+    """Times of the frames that no values were written for yet; none where the frame rate says all."""
+
+    def __init__(self, wanted: bool) -> None:
+        self._wanted = wanted
+        self._waiting: list[float] = []
+
+    def add(self, frames: list[Frame]) -> None:
+        self._waiting += [frame.time for frame in frames]
+
+    def take(self) -> list[float] | None:
+        taken, self._waiting = self._waiting, []
+        return taken if self._wanted else None
+
+
+def _in_batches(frames: Iterable[Frame], first: int, count: int) -> Iterator[list[Frame]]:
+    """`frames` in lists: `first` of them, then `count` at a time."""
+    rest = iter(frames)
+    while batch := list(islice(rest, first)):
+        yield batch
+        first = count
+
+
+def _video(frames: list[Frame]) -> Tensor:
+    pixels: Pixels = np.stack([frame.pixels for frame in frames])
+    return to_float(pixels)
 
 
 def _rate_varies(path: Path, options: EncodeOptions) -> bool:

@@ -5,39 +5,31 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from vidtok.errors import VideoError
 from vidtok.metrics.image import psnr, ssim
-from vidtok.models.vidtok.config import FSQConfig
-from vidtok.runtime.limits import check_finite, memory_advice
+from vidtok.models.base import VideoModel
+from vidtok.models.tiles import Tiling
+from vidtok.runtime.limits import Progress, check_finite, memory_advice
 from vidtok.runtime.options import ReadOptions
-from vidtok.runtime.passes import Pair, clip_pairs, stream_pairs
+from vidtok.runtime.passes import Pair, pairs
 from vidtok.runtime.planning import plan
 from vidtok.runtime.threads import Ahead, Behind
-from vidtok.runtime.tiles import Tiling
-from vidtok.video import Pixels, VideoWriter, to_float, to_uint8
+from vidtok.video import VideoWriter, to_float, to_uint8
 from vidtok.video.source import check_apart
-
-if TYPE_CHECKING:
-    from vidtok.tokenizer import Tokenizer
 
 LATENT_BITS = 16
 """Bits that a value of a continuous latent counts as."""
 _RGB_BITS = 24
 _SSIM_SIDE = 11
-
-Progress = Callable[[int], None]
-"""Called with how many frames are done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +134,7 @@ class ReconstructionJob:
         """How many frames there are to do, as far as the file says."""
         return self._reader.frame_estimate
 
-    def run(self, model: Tokenizer, progress: Progress | None = None) -> Reconstruction:
+    def run(self, model: VideoModel, progress: Progress | None = None) -> Reconstruction:
         """Do it; once only. Raises as `reconstruct` does, and then leaves nothing behind."""
         self._options.fit(self._reader, model)
         chosen = plan(model, self._reader.size, self._options, "both", self._reader.frame_estimate)
@@ -157,12 +149,11 @@ class ReconstructionJob:
             Ahead(reader.chunks(chosen.frames), depth=1) as chunks,
             Behind(depth=1) as behind,
         ):
-            for pair in _checked(model, _pairs(model, iter(chunks), chosen.frames)):
+            for pair in _checked(model, pairs(model, chunks, chosen.frames)):
                 behind.put(partial(self._finish, pair, figures))
                 done += len(pair.source)
                 if progress is not None:
                     progress(done)
-        bottleneck = model.config.bottleneck
         (height, width), factor = reader.size, model.config.spatial_factor
         return Reconstruction(
             output=writer.path,
@@ -173,7 +164,7 @@ class ReconstructionJob:
             psnr=figures.psnr / figures.frames,
             ssim=figures.ssim / figures.frames if min(reader.size) >= _SSIM_SIDE else None,
             latent_shape=(model.config.z_channels, figures.latent_frames, -(-height // factor), -(-width // factor)),
-            codebook_size=bottleneck.codebook_size if isinstance(bottleneck, FSQConfig) else None,
+            codebook_size=model.codebook_size,
             seconds=time.perf_counter() - started,
             truncated=reader.truncated,
             sound_left_out=self._sound_left_out,
@@ -189,7 +180,7 @@ class ReconstructionJob:
 
 
 def reconstruct(
-    model: Tokenizer,
+    model: VideoModel,
     input: str | os.PathLike[str],
     output: str | os.PathLike[str],
     options: ReconstructOptions | None = None,
@@ -218,19 +209,9 @@ def reconstruct(
     return ReconstructionJob(input, output, options).run(model, progress)
 
 
-def _pairs(model: Tokenizer, chunks: Iterator[Pixels], frames: int) -> Iterator[Pair]:
-    """All frames of `chunks` of `frames` each, or in one piece where there is but one more."""
-    if not model.is_causal:
-        return clip_pairs(model, chunks)
-    head = list(islice(chunks, 2))
-    if len(head) < 2 or len(head[1]) == 1 < frames:
-        return clip_pairs(model, [np.concatenate(head)])
-    return stream_pairs(model, chain(head, chunks))
-
-
-def _checked(model: Tokenizer, pairs: Iterator[Pair]) -> Iterator[Pair]:
-    """`pairs`, with an error that says what to do where values are not finite."""
-    for pair in pairs:
+def _checked(model: VideoModel, found: Iterator[Pair]) -> Iterator[Pair]:
+    """The pairs `found`, with an error that gives advice where values are not finite."""
+    for pair in found:
         check_finite(pair.reconstruction, model)
         yield pair
 

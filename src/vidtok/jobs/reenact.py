@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vidtok.errors import VideoError, VidTokError
-from vidtok.models.vidtwin.autoencoder import TwinLatent
-from vidtok.runtime.limits import check_finite, computing
+from vidtok.models.base import VideoModel
+from vidtok.runtime.limits import Progress, check_finite, computing, frame_size, frames_at_a_time
 from vidtok.video import Pixels, VideoReader, VideoWriter, to_float, to_uint8
 from vidtok.video.source import check_apart
-
-if TYPE_CHECKING:
-    from vidtok.tokenizer import Tokenizer
-    from vidtok.vidtwin import VidTwin
-
-Progress = Callable[[int], None]
-"""Called with how many frames are done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,21 +88,24 @@ class ReenactmentJob:
         estimates = [reader.frame_estimate for reader in self._readers.values()]
         return min((estimate for estimate in estimates if estimate is not None), default=None)
 
-    def run(self, model: Tokenizer, progress: Progress | None = None) -> Reenactment:
-        """Do it; once only. Raises `VidTokError` if `model` is no VidTwin, gives values that are not finite, or memory
-        is too small, and `VideoError` if a video breaks off; nothing is left behind then.
+    def run(self, model: VideoModel, progress: Progress | None = None) -> Reenactment:
+        """Do it; once only.
+
+        Raises `VidTokError` if `model` does not keep structure and dynamics apart, gives values that are not finite, or
+        memory is too small, and `VideoError` if a video breaks off; nothing is left behind then.
         """
-        twin = check_vidtwin(model)
-        height, width = twin.config.frame_size
+        model.recombine(None, None)  # refuses before any work
         for reader in self._readers.values():
-            reader.fit(height, width)
+            reader.fit(*frame_size(model, None, None))
+        height, width = next(iter(self._readers.values())).size
         started, done = time.perf_counter(), 0
         with computing(), self._writer as writer:
-            for sources in self._clips(twin.config.frames):
-                latent = mixed({name: twin.encode(to_float(clip), sample=False) for name, clip in sources.items()})
+            for sources in self._clips(frames_at_a_time(model.config, (height, width), None)):
+                latents = {name: model.encode(to_float(clip), sample=False) for name, clip in sources.items()}
+                latent = model.recombine(latents.get("structure"), latents.get("dynamics"))
                 frames = len(next(iter(sources.values())))
-                video = twin.decode(latent)[:, :, :frames].float()
-                check_finite(video, twin)
+                video = model.decode(latent)[:, :, :frames].float()
+                check_finite(video, model)
                 shown = [*(sources.values() if self._side_by_side else ()), to_uint8(video)]
                 writer.write(np.concatenate(shown, axis=2))
                 done += frames
@@ -137,30 +132,8 @@ class ReenactmentJob:
                 reader.close()
 
 
-def mixed(latents: dict[str, TwinLatent]) -> TwinLatent:
-    """One latent of the structure of `latents["structure"]` and the dynamics of `latents["dynamics"]`, where given."""
-    structure, dynamics = latents.get("structure"), latents.get("dynamics")
-    return TwinLatent(
-        structure=None if structure is None else structure.structure,
-        dynamics_x=None if dynamics is None else dynamics.dynamics_x,
-        dynamics_y=None if dynamics is None else dynamics.dynamics_y,
-    )
-
-
-def check_vidtwin(model: Tokenizer) -> VidTwin:
-    """`model`, or a `VidTokError` if it is of a family that does not keep structure and dynamics apart."""
-    from vidtok.vidtwin import VidTwin
-
-    if not isinstance(model, VidTwin):
-        raise VidTokError(
-            f"{model.name} does not keep structure and dynamics apart; give a VidTwin, such as "
-            "vidtwin_structure_7_7_8_dynamics_7_8"
-        )
-    return model
-
-
 def reenact(
-    model: Tokenizer,
+    model: VideoModel,
     output: str | os.PathLike[str],
     *,
     structure: str | os.PathLike[str] | None = None,

@@ -11,7 +11,7 @@ import numpy as np
 from vidtok.tokens import TokenFile, TokenFileError
 from vidtok.tokens.reader import Times
 
-Moment = str | float | Fraction | None
+Timestamp = str | float | Fraction | None
 """Seconds, as a number or as text such as "1.5" or "1:02.5", or a frame, as in "100f"; None: the very start or end."""
 
 _FRAME = re.compile(r"(\d{1,15})f")
@@ -19,14 +19,14 @@ _CLOCK = re.compile(r"(?:(?:(\d{1,6}):)?(\d{1,6}):)?(\d{1,12}(?:\.\d{0,12})?|\.\
 _EPSILON = 1e-9
 
 
-def frame_range(file: TokenFile, start: Moment, end: Moment, *, skip_damaged: bool = False) -> tuple[int, int]:
+def frame_range(file: TokenFile, start: Timestamp, end: Timestamp, *, skip_damaged: bool = False) -> tuple[int, int]:
     """The frames of `file` that are shown from `start` on and before `end`: the first, and the one after the last.
 
     The first is the one that is being shown at `start`; an `end` beyond the last frame means the last. Raises
-    `TokenFileError` if a moment cannot be read, or nothing lies between them.
+    `TokenFileError` if a timestamp cannot be read, or nothing lies between them.
     """
     times: Times | None = None
-    if file.frames and file.timed and any(_seconds(moment) is not None for moment in (start, end)):
+    if file.frames and file.timed and any(_seconds(timestamp) is not None for timestamp in (start, end)):
         times = file.times(skip_damaged=skip_damaged)
         times = times - times[0]
     first = _frame(file, start, times, ends=False) if start is not None else 0
@@ -41,10 +41,10 @@ def frame_range(file: TokenFile, start: Moment, end: Moment, *, skip_damaged: bo
     return first, last
 
 
-def _frame(file: TokenFile, moment: Moment, times: Times | None, *, ends: bool) -> int:
-    seconds = _seconds(moment)
+def _frame(file: TokenFile, timestamp: Timestamp, times: Times | None, *, ends: bool) -> int:
+    seconds = _seconds(timestamp)
     if seconds is None:
-        match = _FRAME.fullmatch(str(moment))
+        match = _FRAME.fullmatch(str(timestamp))
         assert match is not None
         return int(match[1])
     if times is None:
@@ -56,16 +56,16 @@ def _frame(file: TokenFile, moment: Moment, times: Times | None, *, ends: bool) 
     return len(times) if beyond else int(np.searchsorted(times, float(seconds) + _EPSILON, "right")) - 1
 
 
-def _seconds(moment: Moment) -> Fraction | None:
-    """The seconds that `moment` stands for, exactly; None for a frame or for none."""
-    if moment is None or (isinstance(moment, str) and _FRAME.fullmatch(moment)):
+def _seconds(timestamp: Timestamp) -> Fraction | None:
+    """The seconds that `timestamp` stands for, exactly; None for a frame or for none."""
+    if timestamp is None or (isinstance(timestamp, str) and _FRAME.fullmatch(timestamp)):
         return None
-    match = _CLOCK.fullmatch(str(moment)) if not isinstance(moment, Fraction) else None
+    match = _CLOCK.fullmatch(str(timestamp)) if not isinstance(timestamp, Fraction) else None
     if match:
         hours, minutes, seconds = match.groups()
         return Fraction(seconds) + 60 * int(minutes or 0) + 3600 * int(hours or 0)
-    if isinstance(moment, Fraction) and moment >= 0:
-        return moment
-    if isinstance(moment, float) and math.isfinite(moment) and moment >= 0:
-        return Fraction(repr(moment))
-    raise TokenFileError(f"{moment!r} is no place in a video; expected seconds (1.5 or 1:02.5) or a frame (100f)")
+    if isinstance(timestamp, Fraction) and timestamp >= 0:
+        return timestamp
+    if isinstance(timestamp, float) and math.isfinite(timestamp) and timestamp >= 0:
+        return Fraction(repr(timestamp))
+    raise TokenFileError(f"{timestamp!r} is no place in a video; expected seconds (1.5 or 1:02.5) or a frame (100f)")

@@ -7,16 +7,13 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vidtok.errors import VideoError, VidTokError
 from vidtok.jobs.encode import TOKEN_SUFFIX, Encoded, EncodeJob, EncodeOptions
 from vidtok.jobs.sound import sound_path
+from vidtok.models.base import VideoModel
 from vidtok.tokens import ModelIdentity, TokenFile, TokenFileError, model_identity
 from vidtok.video import PICTURE_SUFFIXES
-
-if TYPE_CHECKING:
-    from vidtok.tokenizer import Tokenizer
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv",
@@ -74,7 +71,7 @@ class TreeJob:
                 f"{', '.join(VIDEO_SUFFIXES + PICTURE_SUFFIXES)}"
             )
 
-    def run(self, model: Tokenizer, announce: Announce | None = None) -> TreeResult:
+    def run(self, model: VideoModel, announce: Announce | None = None) -> TreeResult:
         """Encode what is not there yet, and go on where a file cannot be encoded. Each file is as `EncodeJob` does it.
 
         An interrupted run can be started again: finished files are skipped.
@@ -98,7 +95,7 @@ class TreeJob:
 
 
 def encode_tree(
-    model: Tokenizer,
+    model: VideoModel,
     folder: str | os.PathLike[str],
     output: str | os.PathLike[str],
     options: EncodeOptions | None = None,
@@ -125,7 +122,7 @@ def _make_folder(folder: Path) -> None:
         raise TokenFileError(f"{folder} cannot be made: {error.strerror}; choose another output") from error
 
 
-def _is_done(output: Path, path: Path, identity: ModelIdentity, options: EncodeOptions, model: Tokenizer) -> bool:
+def _is_done(output: Path, path: Path, identity: ModelIdentity, options: EncodeOptions, model: VideoModel) -> bool:
     """Whether `output` is a whole token file of `path` as it is now, made with this model and these options."""
     try:
         if not output.exists() or output.stat().st_mtime < path.stat().st_mtime:

@@ -1,45 +1,86 @@
-"""What every family of models meets, so that files, commands, evaluation and training need not know which one it is.
+"""The contract of all families of models, so that files, commands, evaluation and training know no family.
 
-A family brings a configuration (`ModelConfig`) and a model (`VideoModel`). Beside what a model's users call (`encode`,
-`decode`, the model itself), it gives the latent of a clip as one tensor and takes it back: that is what is stored,
-counted and compared. A latent of several streams is one whose channels are those of all streams, one after another.
+A family brings a configuration (`ModelConfig`), a model (`VideoModel`) and an entry in the table of families. A model
+with a latent (B, z, T', H', W') has `encoder` and `decoder` (`Coder`) and no more: everything else is written here,
+once, against them. One whose latent has another form overrides `encode`, `decode`, `pack` and `unpack`, and says why it
+takes no tiles.
+
+::
+
+    video -> pad -> encoder -> moments -> bottleneck -> latent (or tokens) -> decoder -> crop -> video
+                    |__ whole, in tiles, or as a stream __|                   |__ likewise __|
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, overload
+from copy import copy
+from typing import Any, ClassVar, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 
+from vidtok.errors import VidTokError
 from vidtok.models.bottleneck import Bottleneck, RegLog
-from vidtok.models.padding import Size
-from vidtok.models.vidtok.config import ModelConfig
+from vidtok.models.config import ModelConfig
+from vidtok.models.padding import Size, check_latent, check_video, crop, pad_clip
+from vidtok.models.streams import DecodeStream, EncodeStream, in_chunks
+from vidtok.models.tiles import TiledCoder, Tiling
 
-__all__ = ["ModelConfig", "VideoModel"]
+M = TypeVar("M", bound="VideoModel")
 
 
 class VideoModel(nn.Module):
-    """A model of any family. Parameters bear the names and have the shapes of the published checkpoints."""
+    """A model of any family. Parameters bear the names and have the shapes of the published checkpoints.
+
+    Subclasses are built as `Model(config)` and set `config`, `encoder`, `decoder` and `regularization`.
+    `encoder(x, state)` makes moments (B, C, T', H', W') of a padded clip or of the next frames of a stream,
+    `decoder(z, state)` video of a latent; `state` is None for a clip in one piece.
+    """
 
     config: ModelConfig
     encoder: nn.Module
     decoder: nn.Module
     regularization: Bottleneck
+    name: str = "model"
+    """The model's name in the family, or that of the file or folder it was loaded from."""
+    tiling: Tiling | None = None
+    """Tiles that large frames are cut into, wherever the model encodes or decodes; None: they are not."""
 
     encoding_modules: ClassVar[tuple[str, ...]] = ("encoder",)
-    """Children that encode: what `fix_encoder` freezes in training."""
+    """Children that encode: frozen by `fix_encoder` in training."""
     decoding_modules: ClassVar[tuple[str, ...]] = ("decoder",)
-    """Children that decode: what `fix_decoder` freezes in training."""
+    """Children that decode: frozen by `fix_decoder` in training."""
     derived: ClassVar[tuple[str, ...]] = ()
     """Names that checkpoints hold though they follow from the configuration; they are passed over on loading."""
     sharded_blocks: ClassVar[tuple[type[nn.Module], ...]] = ()
     """Kinds of modules in encoder and decoder that are sharded one by one, where training shards at all."""
 
+    # What the model is.
+
     @property
     def is_causal(self) -> bool:
-        """Whether no frame depends on a later one, beyond the decoder's delay."""
+        """Whether no frame depends on a later one, beyond the decoder's delay; such a model streams."""
         return self.config.is_causal
+
+    @property
+    def temporal_factor(self) -> int:
+        """Frames of video to a latent frame, f."""
+        return self.config.temporal_factor
+
+    @property
+    def spatial_factor(self) -> int:
+        """Pixels to a latent position, in height and in width."""
+        return self.config.spatial_factor
+
+    @property
+    def z_channels(self) -> int:
+        """Values of a latent position, z."""
+        return self.config.z_channels
+
+    @property
+    def codebook_size(self) -> int | None:
+        """Codes that a token can be; None for a continuous (KL) model."""
+        return self.config.bottleneck.codebook_size
 
     @property
     def dtype(self) -> torch.dtype:
@@ -49,68 +90,224 @@ class VideoModel(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
+    # What a family answers.
+
     @property
     def last_layer(self) -> nn.Parameter:
-        """The weight of the layer that makes the video."""
-        raise NotImplementedError
+        """The weight of the layer that makes the video, at which training balances its losses."""
+        return list(self.decoder.parameters())[-1]
+
+    @property
+    def delay(self) -> int:
+        """Frames of video that a decoding stream is behind its latent: as many as its decoder looks ahead."""
+        return 0
+
+    @property
+    def encoder_look_back(self) -> int | None:
+        """Latent frames at most that differ from the video's where encoding starts inside of it; None: all of them."""
+        return None
+
+    @property
+    def decoder_look_back(self) -> int | None:
+        """Frames of video that are not exact where decoding starts inside of a latent, beyond its first latent frame's.
+
+        None: all frames depend on the whole past.
+        """
+        return None
+
+    def start_latent(self, frame: int) -> int:
+        """The last latent frame at which decoding can start and still give `frame`, and all after it, exactly."""
+        look_back = self.decoder_look_back
+        return 0 if look_back is None else max(0, (frame - look_back) // self.temporal_factor)
+
+    def check_tiles(self) -> None:
+        """Raise `VidTokError` that says why if the model does not take frames in tiles."""
+        if self.config.frame_size is not None:
+            height, width = self.config.frame_size
+            raise VidTokError(
+                f"{self.name} takes frames of {width} x {height} pixels only and cannot take them in tiles; leave out "
+                "--tile and --max-memory (tile, max_memory)"
+            )
+
+    def rescale(self, video: Tensor) -> None:
+        """Make large activations small, in place, for the same output; `video` (B, 3, T, H, W) is an example.
+
+        Raises `VidTokError` if the family has no activations to rescale.
+        """
+        raise VidTokError(f"{self.name} has no residual stream to rescale; leave --rescale out")
+
+    def recombine(self, structure: Any | None, dynamics: Any | None) -> Any:
+        """A latent with the structure of one latent and the dynamics of another, or one of them alone.
+
+        Raises `VidTokError` if the family does not keep them apart.
+        """
+        raise VidTokError(
+            f"{self.name} does not keep structure and dynamics apart; give a VidTwin, such as "
+            "vidtwin_structure_7_7_8_dynamics_7_8"
+        )
+
+    # Encoding and decoding.
 
     @overload
     def encode(
         self, video: Tensor, return_reg_log: Literal[False] = False, *, sample: bool | None = None,
         generator: torch.Generator | None = None, step: int = 0,
-    ) -> Any: ...  # fmt: skip
+    ) -> Tensor: ...  # fmt: skip
 
     @overload
     def encode(
         self, video: Tensor, return_reg_log: Literal[True], *, sample: bool | None = None,
         generator: torch.Generator | None = None, step: int = 0,
-    ) -> tuple[Any, RegLog]: ...  # fmt: skip
+    ) -> tuple[Tensor, RegLog]: ...  # fmt: skip
 
     def encode(
         self, video: Tensor, return_reg_log: bool = False, *, sample: bool | None = None,
         generator: torch.Generator | None = None, step: int = 0,
-    ) -> Any:  # fmt: skip
+    ) -> Tensor | tuple[Tensor, RegLog]:  # fmt: skip
         """Encode a clip.
 
         Args:
             video: (B, 3, T, H, W), float in -1..1, T, H, W >= 1.
-            return_reg_log: return the bottleneck's log too, see `RegLog`.
+            return_reg_log: return the bottleneck's log too: "indices" (B, T', H', W') int32 for tokens, "kl_loss",
+                summed over everything and divided by B, for KL, and in training mode a quantizer's losses.
             sample: KL: draw from the posterior (True) or take its mode (False); None: as `regularization.sample` says.
-            generator: source of the noise where it draws; the same seed gives the same latent.
+            generator: source of the noise; the same seed gives the same latent.
             step: FSQ in training mode: optimisations of the generator so far.
 
         Returns:
-            The latent in the family's own form, or it and the log.
-        """
-        raise NotImplementedError
+            The latent (B, z, T', H', W'), or it and the log.
 
-    def decode(self, z: Any, decode_from_indices: bool = False, *, size: Size | None = None) -> Tensor:
-        """Decode what `encode` returned to video (B, 3, T, H, W), about -1..1.
-
-        `size` is the frames, height and width of the clip that was encoded, to crop to. With `decode_from_indices`,
-        `z` holds token indices.
+        Raises:
+            ValueError: the video has another shape or dtype.
         """
-        raise NotImplementedError
+        z, log = self.regularization(self.moments(video), sample=sample, generator=generator, step=step)
+        return (z, log) if return_reg_log else z
+
+    def decode(self, z: Tensor, decode_from_indices: bool = False, *, size: Size | None = None) -> Tensor:
+        """Decode a latent, or token indices.
+
+        Args:
+            z: (B, z, T', H', W'), or with `decode_from_indices` (B, T', H', W') whole numbers.
+            decode_from_indices: whether `z` holds indices (of a model with tokens).
+            size: frames, height and width of the clip that was encoded, to crop to; None: all that is decoded,
+                1 + (T' - 1) f frames if causal, else T' f.
+
+        Returns:
+            (B, 3, T, H, W), about -1..1.
+
+        Raises:
+            ValueError: shape, dtype or values are not of this model's latents.
+        """
+        z = self.latent(z, decode_from_indices=decode_from_indices)
+        at_a_time = self._frames_at_a_time(encodes=False)
+        if at_a_time is not None and z.shape[2] > at_a_time:
+            stream = DecodeStream(self, at_a_time=at_a_time)
+            video = in_chunks(z, at_a_time, stream.push, stream.flush)
+        else:
+            video = self._coder(encodes=False)(z)
+        return video if size is None else crop(video, size)
 
     def forward(
         self, video: Tensor, *, sample: bool | None = None, generator: torch.Generator | None = None, step: int = 0
     ) -> tuple[Any, Tensor, RegLog]:
-        """Latent, reconstruction of as many frames as `video`, and the bottleneck's log; arguments as for `encode`."""
-        raise NotImplementedError
+        """Latent, reconstruction in the size of `video`, and the bottleneck's log; arguments as for `encode`."""
+        z, log = self.encode(video, True, sample=sample, generator=generator, step=step)
+        frames, height, width = video.shape[2:]
+        return z, self.decode(z, size=(frames, height, width)), log
+
+    def moments(self, video: Tensor) -> Tensor:
+        """The encoder's output for `video` (B, 3, T, H, W), of any size: (B, C, T', H', W'), before the bottleneck.
+
+        Mean and log-variance of the posterior (C = 2 z) for KL, unbounded values (C = z) for FSQ.
+        """
+        check_video(video, self.config)
+        at_a_time = self._frames_at_a_time(encodes=True)
+        if at_a_time is not None and video.shape[2] > at_a_time:
+            stream = EncodeStream(self, moments_only=True, at_a_time=at_a_time)
+            return in_chunks(video, at_a_time, stream.push, stream.flush)
+        moments: Tensor = self._coder(encodes=True)(pad_clip(video.to(self.device, self.dtype), self.config))
+        return moments
+
+    def latent(self, z: Tensor, *, decode_from_indices: bool = False) -> Tensor:
+        """`z`, or the latent that the indices `z` stand for, checked and ready for the decoder."""
+        if decode_from_indices:
+            if z.dim() != 4:
+                raise ValueError(f"the indices have shape {tuple(z.shape)}; expected (B, T', H', W')")
+            z = self.regularization.decode_indices(z.to(self.device))
+        check_latent(z, self.config)
+        return z.to(self.device, self.dtype)
+
+    def _coder(self, *, encodes: bool) -> Any:
+        """Encoder or decoder of clips in one piece, in tiles if the model has a tiling."""
+        coder = self.encoder if encodes else self.decoder
+        return coder if self.tiling is None else TiledCoder(coder, self.tiling, self.spatial_factor, encodes=encodes)
+
+    def _frames_at_a_time(self, *, encodes: bool) -> int | None:
+        """Frames, or latent frames, that a long clip is computed in at a time; None: it is in one piece."""
+        return None
+
+    # Streams and tiles.
+
+    def encode_stream(self, *, sample: bool | None = None, generator: torch.Generator | None = None) -> EncodeStream:
+        """A stream that encodes one video as it comes, with the result of `encode` on all of it.
+
+        `push` takes (B, 3, T, H, W) in -1..1 of any T and returns the latent frames that are complete; `flush` ends
+        the stream. `stream.log` has the bottleneck's log of the frames returned last, such as the token indices.
+        `sample` and `generator` are as for `encode`. Raises `ValueError` for a non-causal model.
+        """
+        return EncodeStream(self, sample=sample, generator=generator)
+
+    def decode_stream(self, *, decode_from_indices: bool = False, size: Size | None = None) -> DecodeStream:
+        """A stream that decodes one latent as it comes, with the result of `decode` on all of it.
+
+        `push` takes latents (B, z, T', H', W') or, with `decode_from_indices`, indices (B, T', H', W') of any T' and
+        returns the video that is ready, `stream.delay` frames behind; `flush` returns the rest. `size` is the encoded
+        clip's (frames, height, width), to crop to. Raises `ValueError` for a non-causal model.
+        """
+        return DecodeStream(self, decode_from_indices=decode_from_indices, size=size)
+
+    def with_tiling(self: M, tiling: Tiling | None) -> M:
+        """This model, with another `tiling`: a copy that shares the parameters, or itself if that is its own.
+
+        Raises `VidTokError` if the model does not take frames in tiles.
+        """
+        if tiling is not None:
+            self.check_tiles()
+        if tiling == self.tiling:
+            return self
+        tiled = copy(self)
+        tiled.tiling = tiling
+        return tiled
+
+    def named_weights(self) -> dict[str, Tensor]:
+        """The state dict under published names, whatever is compiled."""
+        return {plain_name(name): value for name, value in self.state_dict().items()}
+
+    # Latents as one tensor: what is stored, counted and compared.
 
     def pack(self, latent: Any) -> Tensor:
-        """A latent, or tokens, as one tensor (B, z, T', H', W') or (B, T', H', W'): as it is, unless it has streams."""
+        """A latent, or tokens, as one tensor (B, z, T', H', W') or (B, T', H', W'): as it is, unless it has parts."""
         packed: Tensor = latent
         return packed
 
     def unpack(self, packed: Tensor) -> Any:
-        """What `pack` packed."""
+        """The latent that `pack` packed."""
         return packed
 
-    def encode_packed(self, video: Tensor) -> Tensor:
-        """The latent of a clip as one tensor: the posterior's mode (B, z, T', H', W'), or tokens (B, T', H', W')."""
-        raise NotImplementedError
+    def encode_packed(
+        self, video: Tensor, *, sample: bool | None = False, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The latent of a clip as one tensor (B, z, T', H', W'), or its tokens (B, T', H', W'); see `encode`."""
+        z, log = self.encode(video, True, sample=sample, generator=generator)
+        return log["indices"] if self.regularization.discrete else self.pack(z)
 
     def decode_packed(self, packed: Tensor, *, size: Size | None = None) -> Tensor:
         """Decode what `encode_packed` returned, of one clip or several in a row; `size` is as for `decode`."""
-        raise NotImplementedError
+        if self.regularization.discrete:
+            return self.decode(packed, True, size=size)
+        return self.decode(self.unpack(packed), size=size)
+
+
+def plain_name(name: str) -> str:
+    """The published name of a weight, without the marks of `torch.compile` and data parallelism."""
+    return name.removeprefix("module.").replace("_orig_mod.", "")

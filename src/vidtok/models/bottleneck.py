@@ -1,14 +1,15 @@
-"""The two bottlenecks behind one face: moments of the encoder in, latent and what was learned on the way out."""
+"""Bottlenecks behind one face: the encoder's moments in, the latent and its log out."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from vidtok.models import fsq
-from vidtok.models.vidtok.config import FSQConfig, KLConfig
+from vidtok.models.config import BottleneckConfig, FSQConfig, KLConfig
 
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
@@ -18,9 +19,21 @@ else `Bottleneck.want` asked for."""
 
 
 class Bottleneck(nn.Module):
-    """From moments (B, z or 2 z, T', H', W') to a latent (B, z, T', H', W') in the moments' dtype."""
+    """From moments (B, z or 2 z, T', H', W') to a latent (B, z, T', H', W') in the moments' dtype.
+
+    `class Name(Bottleneck, config=NameConfig)` declares the module of a configuration; `make_bottleneck` builds it as
+    `Name(config)`.
+    """
 
     discrete: bool
+    """Whether the latent is made of tokens: the log then has `indices`, and `decode_indices` undoes them."""
+
+    _modules_of: ClassVar[dict[type[BottleneckConfig], type[Bottleneck]]] = {}
+
+    def __init_subclass__(cls, config: type[BottleneckConfig] | None = None, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        if config is not None:
+            cls._modules_of[config] = cls
 
     def forward(
         self, moments: Tensor, *, sample: bool | None = None, generator: torch.Generator | None = None, step: int = 0
@@ -43,7 +56,7 @@ class Bottleneck(nn.Module):
         raise ValueError("a continuous (KL) model has no token indices; decode its latents instead")
 
 
-class DiagonalGaussian(Bottleneck):
+class DiagonalGaussian(Bottleneck, config=KLConfig):
     """KL bottleneck: mean and log-variance per value (Kingma and Welling, arXiv 1312.6114).
 
     `kl_loss` is the divergence from a unit Gaussian, summed over everything and divided by B.
@@ -67,7 +80,7 @@ class DiagonalGaussian(Bottleneck):
         return z.to(moments.dtype), {"kl_loss": kl}
 
 
-class FiniteScalarQuantizer(Bottleneck):
+class FiniteScalarQuantizer(Bottleneck, config=FSQConfig):
     """FSQ bottleneck: every channel rounded to one of a few levels (Mentzer et al., arXiv 2309.15505)."""
 
     discrete = True
@@ -79,7 +92,7 @@ class FiniteScalarQuantizer(Bottleneck):
         self._losses: tuple[str, ...] = ("aux_loss",)
 
     def want(self, losses: Collection[str]) -> None:
-        self._losses = tuple(name for name in ("aux_loss", "spread_loss", "crowding_loss") if name in losses)
+        self._losses = tuple(name for name in self.config.losses if name in losses)
 
     @property
     def codebook_size(self) -> int:
@@ -120,9 +133,11 @@ class FiniteScalarQuantizer(Bottleneck):
         return fsq.indices_to_codes(indices, self.levels).permute(0, 4, 1, 2, 3)
 
 
-def make_bottleneck(config: KLConfig | FSQConfig) -> Bottleneck:
+def make_bottleneck(config: BottleneckConfig) -> Bottleneck:
     """The bottleneck that `config` describes."""
-    return DiagonalGaussian(config) if isinstance(config, KLConfig) else FiniteScalarQuantizer(config)
+    make: Any = Bottleneck._modules_of[type(config)]
+    made: Bottleneck = make(config)
+    return made
 
 
 def _noise_by_frame(like: Tensor, generator: torch.Generator | None) -> Tensor:

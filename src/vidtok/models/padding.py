@@ -1,29 +1,24 @@
-"""Any size of clip: padding to what a model works on, and the crop that undoes it."""
+"""Padding of clips of any size to whole latent positions, and the crop that undoes it."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidtok.models.vidtok.config import AutoencoderConfig
-
-if TYPE_CHECKING:
-    from vidtok.models.base import ModelConfig
+from vidtok.models.config import ModelConfig
 
 Size = tuple[int, int, int]
 """Frames, height and width of a clip."""
 
 
 def padded_frames(frames: int, config: ModelConfig) -> int:
-    """How many frames `frames` are padded to: 1 + groups of f if causal, else groups of f."""
+    """Frames after padding: 1 + groups of f if causal, else groups of f."""
     lead = 1 if config.is_causal else 0
     return lead - (lead - frames) // config.temporal_factor * config.temporal_factor
 
 
 def encoded_frames(frames: int, config: ModelConfig) -> int:
-    """How many latent frames `frames` become."""
+    """Latent frames of a clip of `frames`."""
     return -(-padded_frames(frames, config) // config.temporal_factor)
 
 
@@ -39,7 +34,7 @@ def pad_frame_size(video: Tensor, factor: int) -> Tensor:
     return F.pad(video, (0, right, 0, below, 0, 0), mode="replicate") if below or right else video
 
 
-def pad_clip(video: Tensor, config: AutoencoderConfig) -> Tensor:
+def pad_clip(video: Tensor, config: ModelConfig) -> Tensor:
     """`video` (B, C, T, H, W), of any size, padded at its end, below and to the right; `crop` undoes it."""
     padded = pad_frames(video, padded_frames(video.shape[2], config))
     return pad_frame_size(padded, config.spatial_factor)
@@ -66,7 +61,7 @@ def check_video(video: Tensor, config: ModelConfig) -> None:
         )
 
 
-def check_latent(z: Tensor, config: AutoencoderConfig) -> None:
+def check_latent(z: Tensor, config: ModelConfig) -> None:
     """Raise `ValueError` if `z` is not a latent that a model of `config` can decode."""
     if z.dim() != 5 or z.shape[1] != config.z_channels or 0 in (*z.shape[:2], *z.shape[3:]):
         raise ValueError(

@@ -1,8 +1,9 @@
-"""What a stream remembers between two chunks: the only memory there is, since modules keep none."""
+"""The state of a stream between two chunks: the only memory there is, since modules keep none."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from torch import Tensor
 
@@ -40,3 +41,9 @@ class StreamState:
         """Remember `frames` for the layer at `slot`, unless the stream ends here."""
         if not self.end:
             self.past[slot] = frames
+
+
+class Coder(Protocol):
+    """An encoder or decoder, of one stream or tile: it computes the next input and takes `state` further."""
+
+    def __call__(self, x: Tensor, state: StreamState) -> Tensor: ...

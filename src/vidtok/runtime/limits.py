@@ -1,19 +1,19 @@
-"""What all work from file to file shares: how much to compute at a time, and what is said when that fails."""
+"""Chunk sizes, frame sizes and out-of-memory errors of work from file to file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from vidtok.errors import VidTokError
-from vidtok.models.base import ModelConfig
+from vidtok.models.base import VideoModel
+from vidtok.models.config import ModelConfig
 
-if TYPE_CHECKING:
-    from vidtok.tokenizer import Tokenizer
+Progress = Callable[[int], None]
+"""Called with the number of frames done."""
 
 CLIP_FRAMES = 16
 """Frames of a clip, where a non-causal model takes a video clip by clip; what the family was trained on."""
@@ -21,7 +21,7 @@ _CHUNK_PIXELS = CLIP_FRAMES * 512 * 512
 
 
 def frames_at_a_time(config: ModelConfig, size: tuple[int, int], given: int | None) -> int:
-    """How many frames of `size` (height, width) to compute at a time: `given`, made to fit the model, or what suits it.
+    """Frames of `size` (height, width) to compute at a time: `given`, made to fit the model, or a number that suits it.
 
     Raises `VidTokError` if `given` does not fit the model.
     """
@@ -40,7 +40,7 @@ def frames_at_a_time(config: ModelConfig, size: tuple[int, int], given: int | No
 
 
 def frame_size(
-    model: Tokenizer, height: int | None, width: int | None, default: int | None = None
+    model: VideoModel, height: int | None, width: int | None, default: int | None = None
 ) -> tuple[int | None, int | None]:
     """The height and width to read frames at for `model`, where `height` and `width` are asked for.
 
@@ -53,7 +53,7 @@ def frame_size(
     return height, width
 
 
-def check_frame_size(model: Tokenizer, size: tuple[int, int]) -> None:
+def check_frame_size(model: VideoModel, size: tuple[int, int]) -> None:
     """Raise `VidTokError` if `model` does not take frames of `size` (height, width) as they are."""
     fixed = model.config.frame_size
     if fixed is not None and size != fixed:
@@ -65,7 +65,7 @@ def check_frame_size(model: Tokenizer, size: tuple[int, int]) -> None:
 
 @contextmanager
 def memory_advice() -> Iterator[None]:
-    """An error that says what to do where memory does not suffice, the machine's or the GPU's."""
+    """Turns an out-of-memory error, the machine's or the GPU's, into a `VidTokError` with advice."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -85,7 +85,7 @@ def computing() -> Iterator[None]:
         yield
 
 
-def check_finite(values: Tensor, model: Tokenizer) -> None:
+def check_finite(values: Tensor, model: VideoModel) -> None:
     """Raise `VidTokError` if `model` has made a value that is not finite, or the index -1 that stands for one."""
     finite = values.isfinite() if values.is_floating_point() else values >= 0
     if not bool(finite.all()):

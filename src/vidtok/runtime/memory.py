@@ -1,4 +1,4 @@
-"""What a model needs of memory, known before it computes: by running it on tensors that have shapes but no values.
+"""Memory of a model, predicted before it computes: by running it on tensors that have shapes but no values.
 
 The dry run goes through the very code that computes, so that it follows the model's pieces, buffers and states without
 a formula of its own; it takes a second or so. What it cannot see (the libraries' own buffers, what the allocator does
@@ -21,9 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidtok.errors import VidTokError
 from vidtok.models.base import VideoModel
+from vidtok.models.config import ModelConfig
 from vidtok.models.state import StreamState
-from vidtok.models.vidtok.autoencoder import VideoAutoencoder
-from vidtok.models.vidtok.config import AutoencoderConfig
 
 Direction = Literal["encode", "decode", "both"]
 
@@ -86,22 +85,34 @@ class Footprints:
         return {"encode": (self.encode,), "decode": (self.decode,), "both": (self.encode, self.decode)}[direction]
 
 
-@lru_cache(maxsize=64)
-def footprints(
-    config: AutoencoderConfig, dtype: torch.dtype, device: str, frames: int, height: int, width: int
-) -> Footprints:
-    """What encoding and decoding `frames` at a time takes of a model of `config`, by a dry run.
+def footprints(model: VideoModel, frames: int, height: int, width: int) -> Footprints:
+    """Memory of encoding and decoding `frames` at a time with `model`, by a dry run of a copy without values.
 
     Args:
-        dtype: of weights and activations.
-        device: the type of device, "cpu" or "cuda" (this machine need not have it, but its PyTorch must know it).
+        model: its class, configuration, dtype and type of device count.
         frames: video frames of a chunk, or of a clip of a non-causal model; a multiple of the temporal factor.
         height, width: of a frame or tile in pixels, multiples of the spatial factor.
     """
+    kind: Any = type(model)
+    config: Any = model.config
+    return dry_run(kind, config, model.dtype, model.device.type, frames, height, width)
+
+
+@lru_cache(maxsize=64)
+def dry_run(
+    kind: Callable[[ModelConfig], VideoModel],
+    config: ModelConfig,
+    dtype: torch.dtype,
+    device: str,
+    frames: int,
+    height: int,
+    width: int,
+) -> Footprints:
+    """As `footprints`, of `kind(config)` in `dtype` on `device`, "cpu" or "cuda", which this machine need not have."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with torch.device("meta"):
-        model = VideoAutoencoder(config).eval().to(dtype)
+        model: VideoModel = kind(config).eval().to(dtype)
     rows, columns = height // config.spatial_factor, width // config.spatial_factor
     with torch.no_grad(), FakeTensorMode():
         for module in model.modules():
@@ -117,17 +128,18 @@ def footprints(
 
         factor = config.temporal_factor
         lead = 1 if config.is_causal else 0
-        encode = _footprint(model.encoder, video, (lead + factor, frames))
-        decode = _footprint(model.decoder, latent, (lead + 1, frames // factor))
+        encode = _footprint(model.encoder, video, (lead + factor, frames), streams=config.is_causal)
+        decode = _footprint(model.decoder, latent, (lead + 1, frames // factor), streams=config.is_causal)
     return Footprints(encode, decode)
 
 
-def _footprint(coder: nn.Module, make: Callable[[int], Tensor], lengths: tuple[int, int]) -> Footprint:
+def _footprint(
+    coder: nn.Module, make: Callable[[int], Tensor], lengths: tuple[int, int], *, streams: bool
+) -> Footprint:
     """Two chunks of a stream, the second with all that is remembered of the first; or one clip, the longer one."""
-    causal: bool = coder.is_causal  # type: ignore[assignment]
-    state = StreamState(end=not causal)
+    state = StreamState(end=not streams)
     watch = _LiveBytes(coder)
-    for length in lengths if causal else lengths[1:]:
+    for length in lengths if streams else lengths[1:]:
         x = make(length)
         watch.ignore(x)
         with watch:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vidtok.errors import VidTokError
+from vidtok.models.tiles import DEFAULT_OVERLAP, Tiling
 from vidtok.runtime.limits import frame_size
 from vidtok.runtime.memory import memory_bytes
-from vidtok.runtime.tiles import DEFAULT_OVERLAP, Tiling
 
 if TYPE_CHECKING:
-    from vidtok.tokenizer import Tokenizer
+    from vidtok.models.base import VideoModel
     from vidtok.video import VideoReader
 
 
@@ -96,6 +96,6 @@ class ReadOptions(ComputeOptions):
             allow_truncated=self.allow_truncated,
         )
 
-    def fit(self, reader: VideoReader, model: Tokenizer) -> None:
+    def fit(self, reader: VideoReader, model: VideoModel) -> None:
         """Let `reader` give frames of the size that `model` takes; `VidTokError` if it does not take that asked for."""
         reader.fit(*frame_size(model, self.height, self.width, self.default_size))

@@ -1,29 +1,201 @@
-"""Video through a tokenizer and back, piece by piece, each piece with what it was made from.
+"""Passes of a video through a model, in the one way that every model takes videos.
 
-Memory does not grow with the video's length: pieces are read, encoded, decoded and handed on as they come.
+A causal model takes a video as a stream, or in one piece if it is over within the first group of frames; a non-causal
+one takes independent clips. This is decided here and nowhere else. A pass takes pieces of any length (`push`) and ends
+with `flush`; groups are cut by count alone, so the result does not depend on the pieces. Memory does not grow with the
+video's length.
 """
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vidtok.models.bottleneck import RegLog
+from vidtok.models.base import VideoModel
 from vidtok.models.padding import encoded_frames, pad_frame_size
 from vidtok.models.state import StreamState
+from vidtok.models.streams import DecodeStream, EncodeStream
 from vidtok.runtime.limits import check_frame_size
 from vidtok.video import Pixels, to_float
 
-if TYPE_CHECKING:
-    from vidtok.tokenizer import Tokenizer
+OnValues = Callable[[Tensor], None]
+"""Called with the tokens, or the latent as one tensor, of every piece as it is encoded."""
 
 
-OnLog = Callable[[RegLog], None]
-"""Called with the bottleneck's log of every piece as it is encoded."""
+def first_group(model: VideoModel, at_a_time: int) -> int:
+    """Frames that a pass computes first; then `at_a_time`. Pieces of these lengths are computed as they come."""
+    return at_a_time + 1 if model.is_causal else at_a_time
+
+
+class EncodePass:
+    """One video through a model's encoder.
+
+    Args:
+        model: encodes.
+        at_a_time: frames to compute at a time, or of a clip; a multiple of the temporal factor, or with `clips` any
+            number.
+        clips: take independent clips of a causal model too.
+        sample: KL: draw from the posterior (True), take its mode (False), or as the model says (None).
+        known: latent frames from the start that are known already: they are left out, and computed only as far as the
+            ones after them need it. Those are the same to the last bit as where none are known.
+    """
+
+    def __init__(
+        self, model: VideoModel, at_a_time: int, *, clips: bool = False, sample: bool | None = False, known: int = 0
+    ) -> None:
+        self._model = model
+        self._at_a_time = at_a_time
+        self._sample = sample
+        self._known = known
+        self._stream: EncodeStream | None = None
+        self._clip: list[Tensor] = []
+        self._skip, self.latent_frames = 0, 0
+        """Frames to pass over, and latent frames complete so far, those known included."""
+        if model.is_causal and not clips:
+            each = at_a_time // model.temporal_factor
+            look_back = model.encoder_look_back
+            groups = 0 if look_back is None else max(0, (known - 1 - look_back) // each)
+            if groups:
+                self._skip, self.latent_frames = 1 + groups * at_a_time, 1 + groups * each
+            self._stream = EncodeStream(model, sample=sample, at_a_time=at_a_time, midway=groups > 0)
+
+    def push(self, video: Tensor) -> Tensor:
+        """Take the next frames (1, 3, T, H, W) in -1..1; return the tokens or latent frames that are complete.
+
+        Returns (1, T', H', W') or (1, z, T', H', W'), T' >= 0; the video's last ones may come with `flush` alone.
+        """
+        passed = min(self._skip, video.shape[2])
+        self._skip -= passed
+        video = video[:, :, passed:]
+        if not video.shape[2]:
+            return self._nothing(video)
+        if self._stream is not None:
+            return self._new(self._streamed(self._stream.push(video)))
+        self._clip.append(video)
+        found = []
+        while (held := sum(piece.shape[2] for piece in self._clip)) >= self._at_a_time:
+            whole = torch.cat(self._clip, 2)
+            self._clip = [whole[:, :, self._at_a_time :]] if held > self._at_a_time else []
+            found.append(self._encoded(whole[:, :, : self._at_a_time]))
+        found = [values for values in found if values.shape[-3]]
+        return torch.cat(found, -3) if found else self._nothing(video)
+
+    def flush(self) -> Tensor:
+        """The rest, at the video's end."""
+        if self._stream is not None:
+            return self._new(self._streamed(self._stream.flush()))
+        if not self._clip:
+            return torch.empty(1, 0, 1, 1)
+        return self._encoded(torch.cat(self._clip, 2))
+
+    def _streamed(self, z: Tensor) -> Tensor:
+        assert self._stream is not None
+        return self._stream.log["indices"] if self._model.regularization.discrete else z
+
+    def _encoded(self, clip: Tensor) -> Tensor:
+        """The new latent frames of an independent clip; one that is known is not computed."""
+        latents = encoded_frames(clip.shape[2], self._model.config)
+        if self.latent_frames + latents <= self._known:
+            self.latent_frames += latents
+            return self._nothing(clip)
+        check_frame_size(self._model, (clip.shape[3], clip.shape[4]))
+        with torch.no_grad():
+            return self._new(self._model.encode_packed(clip, sample=self._sample))
+
+    def _new(self, values: Tensor) -> Tensor:
+        """`values` without the latent frames that are known."""
+        before = self.latent_frames
+        self.latent_frames += values.shape[-3]
+        return values[..., max(0, self._known - before) :, :, :]
+
+    def _nothing(self, like: Tensor) -> Tensor:
+        return like.new_empty(1, 0, 1, 1)
+
+
+class DecodePass:
+    """One latent through a model's decoder: tokens or latent frames as `EncodePass` returns them.
+
+    Args:
+        model: decodes.
+        at_a_time: frames to compute at a time, or of a clip, as for the pass that encoded.
+        clips: take independent clips of a causal model too.
+    """
+
+    def __init__(self, model: VideoModel, at_a_time: int, *, clips: bool = False) -> None:
+        self._model = model
+        self._frames = at_a_time
+        self._stream: DecodeStream | None = None
+        self._clip: list[Tensor] = []
+        if model.is_causal and not clips:
+            size = max(1, at_a_time // model.temporal_factor)
+            self._stream = DecodeStream(model, decode_from_indices=model.regularization.discrete, at_a_time=size)
+        self._latents = encoded_frames(at_a_time, model.config)
+
+    def push(self, values: Tensor, *, more: bool = False) -> Tensor:
+        """Take the next tokens (1, T', H', W') or latent frames (1, z, T', H', W'); return the video that is ready.
+
+        Returns (1, 3, T, H, W), about -1..1, T >= 0; the size is that of whole latent positions. `more` says that
+        further ones will follow.
+        """
+        if not values.shape[-3]:
+            return torch.empty(1, 3, 0, 1, 1)
+        if self._stream is not None:
+            return self._stream.push(values, more=more)
+        self._clip.append(values)
+        found = []
+        while (held := sum(piece.shape[-3] for piece in self._clip)) >= self._latents:
+            whole = torch.cat(self._clip, -3)
+            self._clip = [whole[..., self._latents :, :, :]] if held > self._latents else []
+            found.append(self._decoded(whole[..., : self._latents, :, :]))
+        return torch.cat(found, 2) if found else torch.empty(1, 3, 0, 1, 1)
+
+    def flush(self) -> Tensor:
+        """The rest, at the latent's end."""
+        if self._stream is not None:
+            return self._stream.flush()
+        return self._decoded(torch.cat(self._clip, -3)) if self._clip else torch.empty(1, 3, 0, 1, 1)
+
+    def drain(self) -> Tensor:
+        """The rest that is ready, where the latent goes on but no more of it is wanted."""
+        return self.flush() if self._stream is None else self._stream.drain()
+
+    def _decoded(self, clip: Tensor) -> Tensor:
+        with torch.no_grad():
+            # A clip of an odd number of frames was padded.
+            return self._model.decode_packed(clip)[:, :, : self._frames]
+
+
+class LatentRange(NamedTuple):
+    """The latent frames from which some frames of a video are decoded."""
+
+    first: int
+    last: int
+    """After the last one."""
+    at: int
+    """The first frame of video that decoding from `first` on gives."""
+
+
+def latents_of(model: VideoModel, start: int, stop: int, total: int, clip: int) -> LatentRange:
+    """The latent frames of a video of `total` that the frames `start` to before `stop` are decoded from.
+
+    A causal model starts as many latent frames before as its layers look back, and goes on as far as it looks ahead; a
+    non-causal one takes the whole clips, of `clip` latent frames, that these frames lie in.
+    """
+    factor = model.temporal_factor
+    if model.is_causal:
+        first = model.start_latent(start)
+        last = 1 + math.ceil((stop - 1 + model.delay) / factor)
+    else:
+        first = start // factor // clip * clip
+        last = math.ceil(math.ceil(stop / factor) / clip) * clip
+    return LatentRange(first, min(total, last), first * factor)
 
 
 class Pair(NamedTuple):
@@ -34,81 +206,61 @@ class Pair(NamedTuple):
     reconstruction: Tensor
     """(1, 3, T, H, W) float32, clamped to -1..1, on the model's device."""
     latent_frames: int
-    """How many latent frames were computed for the video so far, those of frames still to come included."""
+    """Latent frames that were computed for the video so far, those of frames still to come included."""
 
 
-def stream_pairs(
-    model: Tokenizer, chunks: Iterable[Pixels], *, sample: bool | None = False, on_log: OnLog | None = None
+def pairs(
+    model: VideoModel,
+    chunks: Iterable[Pixels],
+    at_a_time: int,
+    *,
+    clips: bool = False,
+    sample: bool | None = False,
+    on_values: OnValues | None = None,
 ) -> Iterator[Pair]:
-    """All frames of a video through one stream of a causal model, with the result of the whole video at once.
+    """All frames of a video with their reconstruction, encoded and decoded as they come.
 
     Args:
-        model: a causal tokenizer; a non-causal one raises `ValueError`.
-        chunks: the video, (T, H, W, 3) uint8, in pieces of any length; how it is cut makes no difference.
-        sample: KL: draw from the posterior (True), take its mode (False), or as the model says (None).
-        on_log: called with the bottleneck's log of what is encoded, before it is decoded.
-    """
-    encoder, decoder = model.encode_stream(sample=sample), model.decode_stream()
-    waiting: list[Pixels] = []
-    latent_frames = 0
-
-    def latents() -> Iterator[Tensor]:
-        for chunk in chunks:
-            waiting.extend(chunk)
-            yield encoder.push(to_float(chunk))
-        if waiting:
-            yield encoder.flush()
-
-    def videos() -> Iterator[Tensor]:
-        nonlocal latent_frames
-        for z in latents():
-            latent_frames += z.shape[2]
-            if z.shape[2]:
-                if on_log is not None:
-                    on_log(encoder.log)
-                yield decoder.push(z)
-        if waiting:
-            yield decoder.flush()
-
-    for video in videos():
-        # Beyond the last frame there is only what completes the last group.
-        source = waiting[: video.shape[2]]
-        del waiting[: len(source)]
-        if source:
-            yield _pair(np.stack(source), video, latent_frames)
-
-
-def clip_pairs(
-    model: Tokenizer, clips: Iterable[Pixels], *, sample: bool | None = False, on_log: OnLog | None = None
-) -> Iterator[Pair]:
-    """Every one of `clips`, (T, H, W, 3) uint8, for itself; any model, any T. Otherwise as `stream_pairs`.
+        chunks: the video, (T, H, W, 3) uint8, in pieces of any length.
+        on_values: called with what is encoded, before it is decoded.
+        model, at_a_time, clips, sample: as for `EncodePass`.
 
     Raises `VidTokError` if the model takes frames of another size alone.
     """
-    latent_frames = 0
-    for clip in clips:
-        check_frame_size(model, (clip.shape[1], clip.shape[2]))
-        with torch.no_grad():
-            z, log = model.encode(to_float(clip), sample=sample, return_reg_log=True)
-            if on_log is not None:
-                on_log(log)
-            video = model.decode(z)
-        latent_frames += encoded_frames(len(clip), model.config)
-        yield _pair(clip, video, latent_frames)
+    encoder = EncodePass(model, at_a_time, clips=clips, sample=sample)
+    decoder = DecodePass(model, at_a_time, clips=clips)
+    waiting: deque[Pixels] = deque()
+
+    def decoded(values: Tensor, decode: Callable[[Tensor], Tensor]) -> Iterator[Pair]:
+        if values.shape[-3] and on_values is not None:
+            on_values(values)
+        video = decode(values)
+        # Beyond the last frame there is only the filling of the last group.
+        frames = [waiting.popleft() for _ in range(min(len(waiting), video.shape[2]))]
+        if frames:
+            yield _pair(np.stack(frames), video, encoder.latent_frames)
+
+    for chunk in chunks:
+        waiting.extend(chunk)
+        # Values before the end are those of a stream, of which there is more.
+        yield from decoded(encoder.push(to_float(chunk)), partial(decoder.push, more=True))
+    if waiting or encoder.latent_frames:
+        yield from decoded(encoder.flush(), decoder.push)
+        yield from decoded(torch.empty(1, 0, 1, 1), lambda _: decoder.flush())
 
 
-def continued_clip_pairs(model: Tokenizer, clips: Iterable[Pixels], *, sample: bool | None = False) -> Iterator[Pair]:
+def continued_clip_pairs(model: VideoModel, clips: Iterable[Pixels], *, sample: bool | None = False) -> Iterator[Pair]:
     """Every one of `clips`, but with the last f - 1 reconstructed frames of the clip before in front of it.
 
     This is `--pad_gen_frames` of the published script: where a clip's first frame would be preceded by copies of itself
-    (f is the temporal factor), it is preceded by what the viewer saw last, so that clips join more smoothly.
+    (f is the temporal factor), the last frames that the viewer saw precede it, so that clips join more smoothly.
 
-    `clips` are (T, H, W, 3) uint8 with T = 1 + a multiple of f; `sample` is as for `stream_pairs`. Raises
-    `ValueError` for a non-causal model or another T.
+    `clips` are (T, H, W, 3) uint8 with T = 1 + a multiple of f; `sample` is as for `EncodePass`. Raises `ValueError`
+    for a non-causal model or another T.
     """
     if not model.is_causal:
-        raise ValueError("a non-causal model pads no frames in front, so none can be put there; use clip_pairs")
-    factor = model.config.temporal_factor
+        raise ValueError("a non-causal model pads no frames in front, so none can be put there; take independent clips")
+    factor = model.temporal_factor
     latent_frames = 0
     before: Tensor | None = None
     for clip in clips:
@@ -127,9 +279,9 @@ def continued_clip_pairs(model: Tokenizer, clips: Iterable[Pixels], *, sample: b
         yield pair
 
 
-def _moments_after(model: Tokenizer, before: Tensor, video: Tensor) -> Tensor:
+def _moments_after(model: VideoModel, before: Tensor, video: Tensor) -> Tensor:
     """The moments of `video` where the f - 1 frames `before` stand in front of it, not copies of its first frame."""
-    frames = pad_frame_size(torch.cat([before, video], 2), model.config.spatial_factor)
+    frames = pad_frame_size(torch.cat([before, video], 2), model.spatial_factor)
     moments: Tensor = model.encoder(frames, StreamState(started=True, end=True))
     return moments
 

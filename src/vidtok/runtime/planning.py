@@ -1,4 +1,4 @@
-"""How much to compute at a time from file to file: tiles and frames, by hand or so that memory stays below a budget."""
+"""Tiles and frames to compute at a time, given by hand or chosen so that memory stays below a budget."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import shutil
 import tempfile
 from bisect import bisect_left
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
 
 from vidtok.errors import VidTokError
-from vidtok.models.vidtok.config import AutoencoderConfig
+from vidtok.models.base import VideoModel
+from vidtok.models.tiles import Tiling
 from vidtok.runtime.limits import CLIP_FRAMES, frames_at_a_time
 from vidtok.runtime.memory import Direction, Footprints, footprints, memory_bytes, resting_bytes, with_unseen
 from vidtok.runtime.options import ComputeOptions
-from vidtok.runtime.tiles import Tiling
-
-if TYPE_CHECKING:
-    from vidtok.tokenizer import Tokenizer
 
 _SMALLEST_CHOSEN = 128
 """Pixels a side below which no tile is chosen for a budget: it would see too little, and overlap too much."""
@@ -46,7 +42,7 @@ class Plan:
 
 
 def plan(
-    model: Tokenizer, size: tuple[int, int], options: ComputeOptions, direction: Direction, length: int | None = None
+    model: VideoModel, size: tuple[int, int], options: ComputeOptions, direction: Direction, length: int | None = None
 ) -> Plan:
     """Tiles and frames at a time for `model` and `length` frames (None: unknown) of `size` (height, width).
 
@@ -57,7 +53,7 @@ def plan(
     """
     if options.tile is None and options.max_memory is None:
         return Plan(model.tiling, frames_at_a_time(model.config, size, options.chunk_frames), None)
-    model.with_tiling(Tiling())  # raises for a model that cannot be tiled
+    model.check_tiles()
     if options.max_memory is None:
         assert options.tile is not None
         tiling = _needed(options.tiling(options.tile), model, size)
@@ -70,7 +66,7 @@ class _Search:
 
     def __init__(
         self,
-        model: Tokenizer,
+        model: VideoModel,
         size: tuple[int, int],
         options: ComputeOptions,
         direction: Direction,
@@ -101,7 +97,7 @@ class _Search:
 
     def _tilings(self) -> list[Tiling | None]:
         """None for no tiles, then tilings from large tiles to small ones."""
-        options, factor = self._options, self._model.config.spatial_factor
+        options, factor = self._options, self._model.spatial_factor
         if options.tile is not None:
             return [_needed(options.tiling(options.tile), self._model, self._size)]
         side = -(-max(self._size) // factor) * factor
@@ -140,14 +136,13 @@ class _Search:
 
     def _grid(self, tiling: Tiling | None) -> tuple[int, Footprints]:
         """How many tiles there are, and what one takes."""
-        config = cast(AutoencoderConfig, self._model.config)
-        tiles, height, width = _grid(tiling, self._size, config.spatial_factor)
-        return tiles, footprints(config, self._model.dtype, self._model.device.type, self._frames, height, width)
+        tiles, height, width = _grid(tiling, self._size, self._model.spatial_factor)
+        return tiles, footprints(self._model, self._frames, height, width)
 
     def _frames_below(self, limit: int) -> int:
         """Frames at a time that take no more than `limit` outside of the model, if there are so few."""
         wanted = CLIP_FRAMES
-        while wanted > self._model.config.temporal_factor and self._outside(wanted) > limit:
+        while wanted > self._model.temporal_factor and self._outside(wanted) > limit:
             wanted //= 2
         return _frames(self._model, self._size, self._options, wanted)
 
@@ -163,7 +158,7 @@ class _Search:
         smallest = tilings[-1]
         needed = self._least(smallest)
         if needed > self._limit:
-            tiles, height, width = _grid(smallest, self._size, self._model.config.spatial_factor)
+            tiles, height, width = _grid(smallest, self._size, self._model.spatial_factor)
             how = f"in tiles of {width} x {height}" if tiles > 1 else "in one piece"
             return VidTokError(
                 f"max_memory is {limit}, but {model} needs about {needed / 1e9:.1f} GB for frames of {size} pixels "
@@ -188,12 +183,12 @@ def _grid(tiling: Tiling | None, size: tuple[int, int], factor: int) -> tuple[in
     return len(rows) * len(columns), height, width
 
 
-def _needed(tiling: Tiling, model: Tokenizer, size: tuple[int, int]) -> Tiling | None:
+def _needed(tiling: Tiling, model: VideoModel, size: tuple[int, int]) -> Tiling | None:
     """`tiling`, if it cuts frames of `size` at all."""
-    return tiling if _grid(tiling, size, model.config.spatial_factor)[0] > 1 else None
+    return tiling if _grid(tiling, size, model.spatial_factor)[0] > 1 else None
 
 
-def _frames(model: Tokenizer, size: tuple[int, int], options: ComputeOptions, wanted: int | None) -> int:
+def _frames(model: VideoModel, size: tuple[int, int], options: ComputeOptions, wanted: int | None) -> int:
     """Frames at a time: those that the options say, else `wanted` of a causal model (None: what suits the size)."""
     given = options.chunk_frames
     if given is None and model.is_causal:

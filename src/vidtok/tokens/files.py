@@ -6,12 +6,12 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from vidtok.errors import TokenFileError
-from vidtok.models.vidtok.config import FSQConfig
+from vidtok.models.base import VideoModel
 from vidtok.tokens.header import (
     DEFAULT_CHUNK,
     LATENT_CODINGS,
@@ -25,9 +25,6 @@ from vidtok.tokens.identity import model_identity
 from vidtok.tokens.reader import TokenFile
 from vidtok.tokens.writer import TokenWriter
 
-if TYPE_CHECKING:
-    from vidtok.tokenizer import Tokenizer
-
 
 def read(path: str | os.PathLike[str]) -> TokenFile:
     """Open the token file at `path`; see `TokenFile`."""
@@ -37,7 +34,7 @@ def read(path: str | os.PathLike[str]) -> TokenFile:
 def write(
     path: str | os.PathLike[str],
     values: Any,
-    model: Tokenizer,
+    model: VideoModel,
     *,
     size: tuple[int, int, int],
     fps: float | Fraction,
@@ -71,15 +68,15 @@ def write(
         writer.finish(frames)
 
 
-def default_coding(model: Tokenizer) -> str:
+def default_coding(model: VideoModel) -> str:
     """How values of `model` are stored unless one says otherwise: adaptive for FSQ, 16-bit floats for KL."""
-    if isinstance(model.config.bottleneck, FSQConfig):
+    if model.regularization.discrete:
         return "adaptive"
     return "bfloat16" if model.dtype == torch.bfloat16 else "float16"
 
 
 def make_header(
-    model: Tokenizer,
+    model: VideoModel,
     *,
     height: int,
     width: int,
@@ -102,10 +99,10 @@ def make_header(
     """
     config = model.config
     coding = default_coding(model) if coding is None else coding
-    bottleneck = config.bottleneck
-    codings = TOKEN_CODINGS if isinstance(bottleneck, FSQConfig) else LATENT_CODINGS
+    discrete = model.regularization.discrete
+    codings = TOKEN_CODINGS if discrete else LATENT_CODINGS
     if coding not in codings:
-        kind = "tokens" if isinstance(bottleneck, FSQConfig) else "a continuous latent"
+        kind = "tokens" if discrete else "a continuous latent"
         raise TokenFileError(
             f"coding is {coding!r}; expected one of {', '.join(codings)}, as {model.name} makes {kind}"
         )
@@ -117,8 +114,8 @@ def make_header(
         temporal_factor=config.temporal_factor,
         spatial_factor=config.spatial_factor,
         causal=config.is_causal,
-        levels=bottleneck.levels if isinstance(bottleneck, FSQConfig) else None,
-        streams=config.streams,
+        levels=config.bottleneck.token_levels,
+        streams=config.parts,
     )
     if chunk is None:
         chunk = max(1, min(DEFAULT_CHUNK, latent.largest_chunk))

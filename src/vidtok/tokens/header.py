@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from vidtok.errors import TokenFileError
 from vidtok.fields import Check, Within, build, fit, plain, require
-from vidtok.models.vidtok.config import LatentStream
+from vidtok.models.config import LatentPart
 
 TOKEN_CODINGS = ("packed", "static", "adaptive")
 LATENT_CODINGS = ("float16", "bfloat16", "float32", "int8")
@@ -45,7 +45,7 @@ _Text = Annotated[str, Check(f"text of at most {_MAX_TEXT} characters",
 _Whole = Annotated[int, Within(-(2**63), 2**63 - 1, expected="a whole number")]
 _Wholes = Annotated[tuple[_Whole, ...], Check("a list of whole numbers", lambda items: len(items) <= MAX_CHANNELS)]
 _Pair = Annotated[tuple[_Whole, _Whole], Check("two whole numbers")]
-_Streams = Annotated[tuple[LatentStream, ...], Check(f"a list of at most {MAX_STREAMS} mappings",
+_Streams = Annotated[tuple[LatentPart, ...], Check(f"a list of at most {MAX_STREAMS} mappings",
                                                      lambda streams: len(streams) <= MAX_STREAMS)]  # fmt: skip
 
 

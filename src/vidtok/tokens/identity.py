@@ -1,9 +1,10 @@
-"""Which model a file was made with: hashes of what the model is made of, and of its weights.
+"""Identity of the model that made a file: hashes of its configuration and of its weights.
 
 The hashes tell models apart, whatever their names. They depend on neither the file that the weights came from nor the
 device that they are on:
 
-- `config`: SHA-256 of the configuration's JSON, keys sorted, without what only training uses.
+- `config`: SHA-256 of the configuration's JSON, keys sorted, without the fields, of the bottleneck too, that its class
+  names in `training_only`.
 - `weights`: SHA-256 over the weights sorted by name: for each the name, a zero byte, the shape as decimal numbers
   joined by commas, a zero byte, and the values as little-endian float32 in C order. The dtype that they have in
   memory is noted beside it, since rounding to another one changes values.
@@ -17,28 +18,25 @@ from __future__ import annotations
 import hashlib
 import json
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vidtok.errors import TokenFileError
-from vidtok.models.base import ModelConfig
+from vidtok.models.base import VideoModel
+from vidtok.models.config import ModelConfig
 from vidtok.tokens.header import ModelIdentity
 
-if TYPE_CHECKING:
-    from vidtok.tokenizer import Tokenizer
-
 _UNORDERED = {"spatial_ds", "spatial_us", "tempo_ds", "tempo_us"}
-_BOTTLENECK = ("kind", "levels")
 _SHOWN = 12
 _BLOCK = 1 << 22
 
-_known: weakref.WeakKeyDictionary[Tokenizer, tuple[object, str, str]] = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[VideoModel, tuple[object, str, str]] = weakref.WeakKeyDictionary()
 
 
-def model_identity(model: Tokenizer) -> ModelIdentity:
+def model_identity(model: VideoModel) -> ModelIdentity:
     """The identity of `model`. Hashing takes about a second for 600 MB of weights; it is done once for each model."""
     weights, signs = _weight_hashes(model)
     dtype = str(model.dtype).removeprefix("torch.")
@@ -48,16 +46,17 @@ def model_identity(model: Tokenizer) -> ModelIdentity:
 
 
 def config_hash(config: ModelConfig) -> str:
-    """The hash of what `config` says of a model's function: 64 hexadecimal digits."""
+    """The hash of all values of `config` that a trained model's output depends on: 64 hexadecimal digits."""
+    unused = config.bottleneck.training_only
     values = {key: value for key, value in config.to_dict().items() if key not in config.training_only}
-    values["bottleneck"] = {key: value for key, value in values["bottleneck"].items() if key in _BOTTLENECK}
+    values["bottleneck"] = {key: value for key, value in values["bottleneck"].items() if key not in unused}
     for key in _UNORDERED & values.keys():
         values[key] = sorted(values[key])
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def check_model(wanted: ModelIdentity, model: Tokenizer, path: object, *, allow_other: bool = False) -> None:
+def check_model(wanted: ModelIdentity, model: VideoModel, path: object, *, allow_other: bool = False) -> None:
     """Raise `TokenFileError` if the file at `path`, made with the model `wanted`, is not to be decoded with `model`.
 
     With `allow_other`, other weights will do, such as those of a decoder that was trained further; another
@@ -80,8 +79,8 @@ def check_model(wanted: ModelIdentity, model: Tokenizer, path: object, *, allow_
     raise TokenFileError(f"{path} was made with {wanted.name}, which is not this {own.name} ({difference}); {mend}")
 
 
-def _weight_hashes(model: Tokenizer) -> tuple[str, str]:
-    state = {name.replace("_orig_mod.", ""): value for name, value in model.state_dict().items()}
+def _weight_hashes(model: VideoModel) -> tuple[str, str]:
+    state = model.named_weights()
     version = _version(state)
     known = _known.get(model)
     if known is not None and version is not None and known[0] == version:

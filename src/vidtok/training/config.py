@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import InitVar, dataclass, field
 from typing import Annotated, Any, Literal, cast
 
-from vidtok.config.dialect import ENGINE, NOT_GIVEN, look_up, params_of
+from vidtok.config.dialect import ENGINE, NOT_GIVEN, frozen_parts, look_up, params_of
 from vidtok.errors import ConfigError
-from vidtok.fields import Check, Within, build, check, mapping_at, read
+from vidtok.fields import Check, Within, build, check, read
 
 Decay = Literal["none", "linear", "cosine", "inverse_sqrt"]
 Optimizer = Literal["adam", "adamw", "muon"]
@@ -118,9 +118,7 @@ class TrainingConfig:
     def from_raw(cls, raw: Mapping[str, Any]) -> TrainingConfig:
         """The config in the sections `raw` of a configuration that `read_config` has read."""
         params = raw["model"]["params"]
-        network: dict[str, Any] = {}
-        for part in ("encoder_config", "decoder_config"):
-            network |= mapping_at(params.get(part) or {}, "params", f"{ENGINE}.{part}", optional=True)
+        frozen = frozen_parts(params)
         optimizer, options = optimizer_options(params.get("optimizer_config"))
         if raw["model"].get("base_learning_rate") is None:
             raise ConfigError("model.base_learning_rate is missing; training needs it, such as 1.0e-5")
@@ -136,8 +134,8 @@ class TrainingConfig:
             optimizer_options=options,
             schedule=build(LearningRateSchedule, _schedule(raw), f"{ENGINE}.lr_schedule"),
             ignore_keys=params.get("ignore_keys") or (),
-            fix_encoder=bool(network.get("fix_encoder", False)),
-            fix_decoder=bool(network.get("fix_decoder", False)),
+            fix_encoder="fix_encoder" in frozen,
+            fix_decoder="fix_decoder" in frozen,
             **{key: params[key] for key in given if key in params},
         )
 

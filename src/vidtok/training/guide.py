@@ -22,8 +22,8 @@ from torch import Tensor
 
 from vidtok.errors import ConfigError
 from vidtok.evaluation.linear import LARGEST_BLOCK, BlockShape, BlockTransform
-from vidtok.models.base import ModelConfig
 from vidtok.models.bottleneck import Bottleneck
+from vidtok.models.config import ModelConfig
 
 _PIXEL_WEIGHT = 20.0
 """Weight of the squared error of pixels beside the mean one of coefficients over their deviations."""

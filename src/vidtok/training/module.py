@@ -23,8 +23,6 @@ from torch.distributed.fsdp import FSDPModule
 from vidtok.errors import TrainingError
 from vidtok.metrics.image import psnr, ssim
 from vidtok.models.base import VideoModel
-from vidtok.models.vidtok.autoencoder import VideoAutoencoder
-from vidtok.models.vidtok.config import FSQConfig
 from vidtok.training.config import TrainingConfig
 from vidtok.training.ema import MovingAverages
 from vidtok.training.guide import TransformGuide
@@ -168,7 +166,7 @@ class TrainingModule(LightningModule):
             if guide is None:
                 _, reconstruction, reg_log = self.model(video, step=step)
             else:
-                moments = cast(VideoAutoencoder, self.model).moments(video)
+                moments = self.model.moments(video)
                 reconstruction = self.model.decode(guide.latent(video), size=video.shape[2:])
         with timed("generator's objective"):
             at = _STEPS_PER_BATCH * step
@@ -330,8 +328,8 @@ class TrainingModule(LightningModule):
 
     def _count_codes(self, indices: Tensor, split: str) -> None:
         if split not in self._codes_used:
-            config = cast(FSQConfig, self.model.config.bottleneck)
-            self._codes_used[split] = torch.zeros(config.codebook_size, device=indices.device, dtype=torch.int64)
+            codes = self.model.codebook_size or 0
+            self._codes_used[split] = torch.zeros(codes, device=indices.device, dtype=torch.int64)
         counts = self._codes_used[split]
         counts += torch.bincount(indices.flatten().long(), minlength=len(counts))
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vidtok.errors import CheckpointError
-from vidtok.models.base import VideoModel
+from vidtok.models.base import VideoModel, plain_name
 from vidtok.zoo.int8 import restored
 from vidtok.zoo.matching import fitting_models
 
@@ -130,7 +130,7 @@ def _whole_state(path: Path) -> dict[str, Tensor]:
         state = _state_dict(_load_torch(path), path)
     else:
         raise CheckpointError(f"{path} is not a checkpoint{_kind(head)}; expected a .safetensors or .ckpt file")
-    return restored({_plain_name(name): value for name, value in state.items()}, str(path))
+    return restored({plain_name(name): value for name, value in state.items()}, str(path))
 
 
 def _head(path: Path) -> bytes:
@@ -214,10 +214,6 @@ def _is_plain(value: Any) -> bool:
         and value.layout == torch.strided
         and not (value.is_meta or value.is_quantized or value.is_complex())
     )
-
-
-def _plain_name(name: str) -> str:
-    return name.removeprefix("module.").replace("_orig_mod.", "")
 
 
 def _averaged(state: dict[str, Tensor], averages: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from vidtok.config.families import FAMILIES
 from vidtok.errors import CheckpointError, ConfigError
 from vidtok.files import aside, save_tensors
-from vidtok.models.vidtok.config import ModelConfig
+from vidtok.models.config import ModelConfig
 from vidtok.zoo.hub import FOLDER_FILES
 
 FORMAT_VERSION = 1

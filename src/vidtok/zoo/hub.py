@@ -141,3 +141,16 @@ def _reach(download: Callable[[], _Result], *, url: str, problem: str, remedy: s
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def upload(
+    folder: Path, *, repo_id: str, token: str | None = None, private: bool | None = None,
+    commit_message: str = "Upload a vidtok model",
+) -> str:  # fmt: skip
+    """Upload a model's folder to the repository `repo_id`, made if need be, and return its address."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    url = api.create_repo(repo_id, private=private, exist_ok=True)
+    api.upload_folder(repo_id=url.repo_id, folder_path=folder, commit_message=commit_message)
+    return str(url)

@@ -7,13 +7,18 @@ from functools import cache
 from vidtok.config import registry
 from vidtok.config.families import family_of
 from vidtok.config.read import read_config
-from vidtok.config.signatures import Shapes
-from vidtok.models.vidtok.config import ModelConfig
+from vidtok.config.shapes import Shapes
+from vidtok.models.config import ModelConfig
 
 
 def fitting_models(shapes: Shapes) -> list[str]:
     """Names of the models whose checkpoints have these names and shapes."""
-    return [name for name, config in _configs().items() if family_of(config).fits(config, shapes)]
+    fitting = []
+    for name, config in _configs().items():
+        fits = family_of(config).fits
+        if fits is not None and fits(config, shapes):
+            fitting.append(name)
+    return fitting
 
 
 @cache

@@ -7,7 +7,7 @@ import torch
 
 from support import CAUSAL_MODELS, make_clip, small_model
 from vidtok import Tokenizer
-from vidtok.models.vidtok.receptive import first_exact_frame, start_latent
+from vidtok.models.vidtok.receptive import first_exact_frame
 
 
 def narrow(name: str, dtype: torch.dtype = torch.float32) -> Tokenizer:
@@ -32,8 +32,8 @@ def test_no_frame_before_it_is_free_of_what_came_before_and_all_after_it_are(nam
         clean = model.decode(z).isfinite().flatten(3).all(-1).all(1)[0]
         assert clean[expected:].all()
         assert not clean[:expected].any()
-        assert start_latent(model.decoder, expected) == spoiled
-        assert start_latent(model.decoder, expected - 1) == spoiled - 1
+        assert model.start_latent(expected) == spoiled
+        assert model.start_latent(expected - 1) == spoiled - 1
 
 
 @pytest.mark.parametrize("name", CAUSAL_MODELS)
@@ -59,8 +59,8 @@ def test_a_latent_frame_less_is_not_enough() -> None:
 
 
 def test_the_start_needs_no_warm_up_and_clips_have_none() -> None:
-    decoder = narrow("vidtok_kl_causal_488_4chn").decoder
-    assert first_exact_frame(decoder, 0) == 0
-    assert start_latent(decoder, 0) == 0
+    model = narrow("vidtok_kl_causal_488_4chn")
+    assert first_exact_frame(model.decoder, 0) == 0
+    assert model.start_latent(0) == 0
     with pytest.raises(ValueError, match="sees whole clips"):
         first_exact_frame(small_model("vidtok_kl_noncausal_488_4chn").decoder, 1)

@@ -11,7 +11,6 @@ from torch import Tensor
 import vidtok
 from tiny import FSQ_1_1, KL_1_0, KL_1_1, KL_NONCAUSAL, tiny_model
 from vidtok.cli import main
-from vidtok.models.vidtok.rescaling import rescale
 from vidtok.models.vidtok.spatial import SpatialDownsample, SpatialUpsample
 
 
@@ -47,7 +46,7 @@ def test_huge_streams_become_small_and_outputs_stay(name: str) -> None:
     latent = model.encode(video, sample=False)
     moments, out = model.encoder(video), model.decoder(latent)
     assert max(streams(model, video, latent)) > 1e5
-    rescale(model, video)
+    model.rescale(video)
     assert all(0.5 < size < 2 for size in streams(model, video, latent))
     torch.testing.assert_close(model.encoder(video), moments, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(model.decoder(latent), out, rtol=1e-3, atol=1e-3)
@@ -59,7 +58,7 @@ def test_float16_is_enough_then() -> None:
     out = model.decode(model.encode(video, sample=False))
     assert not model.half().decode(model.encode(video.half(), sample=False)).isfinite().all()
     model = with_huge_streams(KL_1_1)
-    rescale(model, video)
+    model.rescale(video)
     half = model.half().decode(model.encode(video.half(), sample=False)).float()
     torch.testing.assert_close(half, out, rtol=0.02, atol=0.02)
 

@@ -132,7 +132,7 @@ def test_packed_latents_are_the_same_latents(twin: VidTwin) -> None:
     for part, again in zip(z, twin.unpack(packed), strict=True):
         assert torch.equal(part, again)
     # A latent frame of the file is a clip, its streams as the configuration lists them, channels first.
-    structure, dynamics_x, dynamics_y = torch.split(packed[0, :, 1, 0, 0], [s.values for s in CONFIG.streams])
+    structure, dynamics_x, dynamics_y = torch.split(packed[0, :, 1, 0, 0], [s.values for s in CONFIG.parts])
     assert z.structure is not None
     assert z.dynamics_x is not None
     assert z.dynamics_y is not None

@@ -1,114 +1,18 @@
-"""What a model of the family is made of: frozen, validated values, from which `autoencoder.py` builds it."""
+"""VidTok configurations: frozen, validated values, from which `autoencoder.py` builds a model."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import prod
-from typing import Any, ClassVar, Literal, Protocol, get_args
+from typing import Any, ClassVar, Literal, get_args
 
-from vidtok.errors import ConfigError
 from vidtok.fields import build, plain, require
+from vidtok.models.config import BottleneckConfig, KLConfig, LatentPart, bottleneck_from_dict
 
 TemporalPadding = Literal["zeros", "first_frame", "both_sides"]
 TemporalInterpolation = Literal["nearest", "linear"]
 NormType = Literal["layernorm", "groupnorm"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class KLConfig:
-    """Continuous bottleneck: a diagonal Gaussian per position (Kingma and Welling, arXiv 1312.6114)."""
-
-    kind: Literal["kl"] = "kl"
-    sample: bool = True
-    """Whether encoding draws from the posterior where the caller does not say; otherwise it takes the mode."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FSQConfig:
-    """Discrete bottleneck: finite scalar quantization (Mentzer et al., arXiv 2309.15505)."""
-
-    kind: Literal["fsq"] = "fsq"
-    levels: tuple[int, ...] = (8, 8, 8, 8, 8, 8)
-    """Number of values of each channel; their product is the codebook's size."""
-    entropy_loss_weight: float = 0.1
-    entropy_loss_annealing_steps: int = 2000
-    entropy_loss_annealing_factor: float = 3.0
-    commitment_loss_weight: float = 0.25
-
-    def __post_init__(self) -> None:
-        if not self.levels or any(level < 2 for level in self.levels):
-            raise ConfigError(
-                f"levels is {list(self.levels)}; expected at least one channel with at least 2 levels each"
-            )
-        if self.codebook_size > 2**31 - 1:
-            raise ConfigError(
-                f"levels {list(self.levels)} give {self.codebook_size} codes; at most 2^31 - 1 are possible"
-            )
-
-    @property
-    def codebook_size(self) -> int:
-        return prod(self.levels)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatentStream:
-    """One of the parts that a latent frame of some families consists of."""
-
-    name: str
-    channels: int
-    positions: tuple[int, ...]
-    """How many values each channel has in a latent frame, along each axis."""
-
-    @property
-    def values(self) -> int:
-        """Values of a latent frame."""
-        return self.channels * prod(self.positions)
-
-
-class ModelConfig(Protocol):
-    """What a configuration of any family says of its model (see `contract.py`): frozen, validated values."""
-
-    family: ClassVar[str]
-    """The name of the family: a key of `vidtok.config.families.FAMILIES`."""
-    training_only: ClassVar[tuple[str, ...]]
-    """Fields without influence on what a trained model computes."""
-
-    @property
-    def in_channels(self) -> int:
-        """Colours of a pixel: 3."""
-
-    @property
-    def bottleneck(self) -> KLConfig | FSQConfig:
-        """Whether latents are continuous (KL) or tokens (FSQ)."""
-
-    @property
-    def is_causal(self) -> bool:
-        """Whether no frame depends on a later one; such a model streams, others take independent clips."""
-
-    @property
-    def temporal_factor(self) -> int:
-        """Frames of video to a latent frame, f; clips of a non-causal model have a multiple of it."""
-
-    @property
-    def spatial_factor(self) -> int:
-        """Pixels to a latent position, in height and in width."""
-
-    @property
-    def z_channels(self) -> int:
-        """Values of a latent position, z."""
-
-    @property
-    def frame_size(self) -> tuple[int, int] | None:
-        """The one (height, width) that the model takes; None: it takes any."""
-
-    @property
-    def streams(self) -> tuple[LatentStream, ...]:
-        """The parts that the z values of a latent frame are made of, where H' = W' = 1; none: it is of one part."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, from which the family makes an equal config."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +35,7 @@ class AutoencoderConfig:
     """Fields without influence on what a trained model computes."""
 
     z_channels: int
-    bottleneck: KLConfig | FSQConfig = field(default_factory=KLConfig)
+    bottleneck: BottleneckConfig = field(default_factory=KLConfig)
     temporal_padding: TemporalPadding = "first_frame"
     interpolation: TemporalInterpolation = "linear"
     in_channels: int = 3
@@ -191,11 +95,7 @@ class AutoencoderConfig:
                 len(getattr(self, down)) == len(getattr(self, up)), up, getattr(self, up),
                 f"as many levels as {down} {list(getattr(self, down))}, so that decoding undoes encoding",
             )  # fmt: skip
-        if isinstance(self.bottleneck, FSQConfig):
-            require(
-                len(self.bottleneck.levels) == self.z_channels, "z_channels", self.z_channels,
-                f"{len(self.bottleneck.levels)}, one a level of the bottleneck {list(self.bottleneck.levels)}",
-            )  # fmt: skip
+        self.bottleneck.check_channels(self.z_channels)
 
     def _set_default(self, name: str, value: tuple[int, ...]) -> None:
         if getattr(self, name) is None:
@@ -222,14 +122,14 @@ class AutoencoderConfig:
         return None
 
     @property
-    def streams(self) -> tuple[LatentStream, ...]:
+    def parts(self) -> tuple[LatentPart, ...]:
         """The parts that a latent is made of: it is of one part."""
         return ()
 
     @property
     def moments_channels(self) -> int:
         """Channels that the encoder emits: mean and log-variance for KL, the latent itself for FSQ."""
-        return self.z_channels * (2 if isinstance(self.bottleneck, KLConfig) else 1)
+        return self.bottleneck.moments_channels(self.z_channels)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, from which `from_dict` makes an equal config."""
@@ -238,10 +138,6 @@ class AutoencoderConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AutoencoderConfig:
         """The config that `values` describe; unknown keys and values out of range raise `ConfigError`."""
-        values = dict(values)
-        given = values.pop("bottleneck", {"kind": "kl"})
-        if not isinstance(given, Mapping) or given.get("kind") not in ("kl", "fsq"):
-            raise ConfigError(f"bottleneck is {given!r}; expected a mapping with kind: kl or kind: fsq")
-        bottleneck = build(KLConfig if given["kind"] == "kl" else FSQConfig, given)
+        bottleneck = bottleneck_from_dict(values.get("bottleneck", {"kind": "kl"}))
         config: AutoencoderConfig = build(cls, {**values, "bottleneck": bottleneck})
         return config

@@ -6,7 +6,6 @@ from typing import Any, cast
 
 from torch import nn
 
-from vidtok.models.vidtok.autoencoder import Decoder
 from vidtok.models.vidtok.config import AutoencoderConfig
 from vidtok.models.vidtok.temporal import CausalConv
 
@@ -37,13 +36,6 @@ def first_exact_frame(decoder: nn.Module, latent: int) -> int:
     # Version 1.0 decodes f frames of the first latent frame too and drops all but the last, as 1.1 never makes them.
     dropped = config.temporal_factor - 1 if config.temporal_padding == "zeros" else 0
     return latent * config.temporal_factor + spoiled - dropped
-
-
-def start_latent(decoder: nn.Module, frame: int) -> int:
-    """The last latent frame at which a causal `decoder` can start and still give `frame`, and all after it, exactly."""
-    factor = cast(Decoder, decoder).config.temporal_factor
-    spoiled = first_exact_frame(decoder, 1) - factor
-    return max(0, (frame - spoiled) // factor)
 
 
 def unsettled_latents(encoder: nn.Module) -> int:

@@ -18,22 +18,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from vidtok.models.vidtok.autoencoder import Decoder, Encoder, ResidualBlock, VideoAutoencoder
+from vidtok.models.vidtok.networks import Decoder, Encoder, ResidualBlock
 from vidtok.models.vidtok.spatial import Attention, SpatialDownsample, SpatialUpsample
 
 
 @torch.no_grad()
-def rescale(model: VideoAutoencoder, video: Tensor) -> None:
-    """Make the residual streams of encoder and decoder of order one on `video` (B, 3, T, H, W), in place.
+def rescale(coder: Encoder | Decoder, example: Tensor) -> None:
+    """Make the residual stream of `coder` of order one on `example`, its input, in place.
 
     All factors are powers of two, so that no weight is rounded (but for subnormal numbers in half precision) and the
-    output differs by the norms' epsilons alone. `video` is any clip that the model takes; what it shows hardly matters.
+    output differs by the norms' epsilons alone. Any clip will do for `example`; its content hardly matters.
     """
-    _rescale(model.encoder, video)
-    _rescale(model.decoder, model.encode(video, sample=False))
-
-
-def _rescale(coder: Encoder | Decoder, example: Tensor) -> None:
     sizes = _measured(coder, example)
     scale = 1.0
     for module in _along_the_stream(coder):

@@ -107,8 +107,8 @@ class VidTwinAutoencoder(VideoModel):
         """The weight of the layer that makes the video."""
         return cast(nn.Parameter, self.decoder.final_layer.linear.weight)
 
-    def moments(self, video: Tensor) -> TwinLatent:
-        """What is known of the three posteriors: a latent with twice the channels, means before log-variances."""
+    def moments(self, video: Tensor) -> TwinLatent:  # type: ignore[override]  # of three parts
+        """The three posteriors: a latent with twice the channels, means before log-variances."""
         check_video(video, self.config)
         video = pad_frames(video, padded_frames(video.shape[2], self.config))
         parts = [self._clip_moments(clip) for clip in torch.split(video, self.config.frames, 2)]
@@ -117,7 +117,7 @@ class VidTwinAutoencoder(VideoModel):
         )
         return TwinLatent(structure, dynamics_x, dynamics_y)
 
-    @overload
+    @overload  # type: ignore[override]  # the latent has parts
     def encode(
         self, video: Tensor, return_reg_log: Literal[False] = False, *, sample: bool | None = None,
         generator: torch.Generator | None = None, step: int = 0,
@@ -158,7 +158,9 @@ class VidTwinAutoencoder(VideoModel):
         latent = TwinLatent(*drawn)
         return (latent, {"kl_loss": kl}) if return_reg_log else latent
 
-    def decode(self, z: TwinLatent, decode_from_indices: bool = False, *, size: Size | None = None) -> Tensor:
+    def decode(  # type: ignore[override]  # the latent has parts
+        self, z: TwinLatent, decode_from_indices: bool = False, *, size: Size | None = None
+    ) -> Tensor:
         """Decode a latent, or the parts of it that are not None: of structure alone, of dynamics alone.
 
         Args:
@@ -187,19 +189,18 @@ class VidTwinAutoencoder(VideoModel):
         latent, log = self.encode(video, True, sample=sample, generator=generator, step=step)
         return latent, self.decode(latent)[:, :, : video.shape[2]], log
 
-    def encode_packed(self, video: Tensor) -> Tensor:
-        """The posteriors' modes as (B, z, n, 1, 1): for each clip the streams of `config.streams`, channels first."""
-        return self.pack(self.encode(video, sample=False))
-
-    def decode_packed(self, packed: Tensor, *, size: Size | None = None) -> Tensor:
-        """Decode what `encode_packed` returned; `size` is as for `decode`."""
-        return self.decode(self.unpack(packed), size=size)
+    def recombine(self, structure: TwinLatent | None, dynamics: TwinLatent | None) -> TwinLatent:
+        return TwinLatent(
+            structure=None if structure is None else structure.structure,
+            dynamics_x=None if dynamics is None else dynamics.dynamics_x,
+            dynamics_y=None if dynamics is None else dynamics.dynamics_y,
+        )
 
     def pack(self, latent: TwinLatent) -> Tensor:
         """A whole latent as one tensor (B, z, n, 1, 1)."""
         check_latent(latent, self.config)
         flat = []
-        for part, order, stream in zip(latent, _CHANNELS_FIRST, self.config.streams, strict=True):
+        for part, order, stream in zip(latent, _CHANNELS_FIRST, self.config.parts, strict=True):
             assert part is not None
             clips = torch.unflatten(part.permute(order), 2, (-1, stream.positions[0]))
             flat.append(clips.movedim(2, 1).flatten(2))
@@ -211,8 +212,8 @@ class VidTwinAutoencoder(VideoModel):
         if packed.dim() != 5 or packed.shape[1] != z or tuple(packed.shape[3:]) != (1, 1):
             raise ValueError(f"the packed latent has shape {tuple(packed.shape)}; expected (B, {z}, clips, 1, 1)")
         parts = []
-        flat = torch.split(packed[..., 0, 0].movedim(1, 2), [stream.values for stream in self.config.streams], 2)
-        for values, order, stream in zip(flat, _CHANNELS_FIRST, self.config.streams, strict=True):
+        flat = torch.split(packed[..., 0, 0].movedim(1, 2), [stream.values for stream in self.config.parts], 2)
+        for values, order, stream in zip(flat, _CHANNELS_FIRST, self.config.parts, strict=True):
             clips = torch.unflatten(values, 2, (stream.channels, *stream.positions)).movedim(1, 2).flatten(2, 3)
             parts.append(clips.permute(_inverse(order)))
         return TwinLatent(*parts)

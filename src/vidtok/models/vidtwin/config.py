@@ -1,4 +1,4 @@
-"""What a VidTwin model is made of: frozen, validated values, from which `autoencoder.py` builds it."""
+"""VidTwin configurations: frozen, validated values, from which `autoencoder.py` builds a model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from vidtok.errors import ConfigError
 from vidtok.fields import build, plain, require
-from vidtok.models.vidtok.config import KLConfig, LatentStream
+from vidtok.models.config import KLConfig, LatentPart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class QFormerConfig:
     num_heads: int = 8
     intermediate_size: int = 768
     cross_attention_freq: int = 2
-    """Cross-attention is in every so-manieth layer, from the first on."""
+    """Cross-attention is in one of this many layers, from the first on."""
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -123,7 +123,7 @@ class VidTwinConfig:
     @property
     def z_channels(self) -> int:
         """Values of a clip's latent."""
-        return sum(stream.values for stream in self.streams)
+        return sum(stream.values for stream in self.parts)
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -131,14 +131,14 @@ class VidTwinConfig:
         return self.input_size[1], self.input_size[2]
 
     @property
-    def streams(self) -> tuple[LatentStream, ...]:
+    def parts(self) -> tuple[LatentPart, ...]:
         """Structure (tokens, rows, columns), and dynamics along x and along y (frames, columns or rows)."""
         structure = (self.qformer.num_queries, self.structure_grid, self.structure_grid)
         dynamics = (self.frames, self.dynamics_grid)
         return (
-            LatentStream(name="structure", channels=self.expect_ch, positions=structure),
-            LatentStream(name="dynamics_x", channels=self.d_dim, positions=dynamics),
-            LatentStream(name="dynamics_y", channels=self.d_dim, positions=dynamics),
+            LatentPart(name="structure", channels=self.expect_ch, positions=structure),
+            LatentPart(name="dynamics_x", channels=self.d_dim, positions=dynamics),
+            LatentPart(name="dynamics_y", channels=self.d_dim, positions=dynamics),
         )
 
     def to_dict(self) -> dict[str, Any]:

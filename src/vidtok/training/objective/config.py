@@ -7,12 +7,12 @@ from dataclasses import InitVar, dataclass, field
 from typing import Annotated, Any, Literal
 
 from vidtok.fields import Check, Within, build, check, plain, require
+from vidtok.models.config import BOTTLENECKS
 from vidtok.text import near
 from vidtok.training.objective.discriminator import DiscriminatorType
 
 DiscriminatorLoss = Literal["hinge", "vanilla"]
 PixelLoss = Literal["l1", "l2"]
-_REGULARIZERS = ("kl_loss", "aux_loss", "spread_loss", "crowding_loss")
 
 _Positive = Annotated[int, Within(1)]
 _Weight = Annotated[float, Within(0)]
@@ -61,10 +61,11 @@ class ObjectiveConfig:
     def __post_init__(self, place: str) -> None:
         rule = check(self, place)
         rule("chroma_weight", self.pixel_loss == "l2" or self.chroma_weight == 1, "1 where pixel_loss is not l2")
+        losses = [name for bottleneck in BOTTLENECKS.values() for name in bottleneck.losses]
         for name in self.regularization_weights:
             require(
-                name in _REGULARIZERS, "a name in regularization_weights", name,
-                f"one of {', '.join(_REGULARIZERS)}{near(name, _REGULARIZERS)}",
+                name in losses, "a name in regularization_weights", name,
+                f"one of {', '.join(losses)}{near(name, losses)}",
             )  # fmt: skip
 
     @property

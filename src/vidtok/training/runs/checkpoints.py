@@ -20,13 +20,14 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from vidtok.config.registry import entry, fetch_weights, models
+from vidtok.config.registry import entry, models
 from vidtok.errors import CheckpointError, ConfigError, TrainingError
 from vidtok.fields import Within, check
 from vidtok.files import aside, write_whole
 from vidtok.zoo.checkpoint import copy_state, read_checkpoint, read_content, without_derived
 from vidtok.zoo.folder import read_folder
 from vidtok.zoo.runs import LAST, is_run, run_checkpoint
+from vidtok.zoo.weights import fetch_weights
 
 if TYPE_CHECKING:
     from vidtok.training.module import TrainingModule

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vidtok.device import keep_freed_memory
 from vidtok.errors import TrainingError
 from vidtok.training.runs.arguments import parse_arguments
 
@@ -13,6 +12,7 @@ def train(argv: Sequence[str] | None = None, *, prog: str = "main.py") -> None:
     """Train as the arguments `argv` say; `VidTokError` and `KeyboardInterrupt` as for `run.run`."""
     arguments = parse_arguments(argv, prog=prog)
     try:
+        from vidtok.device import keep_freed_memory
         from vidtok.training.runs.run import run
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "lightning":

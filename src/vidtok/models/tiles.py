@@ -13,14 +13,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vidtok.errors import VidTokError
-from vidtok.models.state import StreamState
-from vidtok.runtime.offloading import OffloadedState
+from vidtok.models.offloading import OffloadedState
+from vidtok.models.state import Coder, StreamState
 
 DEFAULT_OVERLAP = 64
 SMALLEST_TILE = 64
@@ -134,12 +134,6 @@ class TiledState(StreamState):
     def put(self, index: int, state: StreamState) -> None:
         if not self.end:
             self.tiles[index] = OffloadedState(state) if self.offload else state
-
-
-class Coder(Protocol):
-    """An encoder or a decoder."""
-
-    def __call__(self, x: Tensor, state: StreamState) -> Tensor: ...
 
 
 class TiledCoder:

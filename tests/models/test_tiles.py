@@ -18,9 +18,9 @@ from support import make_clip
 from tiny import FSQ_1_0, FSQ_1_1, KL_1_0, KL_1_1, KL_NONCAUSAL, tiny_model
 from twin import CONFIG as TWIN
 from vidtok import Tiling, Tokenizer, VidTokError
+from vidtok.models.offloading import OffloadedState
 from vidtok.models.state import StreamState
-from vidtok.runtime.offloading import OffloadedState
-from vidtok.runtime.tiles import TiledCoder, TiledState, blending_weights
+from vidtok.models.tiles import TiledCoder, TiledState, blending_weights
 
 MODELS = {name: tiny_model(name) for name in (KL_1_0, KL_1_1, FSQ_1_0, FSQ_1_1, KL_NONCAUSAL)}
 CAUSAL = [KL_1_0, KL_1_1, FSQ_1_1]

@@ -1,0 +1,63 @@
+"""The place that a model is loaded from: a name, a YAML file, a folder, a training run or a Hub repository."""
+
+from __future__ import annotations
+
+from os import PathLike, fspath
+from pathlib import Path
+from typing import NamedTuple
+
+from vidtok.config.read import read_config
+from vidtok.config.registry import entry, models, named_by_repo
+from vidtok.errors import CheckpointError, ConfigError
+from vidtok.models.config import ModelConfig
+from vidtok.text import near
+from vidtok.zoo.folder import read_folder
+from vidtok.zoo.hub import resolve_hub_repo
+from vidtok.zoo.runs import is_run, run_checkpoint, run_config, run_model_name
+from vidtok.zoo.weights import fetch_weights
+
+
+class Located(NamedTuple):
+    """A model that was found, before its weights are read."""
+
+    config: ModelConfig
+    name: str
+    weights: Path
+
+
+def locate(
+    source: str | PathLike[str], checkpoint: str | PathLike[str] | None = None, revision: str | None = None
+) -> Located:
+    """The configuration, name and weights that `source` leads to; `checkpoint` replaces the weights.
+
+    Raises `ConfigError` for an unknown name or an unreadable configuration, and `CheckpointError` where there are no
+    weights.
+    """
+    text = fspath(source)
+    if not text:
+        raise ConfigError("the model's name is empty; `vidtok models` lists the names")
+    given = None if checkpoint is None else Path(checkpoint)
+    path = Path(text).expanduser()
+    text = named_by_repo(text) if not path.exists() else text
+    if text in models():
+        return Located(read_config(text).model, text, given or fetch_weights(entry(text)))
+    if path.is_dir() and is_run(path):
+        return Located(read_config(run_config(path)).model, run_model_name(path), given or run_checkpoint(path))
+    if path.is_dir():
+        found = Located(*read_folder(path))
+    elif path.suffix.lower() in (".yaml", ".yml"):
+        run = read_config(path)
+        weights = given or run.ckpt_path
+        if not weights:
+            raise CheckpointError(f"{text} names no weights (model.params.ckpt_path); give a checkpoint for it")
+        found = Located(run.model, run.name, Path(weights))
+    elif path.is_file():
+        raise ConfigError(f"{text} is not a YAML file; give a checkpoint with the name or YAML file of its model")
+    elif text.count("/") == 1 and not text.startswith((".", "/", "~")):
+        found = Located(*read_folder(resolve_hub_repo(text, revision)))
+    else:
+        raise ConfigError(
+            f"{text!r} is no model's name, YAML file, folder or Hub repository{near(text, models())}; "
+            "`vidtok models` lists the names"
+        )
+    return found if given is None else found._replace(weights=given)

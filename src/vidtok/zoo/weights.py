@@ -1,0 +1,36 @@
+"""Weights of the models that have a name: shipped with the package, in the Hub's cache, or on the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vidtok.config.registry import ModelEntry, package_folder
+from vidtok.errors import CheckpointError
+from vidtok.zoo import hub
+
+
+def weights_at_hand(entry: ModelEntry) -> Path | None:
+    """The weights of `entry` on this machine: shipped with the package or in the Hub's cache; None if neither.
+
+    Never touches the network.
+    """
+    shipped = package_folder() / "zoo" / "weights" / entry.name / "model.safetensors"
+    if shipped.is_file():
+        return shipped
+    return hub.cached_file(entry.hub_repo, entry.hub_file) if entry.hub_repo and entry.hub_file else None
+
+
+def fetch_weights(entry: ModelEntry) -> Path:
+    """The weights of `entry`: those at hand, else downloaded into the Hub's cache.
+
+    Raises `CheckpointError`, saying what was tried and how to get the file by hand, if they cannot be had.
+    """
+    at_hand = weights_at_hand(entry)
+    if at_hand is not None:
+        return at_hand
+    if not entry.hub_repo or not entry.hub_file:
+        raise CheckpointError(
+            f"the weights of {entry.name}, which come with this package, are missing from {package_folder()}; "
+            "install it anew: `pip install --force-reinstall vidtok`"
+        )
+    return hub.download_file(entry.hub_repo, entry.hub_file, wanted_for=entry.name)
