@@ -8,6 +8,7 @@ import os
 import torch
 
 from vidtok.errors import VidTokError
+from vidtok.text import counted
 
 MMAP_THRESHOLD = 64 << 20
 """Bytes up to which an allocation comes from memory that is kept: some frames of the widest layers at 256 x 256."""
@@ -37,7 +38,7 @@ def choose_device(name: str | None = None) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         count = torch.cuda.device_count()
-        has = f"{count} CUDA device{'s' if count > 1 else ''}" if count else "no CUDA device"
+        has = counted(count, "CUDA device") if count else "no CUDA device"
         raise VidTokError(
             f"device {name!r} cannot be used: this PyTorch was not built for it, or sees none on this machine, "
             f"which has {has}; choose another, such as cpu"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 from collections.abc import Iterator
@@ -14,8 +13,8 @@ import numpy as np
 
 from vidtok.errors import VideoError
 from vidtok.evaluation.options import Settings
-from vidtok.jobs.tree import VIDEO_SUFFIXES
 from vidtok.video import Pixels, VideoReader
+from vidtok.video.library import VIDEO_SUFFIXES, find_files, read_list
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,11 @@ def find_videos(
     named: str = "",
     meta_named: str = "--meta",
 ) -> list[Video]:
-    """The videos below `folder`, by their suffixes and sorted, or those that the meta file names.
+    """The videos below `folder`, as `find_files` finds them, or those that the meta file names.
 
     Args:
         folder: a folder, or one video.
-        meta: a CSV file with a column `videos` of paths relative to `folder`.
+        meta: a list of paths relative to `folder`, as `read_list` reads it.
         suffixes: what the names of videos end in, in lower case.
         named, meta_named: the options that gave `folder` and `meta`, for messages.
 
@@ -56,29 +55,20 @@ def find_videos(
     """
     folder, place = Path(folder), f"{named} {folder}".strip()
     if meta is not None:
-        return [Video(folder / name, Path(name).as_posix()) for name in dict.fromkeys(_listed(meta, meta_named))]
+        names = read_list(meta, meta_named)
+        if not names:
+            raise VideoError(f"{meta_named} {meta} names no videos; expected a column `videos`, filled in every row")
+        return [Video(folder / name, Path(name).as_posix()) for name in dict.fromkeys(names)]
     if folder.is_file() and not named:
         return [Video(folder, folder.name)]
     kinds = f"{suffixes[0]} files" if len(suffixes) == 1 else "videos"
     if not folder.is_dir():
         raise VideoError(f"{place} is not a folder; expected one with {kinds} below it")
-    found = sorted(path for path in folder.rglob("*") if path.name.lower().endswith(suffixes) and path.is_file())
+    found = [Path(path) for path in find_files(folder, suffixes)]
     if not found:
         what = f"no {suffixes[0]} file" if len(suffixes) == 1 else f"no video ({', '.join(suffixes)})"
         raise VideoError(f"there is {what} below {place}; give a folder with videos")
     return [Video(path, path.relative_to(folder).as_posix()) for path in found]
-
-
-def _listed(meta: str | os.PathLike[str], named: str) -> list[str]:
-    try:
-        with open(meta, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise VideoError(f"{named} {meta} cannot be read: {error}; expected a CSV file") from error
-    names = [row.get("videos") for row in rows]
-    if not names or not all(names):
-        raise VideoError(f"{named} {meta} names no videos; expected a column `videos`, filled in every row")
-    return [name for name in names if name]
 
 
 class FrameStream:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from vidtok.errors import VideoError
+from vidtok.text import reason
 from vidtok.video.audio import AudioCopy
 
 SOUND_SUFFIX = ".mka"
@@ -33,9 +34,9 @@ def extract_sound(source: str | os.PathLike[str], path: Path) -> bool:
                 sound.copy_until(None)
                 sound.close()
     except (av.error.FFmpegError, OSError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
         path.unlink(missing_ok=True)
-        raise VideoError(f"the sound of {source} cannot be written to {path}: {reason}; leave out --audio") from error
+        problem = f"the sound of {source} cannot be written to {path}"
+        raise VideoError(f"{problem}: {reason(error)}; leave out --audio") from error
     if not found:
         path.unlink(missing_ok=True)
     return found

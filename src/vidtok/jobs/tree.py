@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,12 +13,7 @@ from vidtok.jobs.encode import TOKEN_SUFFIX, Encoded, EncodeJob, EncodeOptions
 from vidtok.jobs.sound import sound_path
 from vidtok.models.base import VideoModel
 from vidtok.tokens import ModelIdentity, TokenFile, TokenFileError, model_identity
-from vidtok.video import PICTURE_SUFFIXES
-
-VIDEO_SUFFIXES = (
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv",
-    ".3gp", ".gif", ".y4m",
-)  # fmt: skip
+from vidtok.video.library import PICTURE_SUFFIXES, VIDEO_SUFFIXES, find_files
 
 
 @dataclass
@@ -49,7 +44,7 @@ Announce = Callable[[TreeStep], Callable[[int], None] | None]
 
 
 class TreeJob:
-    """All videos and pictures below `folder`, found by their suffixes, to be encoded below `output`.
+    """All videos and pictures below `folder`, as `find_files` finds them, to be encoded below `output`.
 
     `folder/a/b.mp4` becomes `output/a/b.mp4.vtok`. Raises `VideoError` if there are none, and `TokenFileError` if
     `output` cannot be a folder.
@@ -64,11 +59,11 @@ class TreeJob:
             raise VideoError(f"{folder} is not a folder; give one with videos in it")
         if self._output.exists() and not self._output.is_dir():
             raise TokenFileError(f"{output} is a file; expected a folder for the token files of {folder}")
-        self.inputs = sorted(_videos(self._folder))
+        suffixes = VIDEO_SUFFIXES + PICTURE_SUFFIXES
+        self.inputs = [Path(path) for path in find_files(self._folder, suffixes)]
         if not self.inputs:
             raise VideoError(
-                f"{folder} has no videos and no pictures below it; expected files that end in "
-                f"{', '.join(VIDEO_SUFFIXES + PICTURE_SUFFIXES)}"
+                f"{folder} has no videos and no pictures below it; expected files that end in {', '.join(suffixes)}"
             )
 
     def run(self, model: VideoModel, announce: Announce | None = None) -> TreeResult:
@@ -104,15 +99,6 @@ def encode_tree(
 ) -> TreeResult:
     """Write token files of all videos below `folder` to `output`; see `TreeJob`."""
     return TreeJob(folder, output, options).run(model, announce)
-
-
-def _videos(folder: Path) -> Iterator[Path]:
-    suffixes = VIDEO_SUFFIXES + PICTURE_SUFFIXES
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (
-            Path(place) / name for name in names if name.lower().endswith(suffixes) and not name.startswith(".")
-        )
 
 
 def _make_folder(folder: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vidtok.errors import DamagedTokenFileError, TokenFileError
+from vidtok.text import reason
 from vidtok.tokens.container import (
     CHUNK_HEADER_BYTES,
     FLAG_PACKED,
@@ -75,13 +76,13 @@ class TokenFile:
         except FileNotFoundError as error:
             raise TokenFileError(f"{path}: no such file; check the path") from error
         except OSError as error:
-            raise TokenFileError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
+            raise TokenFileError(f"{path} cannot be read: {reason(error)}; check its permissions") from error
         try:
             self.header, self._start = read_header(self._file, str(path))
             self._layout = find_chunks(self._file, self._start, self.header.latent)
         except OSError as error:
             self._file.close()
-            raise TokenFileError(f"{path} cannot be read: {error.strerror or error}") from error
+            raise TokenFileError(f"{path} cannot be read: {reason(error)}") from error
         except BaseException:
             self._file.close()
             raise
@@ -260,7 +261,7 @@ class TokenFile:
             self._file.seek(entry.offset + CHUNK_HEADER_BYTES)
             payload = self._file.read(header.length)
         except OSError as error:
-            raise ValuesError(f"it cannot be read ({error.strerror or error})") from error
+            raise ValuesError(f"it cannot be read ({reason(error)})") from error
         if len(payload) < header.length:
             raise ValuesError("it is cut off")
         if zlib.crc32(payload) != header.crc:

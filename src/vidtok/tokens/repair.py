@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vidtok.errors import TokenFileError
+from vidtok.text import reason
 from vidtok.tokens.container import find_chunks, index, read_header
 from vidtok.tokens.writer import check_place, opened_partial
 
@@ -25,7 +26,7 @@ def rebuild_index(path: str | os.PathLike[str]) -> bool:
     try:
         file = open(path, "rb")  # noqa: SIM115
     except OSError as error:
-        raise TokenFileError(f"{path} cannot be read: {error.strerror}; check the path") from error
+        raise TokenFileError(f"{path} cannot be read: {reason(error)}; check the path") from error
     with file:
         header, start = read_header(file, str(path))
         layout = find_chunks(file, start, header.latent)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidtok.errors import VideoError
+from vidtok.text import reason
 from vidtok.video.frames import Pixels
 from vidtok.video.orientation import Orientation, frame_orientation
 
@@ -113,17 +114,12 @@ def open_container(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError(
             f"{path} is neither a video nor a picture, or is cut off before the index that it ends with "
-            f"({_reason(error)}); expected a file such as .mp4, .mov, .mkv, .webm, .gif, .png or .jpg that plays"
+            f"({reason(error)}); expected a file such as .mp4, .mov, .mkv, .webm, .gif, .png or .jpg that plays"
         ) from error
     with container:
         if container.format.name in _NOT_VIDEO_FORMATS:
             raise VideoError(f"{path} is text, not a video; expected a file such as .mp4, .mov, .mkv, .webm or .png")
         yield container
-
-
-def _reason(error: Exception) -> str:
-    """FFmpeg's own words, without the number and the path around them."""
-    return str(getattr(error, "strerror", None) or error)
 
 
 def video_stream(container: InputContainer, path: str | os.PathLike[str], threads: int | None = None) -> VideoStream:

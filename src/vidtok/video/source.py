@@ -22,6 +22,7 @@ from vidtok.video.container import (
     video_stream,
 )
 from vidtok.video.frames import Pixels
+from vidtok.video.library import PICTURE_SUFFIXES, is_media
 from vidtok.video.orientation import Orientation, exif_orientation, frame_orientation
 from vidtok.video.timing import OPEN_ENDED_FORMATS, Timing, Window, declared_end, scan, seek
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 FOLDER_FPS = Fraction(25)
 """Frames per second that a folder of pictures counts as."""
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _MAX_DISORDER = 32
 _EXIF_WITHIN = 1 << 17
 
@@ -255,10 +255,10 @@ class FolderSource:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path
         try:
-            entries = [entry for entry in Path(path).iterdir() if entry.is_file() and not entry.name.startswith(".")]
+            entries = [e for e in Path(path).iterdir() if is_media(e.name, PICTURE_SUFFIXES) and e.is_file()]
         except PermissionError as error:
             raise VideoError(f"{path} may not be read: permission denied; make it readable for this user") from error
-        self._pictures = sorted((e for e in entries if e.suffix.lower() in PICTURE_SUFFIXES), key=_natural_order)
+        self._pictures = sorted(entries, key=_natural_order)
         if not self._pictures:
             raise VideoError(
                 f"{path} is a folder with no pictures in it; expected files that end in {', '.join(PICTURE_SUFFIXES)}, "

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vidtok.errors import CheckpointError
 from vidtok.models.base import VideoModel, plain_name
+from vidtok.text import reason
 from vidtok.zoo.int8 import restored
 from vidtok.zoo.matching import fitting_models
 
@@ -143,7 +144,7 @@ def _head(path: Path) -> bytes:
     except FileNotFoundError:
         raise CheckpointError(f"the checkpoint {path} does not exist; expected a .safetensors or .ckpt file") from None
     except OSError as error:
-        raise CheckpointError(f"the checkpoint {path} cannot be read: {error.strerror or error}") from error
+        raise CheckpointError(f"the checkpoint {path} cannot be read: {reason(error)}") from error
     if not head:
         raise CheckpointError(f"the checkpoint {path} is empty; fetch it again")
     return head
@@ -162,7 +163,7 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise _damaged(path, _one_line(error)) from error
+        raise _damaged(path, reason(error)) from error
 
 
 def _load_torch(path: Path, *, mmap: bool = True) -> Any:
@@ -180,7 +181,7 @@ def _load_torch(path: Path, *, mmap: bool = True) -> Any:
         ) from error
     # A damaged archive surfaces as whatever its first unreadable byte leads to.
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise _damaged(path, _one_line(error)) from error
+        raise _damaged(path, reason(error)) from error
 
 
 def _damaged(path: Path, reason: str) -> CheckpointError:
@@ -264,7 +265,3 @@ def _some(items: Iterable[str], count: int) -> str:
     items = list(items)
     rest = len(items) - count
     return ", ".join(items[:count]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

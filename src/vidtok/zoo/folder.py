@@ -15,6 +15,7 @@ from vidtok.config.families import FAMILIES
 from vidtok.errors import CheckpointError, ConfigError
 from vidtok.files import aside, save_tensors
 from vidtok.models.config import ModelConfig
+from vidtok.text import reason
 from vidtok.zoo.hub import FOLDER_FILES
 
 FORMAT_VERSION = 1
@@ -96,7 +97,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise CheckpointError(f"{path} cannot be read: {reason(error)}") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} holds a {type(values).__name__}; expected a model's configuration")
     return values

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vidtok.errors import CheckpointError
+from vidtok.text import reason
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +64,12 @@ def resolve_hub_repo(repo_id: str, revision: str | None = None) -> Path:
         return _download_folder(repo_id, revision)
     except HFValidationError as error:
         raise CheckpointError(
-            f"{repo_id!r} is not the name of a repository on the Hub; expected OWNER/NAME ({_one_line(error)})"
+            f"{repo_id!r} is not the name of a repository on the Hub; expected OWNER/NAME ({reason(error)})"
         ) from error
     except CheckpointError as error:
         if not cached:
             raise
-        log.warning("%s is read from the cache, as last downloaded (%s)", repo_id, _one_line(error))
+        log.warning("%s is read from the cache, as last downloaded (%s)", repo_id, reason(error))
         return cached
 
 
@@ -124,23 +125,19 @@ def _reach(download: Callable[[], _Result], *, url: str, problem: str, remedy: s
     except errors.HFValidationError:
         raise
     except errors.GatedRepoError as error:
-        reason = "access must be granted: accept the terms on its page, then log in with `hf auth login`"
-        raise CheckpointError(f"{problem}: {reason}; or {remedy}") from error
+        cause = "access must be granted: accept the terms on its page, then log in with `hf auth login`"
+        raise CheckpointError(f"{problem}: {cause}; or {remedy}") from error
     except errors.EntryNotFoundError as error:
         raise CheckpointError(f"{problem}: the repository has no such file; {remedy}") from error
     except errors.RevisionNotFoundError as error:
         raise CheckpointError(f"{problem}: the repository has no such revision; {remedy}") from error
     except errors.RepositoryNotFoundError as error:
-        reason = "there is no such repository, or it is private (`hf auth login`)"
-        raise CheckpointError(f"{problem}: {reason}; {remedy}") from error
+        cause = "there is no such repository, or it is private (`hf auth login`)"
+        raise CheckpointError(f"{problem}: {cause}; {remedy}") from error
     # The client raises the errors of whatever HTTP library its version uses, which share no base: the user needs the
     # same advice after any of them.
     except Exception as error:
-        raise CheckpointError(f"{problem}: {_one_line(error)}; {remedy}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"{problem}: {reason(error)}; {remedy}") from error
 
 
 def upload(

@@ -64,7 +64,7 @@ def test_a_folder_is_searched_whole_and_in_order(tmp_path):
 
 
 def test_a_shard_stands_for_the_videos_in_it(tmp_path):
-    whole = shard(tmp_path / "s.tar", b__mp4=b"video b", a__json=b"{}", a__mp4=b"video a" * 100)
+    whole = shard(tmp_path / "s.tar", b__mp4=b"video b", a__json=b"{}", a__mp4=b"video a" * 100, __a__mp4=b"of a Mac")
     videos = find_videos(str(whole), None, 1.0, PLACE)
     assert [os.fspath(video) for video in videos] == [f"{whole}/a.mp4", f"{whole}/b.mp4"]
     for video, data in zip(videos, (b"video a" * 100, b"video b"), strict=True):

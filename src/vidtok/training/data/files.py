@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import logging
 import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import overload
 
 import numpy as np
 
-from vidtok.errors import ConfigError, DataError
-from vidtok.text import counted, near
+from vidtok.errors import ConfigError, DataError, VideoError
+from vidtok.text import counted
 from vidtok.training.data.shards import SHARD_SUFFIXES, shard_videos
 from vidtok.video import MediaSlice
+from vidtok.video.library import VIDEO_SUFFIXES, find_files, read_list
 
 log = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = (
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv", ".ogv",
-    ".3gp", ".gif", ".y4m", ".mxf",
-)  # fmt: skip
-_COLUMN = "videos"
 _LOOKED_FOR = 20
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -105,52 +99,22 @@ def find_videos(data_dir: str | None, meta_path: str | None, data_frac: float, p
         )
     if data_frac < 1:
         videos = VideoFiles(videos[: math.ceil(len(videos) * data_frac)])
-    log.info("%s: %d videos in %s", place, len(videos), where)
+    log.info("%s: %s in %s", place, counted(len(videos), "video"), where)
     return videos
 
 
 def _expanded(paths: Iterable[str]) -> Iterator[str | MediaSlice]:
     for path in paths:
         if path.lower().endswith(SHARD_SUFFIXES):
-            yield from shard_videos(path, VIDEO_SUFFIXES)
+            yield from shard_videos(path)
         else:
             yield path
 
 
 def _listed(meta_path: str, place: str) -> list[str]:
-    try:
-        with open(meta_path, encoding="utf-8-sig", newline="") as file:
-            is_csv = meta_path.lower().endswith(".csv")
-            names = _column(file, meta_path, place) if is_csv else [line.strip() for line in file]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise ConfigError(
-            f"{place}.meta_path: {meta_path} cannot be read ({reason}); expected a CSV file with a column {_COLUMN}, "
-            "or a text file with the path of a video a line"
-        ) from error
-    names = [name for name in names if name and (is_csv or not name.startswith("#"))]
+    names = read_list(meta_path, f"{place}.meta_path:", ConfigError)
     if not names:
         raise DataError(f"{place}.meta_path: {meta_path} lists no videos; expected at least one")
-    return names
-
-
-def _column(file: Iterable[str], meta_path: str, place: str) -> list[str]:
-    rows = csv.DictReader(file)
-    columns = rows.fieldnames or []
-    if _COLUMN not in columns:
-        raise ConfigError(
-            f"{place}.meta_path: {meta_path} has no column {_COLUMN}, but {', '.join(columns) or 'nothing'}"
-            f"{near(_COLUMN, columns)}; expected a first line that names the columns, {_COLUMN} among them"
-        )
-    names = []
-    for row in rows:
-        name = (row[_COLUMN] or "").strip()
-        if not name:
-            raise ConfigError(
-                f"{place}.meta_path: {meta_path}, line {rows.line_num}: no path in the column {_COLUMN}; expected one "
-                "in every row"
-            )
-        names.append(name)
     return names
 
 
@@ -166,7 +130,10 @@ def _check_some_exist(paths: Sequence[str], meta_path: str, root: str, place: st
 
 def _below(data_dir: str, place: str) -> list[str]:
     if os.path.isdir(data_dir):
-        return sorted(_walk(data_dir))
+        try:
+            return find_files(data_dir, VIDEO_SUFFIXES + SHARD_SUFFIXES)
+        except VideoError as error:
+            raise DataError(f"{place}.data_dir: {error}") from error
     if os.path.exists(data_dir):
         return [data_dir]
     found: list[str] = []
@@ -191,18 +158,3 @@ def _unbraced(pattern: str) -> list[str]:
     return [
         rest for number in numbers for rest in _unbraced(pattern[: found.start()] + number + pattern[found.end() :])
     ]
-
-
-def _walk(folder: str) -> Iterator[str]:
-    """Videos and shards below `folder`, through links, each folder once."""
-    seen = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
-        identity = os.stat(here)
-        if (identity.st_dev, identity.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((identity.st_dev, identity.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            if not name.startswith(".") and name.lower().endswith(VIDEO_SUFFIXES + SHARD_SUFFIXES):
-                yield str(Path(here, name))

@@ -10,6 +10,7 @@ import torch
 
 from vidtok.errors import VideoError
 from vidtok.synthetic import SyntheticConfig, synthetic_batch
+from vidtok.text import reason
 from vidtok.training.data.batches import Failure, Loaded, as_batch
 from vidtok.training.data.config import VideosConfig
 from vidtok.training.data.order import Place
@@ -67,7 +68,7 @@ class VideoSource:
             except VideoError as error:
                 failures.append(Failure(item, str(error)))
             except OSError as error:  # the file system's, such as a network drive that does not answer
-                failures.append(Failure(item, f"{self.videos[item]}: {error.strerror or error}"))
+                failures.append(Failure(item, f"{self.videos[item]}: {reason(error)}"))
             unreadable.add(item)
             if len(unreadable) == min(_ATTEMPTS, len(self.videos)):
                 return None

@@ -20,6 +20,7 @@ from typing import Any
 from vidtok.config.layers import to_yaml
 from vidtok.errors import TrainingError
 from vidtok.files import lock, write_whole
+from vidtok.text import reason
 from vidtok.training.runs.arguments import TrainArguments
 from vidtok.zoo.runs import newest_checkpoint
 
@@ -85,7 +86,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         opened = (folder / "lock").open("a+")
     except OSError as error:
         raise TrainingError(
-            f"the run's folder {folder} cannot be made or written to: {error.strerror}; give another --logdir"
+            f"the run's folder {folder} cannot be made or written to: {reason(error)}; give another --logdir"
         ) from error
     with opened as file:
         try:

@@ -21,7 +21,7 @@ from vidtok.config.dialect import look_up, params_of
 from vidtok.config.read import ConfigSource, Configuration, read_configs
 from vidtok.errors import CheckpointError, ConfigError
 from vidtok.fields import build, mapping_at
-from vidtok.text import near
+from vidtok.text import near, one_line
 from vidtok.tokenizer import Tokenizer
 from vidtok.training.config import TrainingConfig
 from vidtok.training.data import build_data
@@ -218,7 +218,7 @@ def _fit(
             raise SystemExit(143) from None
         raise KeyboardInterrupt from None
     except MisconfigurationException as error:
-        raise ConfigError(f"Lightning refuses to train so: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"Lightning refuses to train so: {one_line(error)}") from error
 
 
 def _check_resumable(module: TrainingModule, path: Path) -> None:

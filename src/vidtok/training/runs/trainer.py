@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from vidtok.errors import ConfigError, TrainingError
+from vidtok.text import one_line
 from vidtok.training.config import TrainingConfig
 from vidtok.training.runs.arguments import TrainArguments
 from vidtok.training.runs.callbacks import PlaceInData, RunProgress, StopOnSignal
@@ -68,7 +69,7 @@ def make_trainer(
     ) as error:  # Lightning's own checks of its options
         given = ", ".join(f"{name}: {value!r}" for name, value in running.trainer.items())
         raise ConfigError(
-            f"Lightning's Trainer refuses its options: {' '.join(str(error).split())}; lightning.trainer has {given}"
+            f"Lightning's Trainer refuses its options: {one_line(error)}; lightning.trainer has {given}"
         ) from error
     return trainer, stop
 

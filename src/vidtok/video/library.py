@@ -1,0 +1,106 @@
+"""Videos in folders and lists: the one place that says which files are videos."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterator
+
+from vidtok.errors import VideoError, VidTokError
+from vidtok.text import near, reason
+
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv",
+    ".3gp", ".gif", ".y4m", ".mxf",
+)  # fmt: skip
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+_COLUMN = "videos"
+
+
+def is_media(name: str, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> bool:
+    """Whether a file's name, without folders, ends in one of `suffixes` (lower case) and is not hidden."""
+    return name.lower().endswith(suffixes) and not name.startswith(".")
+
+
+def find_files(folder: str | os.PathLike[str], suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> list[str]:
+    """The paths of all videos below `folder`, or of the files that end in other `suffixes`, sorted folder by folder.
+
+    Suffixes match in either case. Hidden files and folders are left out. Symbolic links are followed, and each folder
+    is searched once, so that links in a circle end. A link that leads nowhere is a file, for its reader to complain of.
+
+    Raises `VideoError` if a folder cannot be read, since its videos would be missing without a word.
+    """
+    return sorted(_walk(os.fspath(folder), suffixes), key=lambda path: path.split(os.sep))
+
+
+def read_list(path: str | os.PathLike[str], named: str = "", error: type[VidTokError] = VideoError) -> list[str]:
+    """The videos that a list names, in its order: paths, relative to a folder that the list does not know.
+
+    A list is a CSV file, whose column `videos` counts, or any other text with a path a line, without empty lines and
+    those that begin with `#`. A file without the suffix `.csv` is CSV if its first line names that column. `named` is
+    the option that gave `path`, for messages. Raises `error` if the file cannot be read or a row names no video.
+    """
+    place = f"{named} {os.fspath(path)}".strip()
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            text = file.read()
+        first = next(csv.reader([text.partition("\n")[0]]), [])
+        if os.fspath(path).lower().endswith(".csv") or _COLUMN in first:
+            return _column(text, place, error)
+    except (OSError, UnicodeDecodeError, csv.Error) as cause:
+        raise error(
+            f"{place} cannot be read ({reason(cause)}); expected a CSV file with a column {_COLUMN}, or a text file "
+            "with the path of a video a line"
+        ) from cause
+    lines = map(str.strip, text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _column(text: str, place: str, error: type[VidTokError]) -> list[str]:
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    columns = rows.fieldnames or []
+    if _COLUMN not in columns:
+        raise error(
+            f"{place} has no column {_COLUMN}, but {', '.join(columns) or 'nothing'}{near(_COLUMN, columns)}; expected "
+            f"a first line that names the columns, {_COLUMN} among them"
+        )
+    names = []
+    for row in rows:
+        name = (row[_COLUMN] or "").strip()
+        if not name:
+            raise error(f"{place}, line {rows.line_num}: no path in the column {_COLUMN}; expected one in every row")
+        names.append(name)
+    return names
+
+
+def _walk(folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:
+    waiting = [folder]
+    seen: set[tuple[int, int]] = set()
+    while waiting:
+        here = waiting.pop()
+        try:
+            status = os.stat(here)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(here) as entries:
+                listed = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            raise VideoError(
+                f"{here} cannot be read: {reason(error)}; make it readable for this user, or move it elsewhere"
+            ) from error
+        folders = []
+        for entry in listed:
+            if _is_folder(entry):
+                folders.append(entry.path)
+            elif is_media(entry.name, suffixes) and (entry.is_symlink() or entry.is_file()):
+                yield entry.path
+        waiting += sorted(folders, reverse=True)  # of several ways to one folder, always the same is taken
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, for one
+        return False
