@@ -43,7 +43,7 @@ class Aside:
     def __init__(self, place: Path, *, folder: bool = False, sync: bool = False) -> None:
         self.place = place
         self.path = hidden_path(place)
-        """Where to write; the suffix is that of `place`, since writers may choose a format by it."""
+        """The path to write to; it has the suffix of `place`, since writers may choose a format by it."""
         self._folder = folder
         self._sync = sync
         self._remove = weakref.finalize(self, _remove, self.path)

@@ -38,7 +38,7 @@ class Tokenizer(VideoModel):
 
     Attributes:
         config: the model's configuration.
-        name: the model's name in the family, or that of the file or folder it was loaded from.
+        name: the model's name in the family, or the name of the file or folder it was loaded from.
         tiling: tiles that large frames are cut into (`vidtok.Tiling`), wherever the model encodes or decodes; None:
             they are not. `with_tiling` gives a model that has some.
     """
@@ -121,7 +121,7 @@ def _kind_of(config: ModelConfig) -> type[Tokenizer]:
 
 
 class VidTok(Tokenizer, VideoAutoencoder):
-    """A tokenizer of the first family (arXiv 2412.13061). Its own attributes are those of `VideoAutoencoder`."""
+    """A tokenizer of the first family (arXiv 2412.13061). `VideoAutoencoder` lists its attributes."""
 
     config: AutoencoderConfig
 

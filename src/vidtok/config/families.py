@@ -50,7 +50,7 @@ FAMILIES: dict[str, Family] = {}
 
 
 def register_family(family: Family) -> None:
-    """Enter `family` into the table, and its name into that of targets."""
+    """Enter `family` into the table, and its name into the table of targets."""
     FAMILIES[family.name] = family
     TARGETS[family.name] = Target("model", family=family.name, kind=NATIVE)
 

@@ -63,7 +63,7 @@ def vidtwin_config(raw: Mapping[str, Any]) -> VidTwinConfig:
     """The model that the sections `raw`, plain values that `model_target` has looked at, describe.
 
     Raises `ConfigError` for unknown keys and for contradictions: between encoder and decoder, and between what is said
-    twice (the width of the features and that of what the Q-Former reads).
+    twice (the width of the features, and of the Q-Former's input).
     """
     params = raw["model"]["params"]
     known = (*ENGINE_PARTS, _QFORMER_PART, *_MODEL, *_MODEL_FIXED, *ENGINE_TRAINING, *ENGINE_WITHOUT_EFFECT)

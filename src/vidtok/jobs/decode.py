@@ -29,7 +29,7 @@ from vidtok.video.retiming import retime
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """What `DecodeJob` wrote."""
+    """A video that was written, and its figures."""
 
     output: Path
     frames: int
@@ -39,23 +39,23 @@ class Decoded:
     fps: Fraction
     """Frames per second; 1 for a picture; the average where the rate varies."""
     latents: int
-    """How many latent frames were decoded, those to warm up included."""
+    """Latent frames that were decoded, those to warm up included."""
     damages: tuple[str, ...]
-    """What was damaged or missing and has been bridged (only with `skip_damaged`)."""
+    """Damaged or missing parts that have been bridged (only with `skip_damaged`), one line each."""
     sound: bool
-    """Whether the sound that was kept beside the token file is in the output."""
+    """The sound that was kept beside the token file is in the output."""
     seconds: float
     """From the first chunk read to the output in its place."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeOptions(ComputeOptions):
-    """What is decoded of a token file, and how."""
+    """Options of a decoding."""
 
     start: Timestamp = None
-    """Where to begin: seconds from the first frame, or a frame as in "100f"; None: at the first frame."""
+    """The first frame: seconds from the start, or a frame as in "100f"; None: the first of the file."""
     end: Timestamp = None
-    """Before what to stop, likewise; None: after the last frame."""
+    """The frame to stop before, likewise; None: after the last one."""
     skip_damaged: bool = False
     """Bridge what is damaged or missing with copies of the last latent frame before it, and take a file that was cut
     off as far as it goes, instead of raising."""
@@ -115,12 +115,12 @@ class DecodeJob:
 
     @property
     def header(self) -> TokenHeader:
-        """What the file says of itself."""
+        """The header of the file."""
         return self._file.header
 
     @property
     def frames(self) -> int:
-        """How many frames there are to do."""
+        """Frames to decode."""
         return self._range[1] - self._range[0]
 
     def run(self, model: VideoModel, progress: Progress | None = None, *, allow_other: bool = False) -> Decoded:
@@ -199,7 +199,7 @@ class Decoding:
         self.latents = 0
         """Latent frames decoded so far."""
         self.damages: list[str] = []
-        """What was damaged or missing so far, and has been bridged."""
+        """Damaged or missing parts so far, which have been bridged."""
 
     def __iter__(self) -> Iterator[Tensor]:
         total, chunk = self._file.latent_frames, self._file.header.latent.chunk

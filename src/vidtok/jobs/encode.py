@@ -34,20 +34,20 @@ _RGB_BYTES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeOptions(ReadOptions):
-    """What decides about the content of a token file, beside the video and the model."""
+    """Options of an encoding: all that a token file depends on beside the video and the model."""
 
     coding: str | None = None
-    """How values are stored; see `vidtok.tokens.make_header`."""
+    """Coding of the values; see `vidtok.tokens.make_header`."""
     sound: bool = False
     """Keep the sound beside the token file, in a file that ends in `.mka`."""
 
     @property
     def whole(self) -> bool:
-        """Whether all of a video is encoded, at its own rate."""
+        """All of the video is encoded, at its own rate."""
         return self.fps is None and self.to_the_end
 
     def settings(self, model: VideoModel) -> dict[str, Any]:
-        """What the header notes of how a file was made: equal for files of equal content."""
+        """The options as the header notes them: equal for files of equal content."""
         height, width = frame_size(model, self.height, self.width, self.default_size)
         noted: dict[str, Any] = {
             "height": height,
@@ -70,7 +70,7 @@ class EncodeOptions(ReadOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """What `EncodeJob` wrote."""
+    """A token file that was written, and its figures."""
 
     output: Path
     header: TokenHeader
@@ -83,11 +83,11 @@ class Encoded:
     int8_snr: float | None
     """With int8 coding: signal to quantization noise of the latent, in dB."""
     sound: Path | None
-    """Where the sound was kept."""
+    """The file of the sound, if it was kept."""
     truncated: bool
-    """Whether the input broke off (only with `allow_truncated`)."""
+    """The input broke off (only with `allow_truncated`)."""
     resumed: int
-    """How many of the frames an interrupted run had encoded already."""
+    """Frames that an interrupted run had encoded already."""
     seconds: float
     """From the first frame read to the output in its place."""
 
@@ -97,7 +97,7 @@ class Encoded:
 
     @property
     def compression(self) -> float:
-        """How many times smaller the file is than RGB of 24 bits a pixel."""
+        """Size of RGB of 24 bits a pixel over the file's."""
         return _RGB_BYTES * self._pixels / self.bytes
 
     @property
@@ -143,7 +143,7 @@ class EncodeJob:
 
     @property
     def frame_estimate(self) -> int | None:
-        """How many frames there are to do, as far as the file says."""
+        """Frames of the video, as far as the file says."""
         return self._reader.frame_estimate
 
     def run(self, model: VideoModel, progress: Progress | None = None) -> Encoded:
@@ -210,7 +210,7 @@ class EncodeJob:
             writer.write(values, times.take())
 
     def _may_resume(self) -> bool:
-        """Whether the input is a file that has not changed since what an interrupted run has left was written."""
+        """True if the input is a file that has not changed since an interrupted run wrote its `.part`."""
         try:
             return self._input.is_file() and self._input.stat().st_mtime <= partial_path(self._output).stat().st_mtime
         except OSError:
@@ -298,7 +298,7 @@ def _video(frames: list[Frame]) -> Tensor:
 
 
 def _rate_varies(path: Path, options: EncodeOptions) -> bool:
-    """Whether a frame rate does not say when the frames of a video are shown."""
+    """True if the frame rate alone does not give the times of the frames."""
     window = None
     if options.max_frames is not None:
         window = Window(options.start, options.start + 1, options.max_frames)

@@ -34,7 +34,7 @@ _SSIM_SIDE = 11
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruction:
-    """What `reconstruct` wrote, and the figures of it.
+    """A reconstruction that was written, and its figures.
 
     PSNR and SSIM are means over the frames. They compare what went into the model (uint8 RGB, after resize and crop)
     with what came out of it (float, clamped to -1..1), so the video codec of the written file has no part in them.
@@ -57,9 +57,9 @@ class Reconstruction:
     seconds: float
     """From the first frame read to the output in its place."""
     truncated: bool
-    """Whether the input is damaged, and ends here where the damage begins (only with `allow_truncated`)."""
+    """The input is damaged, and ends here where the damage begins (only with `allow_truncated`)."""
     sound_left_out: bool
-    """Whether the input has sound that the output has not, since only a part of the video was asked for."""
+    """The input has sound that the output has not, since only a part of the video was asked for."""
     tiling: Tiling | None = None
     """The tiles that frames were cut into; None: they were not."""
 
@@ -81,18 +81,18 @@ class Reconstruction:
 
     @property
     def compression(self) -> float:
-        """How many times smaller the latent is than RGB of 24 bits a pixel."""
+        """Size of RGB of 24 bits a pixel over the latent's."""
         return _RGB_BITS / self.bits_per_pixel
 
     @property
     def frames_per_second(self) -> float:
-        """How fast it went."""
+        """Frames over seconds."""
         return self.frames / self.seconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructOptions(ReadOptions):
-    """What is reconstructed of a video, and how."""
+    """Options of a reconstruction."""
 
     side_by_side: bool = False
     """Put the source to the left of the reconstruction."""
@@ -101,7 +101,7 @@ class ReconstructOptions(ReadOptions):
 class ReconstructionJob:
     """A reconstruction whose input can be read and whose output can be written, both checked, before it needs a model.
 
-    Arguments and errors are those of `reconstruct`.
+    Arguments and errors are as for `reconstruct`.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class ReconstructionJob:
 
     @property
     def frame_estimate(self) -> int | None:
-        """How many frames there are to do, as far as the file says."""
+        """Frames of the video, as far as the file says."""
         return self._reader.frame_estimate
 
     def run(self, model: VideoModel, progress: Progress | None = None) -> Reconstruction:
@@ -172,7 +172,7 @@ class ReconstructionJob:
         )
 
     def _finish(self, pair: Pair, figures: _Figures) -> None:
-        """What is left to do with frames once they are computed."""
+        """Measure and write frames that are computed."""
         figures.add(pair)
         shown = to_uint8(pair.reconstruction)
         wide = np.concatenate([pair.source, shown], axis=2) if self._options.side_by_side else shown

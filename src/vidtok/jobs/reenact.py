@@ -20,7 +20,7 @@ from vidtok.video.source import check_apart
 
 @dataclass(frozen=True, kw_only=True)
 class Reenactment:
-    """What `ReenactmentJob` wrote."""
+    """A reenactment that was written."""
 
     output: Path
     frames: int
@@ -84,7 +84,7 @@ class ReenactmentJob:
 
     @property
     def frame_estimate(self) -> int | None:
-        """How many frames there are to do, as far as the files say."""
+        """Frames of the shorter video, as far as the files say."""
         estimates = [reader.frame_estimate for reader in self._readers.values()]
         return min((estimate for estimate in estimates if estimate is not None), default=None)
 

@@ -13,7 +13,7 @@ SOUND_SUFFIX = ".mka"
 
 
 def sound_path(path: str | os.PathLike[str]) -> Path:
-    """Where the sound that belongs to a token file is kept: beside it, with `.mka` for its suffix."""
+    """The file of the sound that belongs to a token file: beside it, with `.mka` for its suffix."""
     return Path(path).with_suffix(SOUND_SUFFIX)
 
 

@@ -18,7 +18,7 @@ from vidtok.video.library import PICTURE_SUFFIXES, VIDEO_SUFFIXES, find_files
 
 @dataclass
 class TreeResult:
-    """What became of the videos of a tree."""
+    """Results of the videos of a tree."""
 
     encoded: list[Encoded] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
@@ -34,7 +34,7 @@ class TreeStep:
     number: int
     """From 1 on."""
     of: int
-    """How many there are."""
+    """Files in all."""
     input: Path
     job: EncodeJob
 
@@ -109,7 +109,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _is_done(output: Path, path: Path, identity: ModelIdentity, options: EncodeOptions, model: VideoModel) -> bool:
-    """Whether `output` is a whole token file of `path` as it is now, made with this model and these options."""
+    """True if `output` is a whole token file of `path` as it is now, made with this model and these options."""
     try:
         if not output.exists() or output.stat().st_mtime < path.stat().st_mtime:
             return False

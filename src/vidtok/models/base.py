@@ -42,7 +42,7 @@ class VideoModel(nn.Module):
     decoder: nn.Module
     regularization: Bottleneck
     name: str = "model"
-    """The model's name in the family, or that of the file or folder it was loaded from."""
+    """The model's name in the family, or the name of the file or folder it was loaded from."""
     tiling: Tiling | None = None
     """Tiles that large frames are cut into, wherever the model encodes or decodes; None: they are not."""
 
@@ -59,7 +59,7 @@ class VideoModel(nn.Module):
 
     @property
     def is_causal(self) -> bool:
-        """Whether no frame depends on a later one, beyond the decoder's delay; such a model streams."""
+        """No frame depends on a later one, beyond the decoder's delay; such a model streams."""
         return self.config.is_causal
 
     @property
@@ -188,7 +188,7 @@ class VideoModel(nn.Module):
 
         Args:
             z: (B, z, T', H', W'), or with `decode_from_indices` (B, T', H', W') whole numbers.
-            decode_from_indices: whether `z` holds indices (of a model with tokens).
+            decode_from_indices: `z` holds indices (of a model with tokens).
             size: frames, height and width of the clip that was encoded, to crop to; None: all that is decoded,
                 1 + (T' - 1) f frames if causal, else T' f.
 

@@ -90,7 +90,7 @@ class KLConfig(BottleneckConfig):
 
     kind: Literal["kl"] = "kl"
     sample: bool = True
-    """Whether encoding draws from the posterior where the caller does not say; otherwise it takes the mode."""
+    """Draw from the posterior where the caller does not say; otherwise encoding takes its mode."""
 
     def moments_channels(self, z_channels: int) -> int:
         return 2 * z_channels  # mean and log-variance
@@ -167,7 +167,7 @@ class ModelConfig(Protocol):
 
     @property
     def is_causal(self) -> bool:
-        """Whether no frame depends on a later one; such a model streams, others take independent clips."""
+        """No frame depends on a later one; such a model streams, others take independent clips."""
 
     @property
     def temporal_factor(self) -> int:

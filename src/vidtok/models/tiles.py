@@ -29,7 +29,7 @@ SMALLEST_TILE = 64
 
 @dataclass(frozen=True)
 class Tiling:
-    """How frames are cut into tiles.
+    """Tiles that frames are cut into.
 
     A frame is covered by the fewest tiles of at most `size` pixels a side that overlap by at least `overlap`; they are
     then made equally large, and no larger than that needs. A frame of at most `size` is left whole.
@@ -54,7 +54,7 @@ class Tiling:
             )
 
     def spans(self, length: int, factor: int) -> tuple[Span, ...]:
-        """How `length` pixels of height or width are cut, in units of `factor` pixels, the model's spatial factor."""
+        """The spans of `length` pixels of height or width, in units of `factor` pixels, the model's spatial factor."""
         units, overlap = -(-length // factor), -(-self.overlap // factor)
         size = max(self.size // factor, overlap + 1)
         count = max(1, -(-(units - overlap) // (size - overlap)))
@@ -63,7 +63,7 @@ class Tiling:
         return tuple(Span(start, start + size) for start in starts)
 
     def grid(self, size: tuple[int, int], factor: int) -> dict[str, int] | None:
-        """What there is to say of the tiles of frames of `size` (height, width); None if these are left whole."""
+        """Size, overlap and number of the tiles of frames of `size` (height, width); None if these are left whole."""
         rows, columns = (len(self.spans(side, factor)) for side in size)
         if rows * columns == 1:
             return None
@@ -82,7 +82,7 @@ class Span:
 
 
 class _Window(NamedTuple):
-    """Where a tile lies in a frame."""
+    """The place of a tile in a frame."""
 
     rows: slice
     columns: slice
@@ -143,7 +143,7 @@ class TiledCoder:
         coder: what is called for every tile, with a stream state of its own.
         tiling: how frames are cut.
         factor: the model's spatial factor.
-        encodes: whether `coder` makes latents of pixels; else it makes pixels of latents.
+        encodes: `coder` makes latents of pixels; else it makes pixels of latents.
     """
 
     def __init__(self, coder: Coder, tiling: Tiling, factor: int, *, encodes: bool) -> None:

@@ -33,7 +33,7 @@ _PROCESS_BYTES = 400 << 20
 """Of a process on the CPU that has loaded this package, before it computes, without weights."""
 _GPU_CONTEXT_BYTES = 600 << 20
 _UNSEEN = {"cpu": (1.08, 0.42, 64 << 20), "cuda": (1.25, 0.42, 64 << 20)}
-"""What a dry run does not see, by type of device: a factor on its peak, a share of the weights, which convolutions copy
+"""Memory beyond a dry run, by type of device: a factor on its peak, a share of the weights, which convolutions copy
 into other layouts, and bytes beside that."""
 
 
@@ -56,9 +56,9 @@ class Footprint:
     """Bytes that an encoder or decoder needs beside its weights and its input."""
 
     states: int
-    """What a stream remembers between two chunks; 0 for a model that does not stream."""
+    """The state of a stream between two chunks; 0 for a model that does not stream."""
     working: int
-    """What is needed beside that at the peak, output included."""
+    """Beside the state, at the peak, output included."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def resting_bytes(model: VideoModel) -> int:
 
 
 def with_unseen(count: int, model: VideoModel) -> int:
-    """What `count` bytes of a dry run come to on the device of `model`, as measured."""
+    """Bytes that `count` bytes of a dry run come to on the device of `model`, as measured."""
     factor, share, beside = _UNSEEN.get(model.device.type, _UNSEEN["cuda"])
     return round(count * factor + _weight_bytes(model) * share) + beside
 

@@ -1,4 +1,4 @@
-"""Options of all work from file to file: what is read of a video, and how much is computed at a time."""
+"""Options of all work from file to file: the part of a video to read, and the frames to compute at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeOptions:
-    """How much to compute at a time. Raises `VidTokError` if a value is none that can be used."""
+    """Frames and tiles to compute at a time. Raises `VidTokError` for a value that cannot be used."""
 
     chunk_frames: int | None = None
     """Frames to compute at a time. For a causal model it only weighs speed against memory (None: 16, or fewer if they
@@ -61,7 +61,7 @@ class ComputeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions(ComputeOptions):
-    """What is read of a video, and how much of it is computed at a time."""
+    """The part of a video to read, its frame size and rate, and the frames to compute at a time."""
 
     height: int | None = None
     """Resize the shorter side and crop the centre, as `VideoReader` does; None: as stored."""
@@ -79,7 +79,7 @@ class ReadOptions(ComputeOptions):
 
     @property
     def to_the_end(self) -> bool:
-        """Whether the video is taken from its start to its end."""
+        """The video is taken from its start to its end."""
         return self.start == 0 and self.max_frames is None
 
     def open(self, input: str | os.PathLike[str]) -> VideoReader:

@@ -141,7 +141,7 @@ class DecodePass:
     def push(self, values: Tensor, *, more: bool = False) -> Tensor:
         """Take the next tokens (1, T', H', W') or latent frames (1, z, T', H', W'); return the video that is ready.
 
-        Returns (1, 3, T, H, W), about -1..1, T >= 0; the size is that of whole latent positions. `more` says that
+        Returns (1, 3, T, H, W), about -1..1, T >= 0, in the size of whole latent positions. `more` says that
         further ones will follow.
         """
         if not values.shape[-3]:
@@ -206,7 +206,7 @@ class Pair(NamedTuple):
     reconstruction: Tensor
     """(1, 3, T, H, W) float32, clamped to -1..1, on the model's device."""
     latent_frames: int
-    """Latent frames that were computed for the video so far, those of frames still to come included."""
+    """Latent frames that were computed for the video so far, also for frames still to come."""
 
 
 def pairs(
@@ -242,7 +242,7 @@ def pairs(
 
     for chunk in chunks:
         waiting.extend(chunk)
-        # Values before the end are those of a stream, of which there is more.
+        # Values before the end come from a stream that goes on.
         yield from decoded(encoder.push(to_float(chunk)), partial(decoder.push, more=True))
     if waiting or encoder.latent_frames:
         yield from decoded(encoder.flush(), decoder.push)

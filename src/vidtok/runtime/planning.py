@@ -23,7 +23,7 @@ _CODEC_BYTES = 200
 """Bytes for each pixel of a frame that decoding and encoding of video hold, mostly frames to look ahead to."""
 _GPU_PIXEL_BYTES = 36
 _SCATTERED = 0.4
-"""How much more than their bytes states take that are kept while other tiles are computed, as measured: they lie
+"""Memory beyond their bytes of states that are kept while other tiles are computed, as a share, measured: they lie
 between what the allocator has freed."""
 _SHARE_OF_FRAMES = 5
 """Frames outside of the model may take the budget over this."""
@@ -31,10 +31,10 @@ _SHARE_OF_FRAMES = 5
 
 @dataclass(frozen=True)
 class Plan:
-    """What is computed at a time."""
+    """Tiles and frames that are computed at a time."""
 
     tiling: Tiling | None
-    """How frames are cut; None: not at all."""
+    """Tiles that frames are cut into; None: they are whole."""
     frames: int
     """Video frames at a time."""
     memory: int | None
@@ -82,7 +82,7 @@ class _Search:
         self._frames = self._frames_below(self._limit // _SHARE_OF_FRAMES)
         streams = model.is_causal and (length is None or length > 1 + self._frames)
         self._streams = streams
-        """Whether something is remembered of tiles; nothing is of a clip in one piece."""
+        """Tiles have a state between two chunks; a clip in one piece has none."""
 
     def plan(self) -> Plan:
         tilings = self._tilings()
@@ -135,7 +135,7 @@ class _Search:
         return shutil.disk_usage(tempfile.gettempdir()).free * 9 // 10
 
     def _grid(self, tiling: Tiling | None) -> tuple[int, Footprints]:
-        """How many tiles there are, and what one takes."""
+        """The number of tiles, and the memory of one."""
         tiles, height, width = _grid(tiling, self._size, self._model.spatial_factor)
         return tiles, footprints(self._model, self._frames, height, width)
 
@@ -174,7 +174,7 @@ class _Search:
 
 
 def _grid(tiling: Tiling | None, size: tuple[int, int], factor: int) -> tuple[int, int, int]:
-    """How many tiles there are, and the height and width of one in pixels."""
+    """The number of tiles, and the height and width of one in pixels."""
     if tiling is None:
         height, width = (-(-side // factor) * factor for side in size)
         return 1, height, width

@@ -41,7 +41,7 @@ FLAG_PACKED = 2
 
 @dataclass(frozen=True)
 class ChunkEntry:
-    """Where a chunk is and what it stands for."""
+    """The place of a chunk, and the frames that it stands for."""
 
     offset: int
     """Of its header, in the file."""
@@ -54,7 +54,7 @@ class ChunkEntry:
 
 @dataclass(frozen=True)
 class ChunkHeader:
-    """What stands in front of a chunk's payload."""
+    """The header of a chunk."""
 
     entry: ChunkEntry
     length: int
@@ -70,11 +70,11 @@ class Layout:
 
     entries: tuple[ChunkEntry, ...]
     complete: bool
-    """Whether the file has its end, so that nothing was left off."""
+    """The file has its end, so that nothing was left off."""
     end: int
     """Offset behind the last chunk found."""
     from_index: bool
-    """Whether an index said so; else chunk was looked for after chunk."""
+    """An index was found; else chunk was looked for after chunk."""
 
 
 def preamble(header: TokenHeader) -> bytes:
@@ -94,7 +94,7 @@ def chunk(entry: ChunkEntry, payload: bytes, flags: int) -> bytes:
 
 
 def index(entries: Sequence[ChunkEntry], offset: int) -> bytes:
-    """What a finished file ends with; `offset` is where it stands."""
+    """The index that a finished file ends with, at `offset`."""
     listed = b"".join(_ENTRY.pack(e.offset, e.first_latent, e.latents, e.frames) for e in entries)
     where = struct.pack("<Q", offset)
     return (
@@ -142,7 +142,7 @@ def find_chunks(file: BinaryIO, start: int, latent: LatentLayout) -> Layout:
 
 
 def _read_index(file: BinaryIO, start: int, size: int, latent: LatentLayout) -> Layout | None:
-    """What the index says; None if there is none, or not a whole one."""
+    """The entries of the index; None if there is none, or not a whole one."""
     if size < start + _INDEX.size + _TRAILER.size:
         return None
     file.seek(size - _TRAILER.size)
@@ -217,7 +217,7 @@ def _occurrences(block: bytes, tag: bytes) -> Iterator[int]:
 
 
 def _plausible(file: BinaryIO, offset: int, latent: LatentLayout, behind: int) -> bool:
-    """Whether an index, or a chunk that may follow the latent frame `behind`, begins at `offset`."""
+    """True if an index, or a chunk that may follow the latent frame `behind`, begins at `offset`."""
     if _tag_at(file, offset) == INDEX_TAG:
         size = os.fstat(file.fileno()).st_size
         _, count, _ = _INDEX.unpack(_read_at(file, offset, _INDEX.size).ljust(_INDEX.size, b"\0"))
@@ -239,7 +239,7 @@ def read_chunk_header(file: BinaryIO, offset: int, latent: LatentLayout) -> Chun
 
 
 def _fits(entry: ChunkEntry, latent: LatentLayout) -> bool:
-    """Whether a chunk can be one of a file of this layout."""
+    """True if a chunk can be one of a file of this layout."""
     if not 1 <= entry.latents <= latent.chunk or entry.first_latent > MAX_FRAMES or entry.first_latent % latent.chunk:
         return False
     most = latent.frames_before(entry.first_latent + entry.latents) - latent.frames_before(entry.first_latent)

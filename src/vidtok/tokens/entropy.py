@@ -26,7 +26,7 @@ from vidtok.tokens.packing import Tokens
 _LARGEST_DIGIT = 256
 _LARGEST_FREQUENCY = 65535
 _STEP = 24
-"""What an occurrence adds to a frequency that started at 1."""
+"""The addition of an occurrence to a frequency that started at 1."""
 _LIMIT = 1 << 16
 """Frequencies of a table are halved when their sum exceeds this."""
 _CRC = struct.Struct("<I")
@@ -37,11 +37,11 @@ Contexts = npt.NDArray[np.int64]
 
 
 class EntropyError(ValueError):
-    """What should be coded tokens is not."""
+    """Bytes are no coded tokens."""
 
 
 def radices(levels: Sequence[int]) -> tuple[int, ...]:
-    """How many values each digit of a token takes, least significant first; all at most 256."""
+    """Number of values of each digit of a token, least significant first; all at most 256."""
     result: list[int] = []
     for level in levels:
         while level > _LARGEST_DIGIT:

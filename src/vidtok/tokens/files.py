@@ -1,4 +1,4 @@
-"""Token files in one call: opened for reading, or written from what `Tokenizer.encode` returned."""
+"""Token files in one call: opened for reading, or written from the result of `Tokenizer.encode`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def write(
 
 
 def default_coding(model: VideoModel) -> str:
-    """How values of `model` are stored unless one says otherwise: adaptive for FSQ, 16-bit floats for KL."""
+    """The coding of values of `model` where none is given: adaptive for tokens, 16-bit floats for KL."""
     if model.regularization.discrete:
         return "adaptive"
     return "bfloat16" if model.dtype == torch.bfloat16 else "float16"
@@ -92,7 +92,7 @@ def make_header(
     """The header of a file that `model` makes of a video of `height` x `width`.
 
     `coding` is `packed`, `static` or `adaptive` for an FSQ model, `float16`, `bfloat16`, `float32` or `int8` for a KL
-    model; None: `default_coding`. `chunk` is the number of latent frames of a chunk, for a non-causal model those of a
+    model; None: `default_coding`. `chunk` is the number of latent frames of a chunk, for a non-causal model of a
     clip; None: 16, or fewer if they are large. The rest is as in `VideoLayout` and `TokenHeader`.
 
     Raises `TokenFileError` if a value cannot be used.

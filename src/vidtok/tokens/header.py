@@ -30,7 +30,7 @@ MAX_GRID = 4096
 MAX_CHANNELS = 1024
 MAX_STREAMS = 16
 MAX_STREAM_VALUES = 1 << 16
-"""Values of a latent position, where they are those of several streams."""
+"""Values of a latent position of several parts."""
 MAX_CHUNK = 4096
 MAX_FACTOR = 1024
 MAX_FRAMES = 1 << 40
@@ -59,7 +59,7 @@ class ModelIdentity:
     weights: _Text
     """Hash of the weights in the dtype that they had, 64 hexadecimal digits."""
     weights_dtype: _Text
-    """That dtype."""
+    """The dtype of the weights."""
     signs: _Text
     """Hash of the weights' signs, which no change of dtype alters, 64 hexadecimal digits."""
 
@@ -82,7 +82,7 @@ class LatentLayout:
     causal: bool
     """The first latent frame stands for one video frame, the others for f; if not causal, all stand for f."""
     chunk: _Whole = DEFAULT_CHUNK
-    """Latent frames of every chunk but the last; for a non-causal model, those of a clip."""
+    """Latent frames of every chunk but the last; for a non-causal model, of a clip."""
     levels: _Wholes | None = None
     """For tokens, the number of values of each channel; their product is the codebook's size."""
     streams: _Streams = ()

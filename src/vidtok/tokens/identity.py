@@ -9,7 +9,7 @@ device that they are on:
   joined by commas, a zero byte, and the values as little-endian float32 in C order. The dtype that they have in
   memory is noted beside it, since rounding to another one changes values.
 - `signs`: the same with one bit for each value, whether it is negative (eight to a byte, the first in the highest bit,
-  the last byte filled up with zeros). Rounding changes no sign, that of zero included, so this holds for a model in any
+  the last byte filled up with zeros). Rounding changes no sign, not even of zero, so this holds for a model in any
   dtype.
 """
 
@@ -59,7 +59,7 @@ def config_hash(config: ModelConfig) -> str:
 def check_model(wanted: ModelIdentity, model: VideoModel, path: object, *, allow_other: bool = False) -> None:
     """Raise `TokenFileError` if the file at `path`, made with the model `wanted`, is not to be decoded with `model`.
 
-    With `allow_other`, other weights will do, such as those of a decoder that was trained further; another
+    With `allow_other`, other weights will do, such as a decoder's that was trained further; another
     configuration will not.
     """
     own = model_identity(model)

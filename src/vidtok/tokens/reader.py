@@ -65,7 +65,7 @@ class TokenFile:
     """
 
     header: TokenHeader
-    """What the file holds."""
+    """The header of the file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -111,7 +111,7 @@ class TokenFile:
 
     @property
     def complete(self) -> bool:
-        """Whether the file was finished and has its end."""
+        """The file was finished and has its end."""
         return self._layout.complete
 
     @property
@@ -133,24 +133,24 @@ class TokenFile:
 
     @property
     def size(self) -> tuple[int, int, int]:
-        """Frames, height and width of the video: what `Tokenizer.decode(…, size=…)` takes."""
+        """Frames, height and width of the video, as `Tokenizer.decode(…, size=…)` takes them."""
         return self.frames, self.header.video.height, self.header.video.width
 
     @property
     def bytes(self) -> int:
-        """How large the file is."""
+        """Size of the file in bytes."""
         return os.fstat(self._file.fileno()).st_size
 
     @property
     def timed(self) -> bool:
-        """Whether times are stored, because the frame rate alone does not say when frames are shown."""
+        """Times are stored, because the frame rate alone does not give them."""
         headers = (read_chunk_header(self._file, entry.offset, self.header.latent) for entry in self.entries)
         return any(header is not None and bool(header.flags & FLAG_TIMES) for header in headers)
 
     def read(self, start: int = 0, stop: int | None = None, *, skip_damaged: bool = False) -> Tensor:
         """The latent frames from `start` to before `stop` (None: to the end), as one tensor.
 
-        Arguments, shapes and errors are those of `chunks`. `latents_of` says which latent frames some video frames
+        Arguments, shapes and errors are as for `chunks`. `latents_of` says which latent frames some video frames
         belong to.
         """
         start, stop = self._range(start, stop)
@@ -203,7 +203,7 @@ class TokenFile:
         return np.concatenate(parts)[start - begin : (self.frames if stop is None else stop) - begin]
 
     def damages(self) -> list[str]:
-        """What is wrong with the chunks, one line for each; reads all of the file."""
+        """Faults of the chunks, one line each; reads all of the file."""
         pieces = (self._piece(*slot) for slot in self._slots())
         found = [piece.damage for piece in pieces if piece.damage is not None]
         if not self.complete:

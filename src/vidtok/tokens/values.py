@@ -12,7 +12,7 @@ from vidtok.tokens.header import LatentLayout
 from vidtok.tokens.packing import bits_of, pack, packed_size, unpack
 
 STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "int8": torch.float32}
-"""What a continuous latent is read as, by its coding."""
+"""The dtype of a continuous latent when it is read, by its coding."""
 _INT8_LARGEST = 127
 _SCALE_BYTES = 4
 _SCALE_BITS_DROPPED = 8

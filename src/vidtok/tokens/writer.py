@@ -36,7 +36,7 @@ PARTIAL_SUFFIX = ".part"
 
 
 def partial_path(path: str | os.PathLike[str]) -> Path:
-    """Where a file is written until it is finished."""
+    """The path of a file that is not finished."""
     path = Path(path)
     return path.with_name(path.name + PARTIAL_SUFFIX)
 
@@ -88,7 +88,7 @@ class TokenWriter:
     def write(self, values: Tensor, times: Sequence[float] | None = None) -> None:
         """Append `values`: tokens (1, T', H', W') or a latent (1, z, T', H', W'), T' >= 0.
 
-        `times` are those of the next video frames, in seconds of the source, as many as there are so far. Give them for
+        `times` belong to the next video frames, in seconds of the source, as many as there are so far. Give them for
         all frames, if they do not follow from the header's frame rate, or for none.
         """
         latent = self.header.latent

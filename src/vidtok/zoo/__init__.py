@@ -1,1 +1,1 @@
-"""Which models there are by name, how their configurations are read, and where their weights come from."""
+"""Weights: checkpoints, folders, the Hub, training runs, 8 bits, and the source that a user names."""

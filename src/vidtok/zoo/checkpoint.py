@@ -22,9 +22,9 @@ _ZIP = b"PK\x03\x04"
 _NOT_OURS = "loss."
 _EMA = "model_ema."
 _NAMED = 3
-"""How many keys of a kind an error lists."""
+"""Keys of a kind that an error lists."""
 _REASON = 160
-"""How many characters of another library's message an error repeats."""
+"""Characters of another library's message that an error repeats."""
 
 # How files begin that are mistaken for checkpoints.
 _FOREIGN: tuple[tuple[bytes, str], ...] = (
@@ -56,7 +56,7 @@ def read_checkpoint(path: str | PathLike[str], *, ema: bool = False, objective: 
 
 
 def holds_averages(path: str | PathLike[str]) -> bool:
-    """Whether the checkpoint holds moving averages (`model_ema.*`). `CheckpointError` as for `read_checkpoint`."""
+    """True if the checkpoint holds moving averages (`model_ema.*`). `CheckpointError` as for `read_checkpoint`."""
     return any(name.startswith(_EMA) for name in _whole_state(Path(path)))
 
 
@@ -151,7 +151,7 @@ def _head(path: Path) -> bytes:
 
 
 def _kind(head: bytes) -> str:
-    """What a file that begins with `head` seems to be, as the middle of a sentence."""
+    """The likely kind of a file that begins with `head`, as the middle of a sentence."""
     found = next((kind for start, kind in _FOREIGN if head.lstrip().startswith(start)), None)
     return f" but seems to be {found}" if found else f" (it begins with {head[:8]!r})"
 
@@ -167,7 +167,7 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _load_torch(path: Path, *, mmap: bool = True) -> Any:
-    """What `torch.save` wrote to `path`, tensors and plain containers only."""
+    """The content of a file of `torch.save`, tensors and plain containers only."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
@@ -209,7 +209,7 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether `value` is a tensor of real numbers in memory: not sparse, not quantized, not a shape alone."""
+    """True for a tensor of real numbers in memory: not sparse, not quantized, not a shape alone."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
@@ -247,7 +247,7 @@ def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: st
 
 
 def _hint(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    """Which configuration fits the checkpoint, where it is not the model's own."""
+    """The models that the checkpoint fits, as the end of a sentence."""
     fitting = fitting_models({name: tuple(value.shape) for name, value in state.items()})
     if not fitting:
         return "; it is of none of the published models"

@@ -41,7 +41,7 @@ def save_folder(folder: str | PathLike[str], config: ModelConfig, state: Mapping
 
 
 def read_folder(folder: str | PathLike[str]) -> tuple[ModelConfig, str, Path]:
-    """What `save_folder` wrote: the configuration, the model's name, and the path of its weights.
+    """The model in a folder of `save_folder`: its configuration, its name, and the path of its weights.
 
     Raises `CheckpointError` if the folder is not of a model of this package, and `ConfigError` if its configuration is
     not valid.

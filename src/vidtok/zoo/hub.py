@@ -14,7 +14,7 @@ from vidtok.text import reason
 log = logging.getLogger(__name__)
 
 FOLDER_FILES = ("config.json", "model.safetensors")
-"""What a repository of a model of this package holds."""
+"""Files of a repository of a model of this package."""
 
 _CONNECT_SECONDS = 10.0
 _Result = TypeVar("_Result")
@@ -105,7 +105,7 @@ def _cached_snapshot(repo_id: str, revision: str | None) -> Path | None:
 
 
 def _is_commit(revision: str | None) -> bool:
-    """Whether `revision` names a commit, which cannot change as a branch does."""
+    """True if `revision` names a commit, which cannot change as a branch does."""
     return revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
 
 

@@ -1,4 +1,4 @@
-"""Which models of the families a checkpoint is of, judged by a few names and shapes that tell them apart."""
+"""The named models that a checkpoint fits, judged by a few names and shapes that tell them apart."""
 
 from __future__ import annotations
 

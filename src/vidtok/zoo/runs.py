@@ -13,7 +13,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d_(?=.)")
 
 
 def is_run(folder: Path) -> bool:
-    """Whether `folder` is that of a run: it has `configs/` and `checkpoints/`."""
+    """True for the folder of a run: it has `configs/` and `checkpoints/`."""
     return (folder / "configs").is_dir() and (folder / "checkpoints").is_dir()
 
 
@@ -26,7 +26,7 @@ def run_config(folder: Path) -> Path:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """What the run would go on from: `last.ckpt`, else the checkpoint of most steps; None if there is none."""
+    """The checkpoint to go on from: `last.ckpt`, else the one of most steps; None if there is none."""
     checkpoints = folder / "checkpoints"
     if (checkpoints / LAST).is_file():
         return checkpoints / LAST
@@ -46,5 +46,5 @@ def run_checkpoint(folder: Path) -> Path:
 
 
 def run_model_name(folder: Path) -> str:
-    """The run's name: that of its folder without the date."""
+    """The run's name: its folder's without the date."""
     return _DATE.sub("", folder.resolve().name)

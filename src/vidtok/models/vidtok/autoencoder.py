@@ -23,7 +23,7 @@ class VideoAutoencoder(VideoModel):
     Attributes:
         encoder, decoder, regularization: its parts; `encoder` and `decoder` may be replaced by compiled ones.
         use_tiling: compute long clips in chunks of `t_chunk_enc` frames and `t_chunk_dec` latent frames, of a causal
-            model without gradients. Activations are small either way; the result is that of the whole clip at once.
+            model without gradients. Activations are small either way; the result equals the whole clip's.
             It is about time alone, `tiling` about space.
         use_overlap: accepted for the published snippets. Chunks need no overlap here, since each goes on from the
             state that the one before has left.

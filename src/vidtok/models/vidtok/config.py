@@ -103,7 +103,7 @@ class AutoencoderConfig:
 
     @property
     def is_causal(self) -> bool:
-        """Whether no frame depends on a later one, beyond the interpolation's delay."""
+        """No frame depends on a later one, beyond the interpolation's delay."""
         return self.temporal_padding != "both_sides"
 
     @property

@@ -17,7 +17,7 @@
       |                                                           |
     moments -> bottleneck -> latent                             video
 
-Parameter names and shapes are those of the published checkpoints. Between the first layer and the last, activations
+Parameter names and shapes are as in the published checkpoints. Between the first layer and the last, activations
 are channels-last, (B, T, H, W, C).
 """
 

@@ -2,7 +2,7 @@
 
 A stage is a part of an encoder or decoder with its layers' places in the stream's state. Stages are chained as
 generators: each asks the one before for as many frames as it works best on, so only a few frames of every stage are
-alive at a time. As every layer carries on from the piece before, the result is that of the whole clip at once.
+alive at a time. As every layer carries on from the piece before, the result equals the whole clip's.
 
 A piece is handed on in a list of one, out of which its receiver takes it: a generator that waits would else keep alive
 what it has handed on.

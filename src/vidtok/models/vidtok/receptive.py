@@ -1,4 +1,4 @@
-"""How much of the past an encoder or decoder needs: its receptive field over time, derived from its layers."""
+"""Receptive fields of encoders and decoders over time, derived from their layers: the past that they need."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def first_exact_frame(decoder: nn.Module, latent: int) -> int:
 
 
 def unsettled_latents(encoder: nn.Module) -> int:
-    """How many latent frames differ from the video's at most, where a causal `encoder` starts inside of a video.
+    """Latent frames that differ from the video's at most, where a causal `encoder` starts inside of a video.
 
     It starts with a group of f frames, and a state that is marked as `started` but remembers nothing. A convolution
     that looks k frames back spoils k frames more; a temporal downsampling also looks at the frame before each pair,
@@ -57,5 +57,5 @@ def unsettled_latents(encoder: nn.Module) -> int:
 
 
 def _reach(module: nn.Module) -> int:
-    """How many frames back the convolutions inside `module`, one after another, look."""
+    """Frames that the convolutions inside `module`, one after another, look back."""
     return sum(layer.conv.reach for layer in module.modules() if isinstance(layer, CausalConv))

@@ -48,7 +48,7 @@ def rescale(coder: Encoder | Decoder, example: Tensor) -> None:
 
 
 def _along_the_stream(coder: Encoder | Decoder) -> Iterator[nn.Module]:
-    """What makes the stream or adds to it, in the order of computing."""
+    """Modules that make the residual stream or add to it, in the order of computing."""
     mid = cast(Any, coder.mid)
     yield coder.conv_in
     if isinstance(coder, Decoder):

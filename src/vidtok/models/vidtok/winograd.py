@@ -55,7 +55,7 @@ class Scheme:
     a: Matrix
     """(outputs, products)."""
     step: int
-    """From the first input of a tile to that of the next."""
+    """From the first input of a tile to the first of the next."""
 
     @property
     def products(self) -> int:

@@ -19,7 +19,7 @@
                                   |
                       space-time transformer -> video
 
-Parameter names and shapes are those of the published checkpoint. Features are channels-last, (B, T, H', W', C).
+Parameter names and shapes are as in the published checkpoint. Features are channels-last, (B, T, H', W', C).
 """
 
 from __future__ import annotations

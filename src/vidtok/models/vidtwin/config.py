@@ -35,7 +35,7 @@ class QFormerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VidTwinConfig:
-    """A VidTwin autoencoder (arXiv 2412.17726); the defaults are those of the published model.
+    """A VidTwin autoencoder (arXiv 2412.17726); the defaults are the published model's.
 
     A clip is of one size, `input_size`: frames, height and width, the latter two equal. The latent of a clip has a
     structure of `expect_ch` channels and two dynamics of `d_dim` channels each.
@@ -107,7 +107,7 @@ class VidTwinConfig:
 
     @property
     def is_causal(self) -> bool:
-        """No: the structure is that of a whole clip."""
+        """No: a structure is of a whole clip."""
         return False
 
     @property
