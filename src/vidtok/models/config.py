@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from math import prod
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 from vidtok.errors import ConfigError
-from vidtok.fields import build
+from vidtok.fields import Check, Within, build, check, shown
 
 C = TypeVar("C", bound="type[BottleneckConfig]")
 
 LARGEST_CODEBOOK = 2**31 - 1
 """Codes at most, so that an index fits into 32 bits."""
+
+_TokenLevels = Annotated[
+    tuple[Annotated[int, Within(2, LARGEST_CODEBOOK)], ...],
+    Check(expected="at least one channel with at least 2 levels each", condition=bool),
+    Check(expected="at most 31 channels", condition=lambda levels: len(levels) < 32),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +81,7 @@ def bottleneck_from_dict(values: object) -> BottleneckConfig:
     kind = values.get("kind") if isinstance(values, Mapping) else None
     if not isinstance(values, Mapping) or not isinstance(kind, str) or kind not in BOTTLENECKS:
         kinds = " or ".join(f"kind: {known}" for known in BOTTLENECKS)
-        raise ConfigError(f"bottleneck is {values!r}; expected a mapping with {kinds}")
+        raise ConfigError(f"bottleneck is {shown(values)}; expected a mapping with {kinds}")
     found: BottleneckConfig = build(BOTTLENECKS[kind], values)
     return found
 
@@ -108,22 +114,18 @@ class FSQConfig(BottleneckConfig):
     losses: ClassVar[tuple[str, ...]] = ("aux_loss", "spread_loss", "crowding_loss")
 
     kind: Literal["fsq"] = "fsq"
-    levels: tuple[int, ...] = (8, 8, 8, 8, 8, 8)
+    levels: _TokenLevels = (8, 8, 8, 8, 8, 8)
     """Number of values of each channel; their product is the codebook's size."""
     entropy_loss_weight: float = 0.1
     entropy_loss_annealing_steps: int = 2000
     entropy_loss_annealing_factor: float = 3.0
     commitment_loss_weight: float = 0.25
 
-    def __post_init__(self) -> None:
-        if not self.levels or any(level < 2 for level in self.levels):
-            raise ConfigError(
-                f"levels is {list(self.levels)}; expected at least one channel with at least 2 levels each"
-            )
-        if self.codebook_size > LARGEST_CODEBOOK:
-            raise ConfigError(
-                f"levels {list(self.levels)} give {self.codebook_size} codes; at most 2^31 - 1 are possible"
-            )
+    place: InitVar[str] = ""
+
+    def __post_init__(self, place: str) -> None:
+        rule = check(self, place)
+        rule("levels", self.codebook_size <= LARGEST_CODEBOOK, "levels whose product is at most 2^31 - 1 codes")
 
     @property
     def token_levels(self) -> tuple[int, ...]:

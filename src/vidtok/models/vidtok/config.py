@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from dataclasses import InitVar, dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
 
-from vidtok.fields import build, plain, require
+from vidtok.fields import Within, build, check, plain
 from vidtok.models.config import BottleneckConfig, KLConfig, LatentPart, bottleneck_from_dict
 
 TemporalPadding = Literal["zeros", "first_frame", "both_sides"]
 TemporalInterpolation = Literal["nearest", "linear"]
 NormType = Literal["layernorm", "groupnorm"]
+
+_MOST_LEVELS = 16
+_Channels = Annotated[int, Within(1, 1 << 14)]
+_Levels = tuple[Annotated[int, Within(0, _MOST_LEVELS - 1)], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,45 +37,34 @@ class AutoencoderConfig:
     training_only: ClassVar[tuple[str, ...]] = ("dropout", "use_checkpoint")
     """Fields without influence on what a trained model computes."""
 
-    z_channels: int
+    z_channels: _Channels
     bottleneck: BottleneckConfig = field(default_factory=KLConfig)
     temporal_padding: TemporalPadding = "first_frame"
     interpolation: TemporalInterpolation = "linear"
-    in_channels: int = 3
-    out_ch: int = 3
-    ch: int = 128
-    ch_mult: tuple[int, ...] = (1, 2, 4, 4)
-    num_res_blocks: int = 2
-    dropout: float = 0.0
+    in_channels: _Channels = 3
+    out_ch: _Channels = 3
+    ch: _Channels = 128
+    ch_mult: tuple[Annotated[int, Within(1, 256)], ...] = (1, 2, 4, 4)
+    num_res_blocks: Annotated[int, Within(1, 64)] = 2
+    dropout: Annotated[float, Within(0, below=1, expected="a share from 0 to less than 1")] = 0.0
     norm_type: NormType = "layernorm"
     use_checkpoint: bool = False
     """Recompute activations in the backward pass instead of keeping them."""
-    spatial_ds: tuple[int, ...] | None = None
-    spatial_us: tuple[int, ...] | None = None
-    tempo_ds: tuple[int, ...] | None = None
-    tempo_us: tuple[int, ...] | None = None
+    spatial_ds: _Levels | None = None
+    spatial_us: _Levels | None = None
+    tempo_ds: _Levels | None = None
+    tempo_us: _Levels | None = None
 
-    def __post_init__(self) -> None:
+    place: InitVar[str] = ""
+
+    def __post_init__(self, place: str) -> None:
+        rule = check(self, place)
         levels = len(self.ch_mult)
-        for name in ("z_channels", "in_channels", "out_ch", "ch", "num_res_blocks"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number of at least 1")
-        require(levels >= 1 and min(self.ch_mult) >= 1, "ch_mult", self.ch_mult, "one multiplier of at least 1 a level")
-        require(0 <= self.dropout < 1, "dropout", self.dropout, "a share from 0 to less than 1")
-        for name, choices in (
-            ("temporal_padding", get_args(TemporalPadding)),
-            ("interpolation", get_args(TemporalInterpolation)),
-            ("norm_type", get_args(NormType)),
-        ):
-            require(getattr(self, name) in choices, name, getattr(self, name), "one of " + ", ".join(choices))
-        require(
-            self.norm_type == "layernorm" or self.ch % 32 == 0,
-            "ch",
-            self.ch,
-            "a multiple of 32 for norm_type groupnorm",
-        )
-        require(
-            self.interpolation == "nearest" or self.temporal_padding == "first_frame",
-            "interpolation", self.interpolation, "nearest, unless temporal_padding is first_frame",
+        rule("ch_mult", 1 <= levels <= _MOST_LEVELS, f"1 to {_MOST_LEVELS} levels, a multiplier of at least 1 each")
+        rule("ch", self.norm_type == "layernorm" or self.ch % 32 == 0, "a multiple of 32 for norm_type groupnorm")
+        rule(
+            "interpolation", self.interpolation == "nearest" or self.temporal_padding == "first_frame",
+            "nearest, unless temporal_padding is first_frame",
         )  # fmt: skip
         self._set_default("spatial_ds", tuple(range(levels - 1)))
         self._set_default("spatial_us", tuple(range(1, levels)))
@@ -81,20 +73,15 @@ class AutoencoderConfig:
         for spatial, temporal in (("spatial_ds", "tempo_ds"), ("spatial_us", "tempo_us")):
             for name in (spatial, temporal):
                 chosen = getattr(self, name)
-                require(
-                    len(set(chosen)) == len(chosen) and all(0 <= i < levels for i in chosen),
-                    name, chosen, f"different levels from 0 to {levels - 1}",
-                )  # fmt: skip
+                fits = len(set(chosen)) == len(chosen) and all(i < levels for i in chosen)
+                rule(name, fits, f"different levels from 0 to {levels - 1}")
             missing = set(getattr(self, temporal)) - set(getattr(self, spatial))
-            require(
-                not missing, temporal, getattr(self, temporal),
-                f"levels of {spatial} {list(getattr(self, spatial))} only (time is resampled where space is)",
-            )  # fmt: skip
+            chosen = list(getattr(self, spatial))
+            rule(temporal, not missing, f"levels of {spatial} {chosen} only (time is resampled where space is)")
         for down, up in (("spatial_ds", "spatial_us"), ("tempo_ds", "tempo_us")):
-            require(
-                len(getattr(self, down)) == len(getattr(self, up)), up, getattr(self, up),
-                f"as many levels as {down} {list(getattr(self, down))}, so that decoding undoes encoding",
-            )  # fmt: skip
+            chosen = list(getattr(self, down))
+            alike = len(chosen) == len(getattr(self, up))
+            rule(up, alike, f"as many levels as {down} {chosen}, so that decoding undoes encoding")
         self.bottleneck.check_channels(self.z_channels)
 
     def _set_default(self, name: str, value: tuple[int, ...]) -> None:
@@ -133,11 +120,11 @@ class AutoencoderConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, from which `from_dict` makes an equal config."""
-        return {key: plain(value) for key, value in dataclasses.asdict(self).items()}
+        values: dict[str, Any] = plain(self)
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AutoencoderConfig:
         """The config that `values` describe; unknown keys and values out of range raise `ConfigError`."""
         bottleneck = bottleneck_from_dict(values.get("bottleneck", {"kind": "kl"}))
-        config: AutoencoderConfig = build(cls, {**values, "bottleneck": bottleneck})
-        return config
+        return build(cls, {**values, "bottleneck": bottleneck})

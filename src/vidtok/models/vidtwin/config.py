@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import InitVar, dataclass, field
+from typing import Annotated, Any, ClassVar
 
 from vidtok.errors import ConfigError
-from vidtok.fields import build, plain, require
+from vidtok.fields import Within, build, check, plain, shown
 from vidtok.models.config import KLConfig, LatentPart
+
+_Count = Annotated[int, Within(1, 1 << 10)]
+_Width = Annotated[int, Within(1, 1 << 16)]
+_Halvings = Annotated[int, Within(1, 16)]
+_Sizes = tuple[_Width, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class QFormerConfig:
     """The querying transformer (BLIP-2, arXiv 2301.12597) that turns a position's frames into a few tokens."""
 
-    num_queries: int = 16
-    hidden_size: int = 64
-    num_layers: int = 6
-    num_heads: int = 8
-    intermediate_size: int = 768
-    cross_attention_freq: int = 2
+    num_queries: _Count = 16
+    hidden_size: _Width = 64
+    num_layers: _Count = 6
+    num_heads: _Count = 8
+    intermediate_size: _Width = 768
+    cross_attention_freq: _Count = 2
     """Cross-attention is in one of this many layers, from the first on."""
 
-    def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):
-            require(getattr(self, f.name) >= 1, f.name, getattr(self, f.name), "a whole number of at least 1")
-        require(
-            self.hidden_size % self.num_heads == 0, "hidden_size", self.hidden_size,
-            f"a multiple of the {self.num_heads} heads",
-        )  # fmt: skip
+    place: InitVar[str] = ""
+
+    def __post_init__(self, place: str) -> None:
+        rule = check(self, place)
+        rule("hidden_size", self.hidden_size % self.num_heads == 0, f"a multiple of the {self.num_heads} heads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,46 +46,37 @@ class VidTwinConfig:
     family: ClassVar[str] = "vidtwin"
     training_only: ClassVar[tuple[str, ...]] = ("use_checkpoint",)
 
-    input_size: tuple[int, ...] = (16, 224, 224)
-    patch_size: tuple[int, ...] = (1, 16, 16)
-    in_channels: int = 3
-    hidden_size: int = 768
-    depth: int = 16
-    num_heads: int = 12
-    mlp_ratio: float = 4.0
+    input_size: _Sizes = (16, 224, 224)
+    patch_size: _Sizes = (1, 16, 16)
+    in_channels: _Count = 3
+    hidden_size: _Width = 768
+    depth: _Count = 16
+    num_heads: _Count = 12
+    mlp_ratio: Annotated[float, Within(above=0)] = 4.0
     qformer: QFormerConfig = field(default_factory=QFormerConfig)
-    init_ch: int = 128
+    init_ch: _Width = 128
     """Channels of the structure's first convolution."""
-    expect_ch: int = 8
-    cont_num_blocks: int = 1
+    expect_ch: _Width = 8
+    cont_num_blocks: _Halvings = 1
     """How often the structure's grid of positions is halved."""
-    d_dim: int = 8
-    motion_num_blocks: int = 1
+    d_dim: _Width = 8
+    motion_num_blocks: _Halvings = 1
     """How often the dynamics' grid of positions is halved."""
     bottleneck: KLConfig = field(default_factory=KLConfig)
     use_checkpoint: bool = False
     """Recompute activations in the backward pass instead of keeping them."""
 
-    def __post_init__(self) -> None:
-        for name in (
-            "in_channels", "hidden_size", "depth", "num_heads", "init_ch", "expect_ch", "cont_num_blocks", "d_dim",
-            "motion_num_blocks",
-        ):  # fmt: skip
-            require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number of at least 1")
-        require(self.mlp_ratio > 0, "mlp_ratio", self.mlp_ratio, "a number above 0")
+    place: InitVar[str] = ""
+
+    def __post_init__(self, place: str) -> None:
+        rule = check(self, place)
         patch, size = self.patch_size, self.input_size
-        require(
-            len(patch) == 3 and patch[0] == 1 and patch[1] == patch[2] >= 1, "patch_size", patch,
-            "[1, P, P]: one frame, as many rows as columns",
-        )  # fmt: skip
-        require(
-            len(size) == 3 and min(size) >= 1 and size[1] == size[2] and size[1] % patch[1] == 0, "input_size", size,
-            f"[T, N, N], frames of one side, a multiple of {patch[1]}",
-        )  # fmt: skip
-        require(
-            self.hidden_size % self.num_heads == 0 and self.hidden_size % 4 == 0, "hidden_size", self.hidden_size,
-            f"a multiple of 4 and of the {self.num_heads} heads",
-        )  # fmt: skip
+        one_frame = len(patch) == 3 and patch[0] == 1 and patch[1] == patch[2]
+        rule("patch_size", one_frame, "[1, P, P]: one frame, as many rows as columns")
+        square = len(size) == 3 and size[1] == size[2] and size[1] % patch[1] == 0
+        rule("input_size", square, f"[T, N, N], frames of one side, a multiple of {patch[1]}")
+        fits = self.hidden_size % self.num_heads == 0 and self.hidden_size % 4 == 0
+        rule("hidden_size", fits, f"a multiple of 4 and of the {self.num_heads} heads")
 
     @property
     def frames(self) -> int:
@@ -143,19 +136,16 @@ class VidTwinConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, from which `from_dict` makes an equal config."""
-        return {key: plain(value) for key, value in dataclasses.asdict(self).items()}
+        values: dict[str, Any] = plain(self)
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> VidTwinConfig:
         """The config that `values` describe; unknown keys and values out of range raise `ConfigError`."""
-        values = dict(values)
-        for key, part in (("qformer", QFormerConfig), ("bottleneck", KLConfig)):
-            given = values.pop(key, {})
-            if not isinstance(given, Mapping) or given.get("kind", "kl") != "kl":
-                raise ConfigError(f"{key} is {given!r}; expected a mapping{' with kind: kl' * (part is KLConfig)}")
-            values[key] = build(part, given)
-        config: VidTwinConfig = build(cls, values)
-        return config
+        given = values.get("bottleneck", {})
+        if not isinstance(given, Mapping) or given.get("kind", "kl") != "kl":
+            raise ConfigError(f"bottleneck is {shown(given)}; expected a mapping with kind: kl")
+        return build(cls, values)
 
 
 def _halved(size: int, times: int) -> int:
