@@ -54,7 +54,7 @@ print(int(kept), faults() - before)
 
 
 def page_faults(mode: str, mebibytes: int = 48, **environment: str) -> tuple[bool, int]:
-    """Whether memory is kept, and page faults of allocating so much twenty times."""
+    """True if memory is kept, and the page faults of allocating it twenty times."""
     clean = {name: value for name, value in os.environ.items() if name not in device._OWN_SETTINGS}
     done = subprocess.run(
         [sys.executable, "-c", _FAULTS, mode, str(mebibytes)],

@@ -1,4 +1,4 @@
-"""Devices by name, and how the CPU's memory is kept between allocations."""
+"""Devices by name, and memory that the CPU keeps between allocations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRIM_THRESHOLD = 256 << 20
 
 TRAINING_MMAP_THRESHOLD = 1 << 30
 NEVER_TRIM = -1
-"""mallopt's word for keeping all free memory."""
+"""mallopt's value for keeping all free memory."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _OWN_SETTINGS = ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
@@ -54,10 +54,10 @@ def keep_freed_memory(*, training: bool = False) -> bool:
     The GNU C library gives allocations above 32 MiB back to the system as soon as they are freed, so that every large
     activation starts with page faults: full-width models take a quarter to a third more time at 256 x 256. This
     raises the limit to 64 MiB; the peak of memory grows by some 7%, and up to a few hundred MiB stay with the process
-    between two calls. With `training`, whose every step needs what the step before did, all of it is kept.
+    between two calls. With `training`, where every step needs as much as the step before, all of it is kept.
 
-    It is a setting of the whole process, therefore nothing in this package but the commands calls it. It does nothing
-    where the C library is another one, or where the environment sets its limits already.
+    This is a setting of the whole process, so only the commands of this package call it. It does nothing with another
+    C library, or if the environment sets the limits already.
     """
     if any(name in os.environ for name in _OWN_SETTINGS):
         return False

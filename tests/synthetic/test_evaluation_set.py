@@ -37,7 +37,7 @@ def test_clips_are_videos_of_what_was_asked_for(folder: Path) -> None:
         info = probe(path)
         assert (info.width, info.height, info.frame_count, float(info.fps)) == (48, 32, 4, 12.5)
         written = to_float(read_video(path))
-        # What 4:2:0 takes of the colours' detail, and a little more.
+        # The loss of colour detail by 4:2:0, and a little more.
         assert psnr(written, SMALL.clip(index)[None]).min() > 28
 
 

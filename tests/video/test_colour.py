@@ -162,7 +162,7 @@ def jpeg_with_orientation(path: Path, stored: np.ndarray, value: int, order: str
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("value", range(1, 9))
 def test_photographs_are_turned_as_their_exif_data_asks(tmp_path, value, order):
-    # How a camera in each of the eight positions stores PICTURE.
+    # PICTURE as a camera in each of the eight positions stores it.
     stored = {
         1: PICTURE,
         2: PICTURE[:, ::-1],

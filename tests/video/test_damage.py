@@ -62,7 +62,7 @@ def test_a_video_that_breaks_off_is_told_and_used_only_if_asked(whole, share, tm
     with VideoReader(whole, allow_truncated=True) as reader:
         assert [number_of(frame.pixels) for frame in reader] == list(range(COUNT))
         assert not reader.truncated
-    # What comes before the damage can be had without asking.
+    # Frames before the damage can be had without asking.
     assert len(read_video(path, max_frames=5)) == 5
 
 

@@ -1,4 +1,4 @@
-"""Which frames are read, in which order, at what times; lazily."""
+"""Frames that are read, their order and times; lazily."""
 
 import gc
 from fractions import Fraction
@@ -114,7 +114,7 @@ def test_variable_rates_go_by_timestamps(folder, kind, sample_fps, start):
         expected = [i for i, t in zip(shown, targets, strict=True) if t < 500 / 300]
         assert got[: len(expected)] == expected
         assert got[0] == first
-        # What is left is how long the container says that the last frame is shown.
+        # The rest is the last frame's duration according to the container.
         assert set(got[len(expected) :]) <= {len(TICKS) - 1}
         assert abs(len(got) - reader.frame_estimate) <= 1
 

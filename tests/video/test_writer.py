@@ -131,7 +131,7 @@ def test_a_source_with_no_sound_gives_none(tmp_path):
 
 
 class Stop(BaseException):
-    """What is no ordinary exception, as KeyboardInterrupt."""
+    """No ordinary exception, as KeyboardInterrupt."""
 
 
 @pytest.mark.parametrize("error", [Stop, KeyboardInterrupt, ValueError])

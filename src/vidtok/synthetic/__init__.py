@@ -1,4 +1,4 @@
-"""Endless procedural clips to train on where no videos are at hand: `docs/synthetic-clips.md` says what they show."""
+"""Endless procedural clips for training without videos; `docs/synthetic-clips.md` shows and describes them."""
 
 from vidtok.synthetic.config import SyntheticConfig
 from vidtok.synthetic.dataset import SyntheticClips

@@ -1,7 +1,7 @@
-"""How the camera and the things before it move: one affine map per frame from the output's pixels to a canvas.
+"""Movement of the camera and of the things before it: one affine map per frame from the output's pixels to a canvas.
 
 Coordinates are output pixels, from the frame's centre, x right and y down. Times are in frames, 0 at the clip's middle,
-so that whatever moves is in view about then.
+so that moving things are in view about then.
 """
 
 import math
@@ -34,7 +34,7 @@ class Path:
 
 @dataclass
 class Shots:
-    """When things are seen: `times` (B, T) in frames, `shot` (B, T), 0 before the cut and 1 from it on."""
+    """Times at which things are seen: `times` (B, T) in frames, `shot` (B, T), 0 before the cut and 1 from it on."""
 
     times: Tensor
     shot: Tensor
@@ -103,7 +103,7 @@ def camera(draws: Draws, config: SyntheticConfig, times: Tensor) -> Path:
 
 
 def object_path(draws: Draws, config: SyntheticConfig, times: Tensor) -> Path:
-    """A thing in the world: where it is, how it turns and how large it looks; a third of them stand still."""
+    """Position, angle and size of a thing in the world over time; a third of the things stand still."""
     active = draws.happens(0.67)
     speed = _speed(draws, config) * active
     sway = draws.happens(0.5) * draws.log_uniform(low=0.2, high=6.0) * active
@@ -133,7 +133,7 @@ def seen_by(camera_path: Path, thing: Path, depth: Tensor) -> Tensor:
 
 
 def drift(matrix: Tensor) -> Tensor:
-    """(B, 2): mean movement a frame, in canvas pixels, of what is seen at the frame's centre."""
+    """(B, 2): mean movement a frame, in canvas pixels, at the frame's centre."""
     centre = matrix[..., 2]
     if centre.shape[1] < 2:
         return torch.zeros_like(centre[:, 0])

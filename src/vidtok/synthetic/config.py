@@ -1,4 +1,4 @@
-"""The knobs of the procedural clips."""
+"""The options of procedural clips."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -15,13 +15,13 @@ _Share = Annotated[float, Within(0, 1)]
 class SyntheticConfig:
     """The clips that `synthetic_batch` and `SyntheticClips` make.
 
-    Lengths are in output pixels and do not follow the frame's size: the pixel statistics are those of video whose
+    Lengths are in output pixels and do not follow the frame's size: the pixel statistics match video whose
     shorter side is about 256 pixels, so a clip of 128 x 128 looks like a crop of such a video.
 
     Attributes:
         frames, height, width: the clip's shape (T, H, W); height and width from 16 up.
-        clips_per_scene: how many successive indices share the rendered textures, each with its own camera, objects'
-            paths, light and crop. Above 1 is cheaper and less varied.
+        clips_per_scene: successive indices that share the rendered textures, each with its own camera, objects' paths,
+            light and crop. Above 1 is cheaper and less varied.
         max_objects: the most moving objects in front of the background (0 to 8).
         static_share: share of clips whose camera stands still; as many again are nearly still (hand-held).
         cut_share: share of clips with a cut to another view.

@@ -20,14 +20,14 @@ class SyntheticClips(IterableDataset[Tensor]):
     world_size on, however many workers there are: to resume after n steps, start at n * block * world_size.
 
     Args:
-        config: what the clips look like.
-        seed: which sequence.
-        device: where clips are rendered. Workers of a `DataLoader` can only use "cpu"; for a GPU, iterate without
+        config: the look of the clips.
+        seed: the sequence; another seed gives another one.
+        device: renders the clips. Workers of a `DataLoader` can only use "cpu"; for a GPU, iterate without
             workers or call `synthetic_batch`.
         start: the first index.
         block: clips rendered at a time, and the grain of sharing; the batch size is best.
-        rank, world_size: this process among those that train together. Left out, they are asked of `torch.distributed`
-            if it is initialised, then of the environment variables RANK and WORLD_SIZE.
+        rank, world_size: this process among those that train together. By default `torch.distributed` gives
+            them if it is initialised, else the environment variables RANK and WORLD_SIZE.
 
     Raises:
         ConfigError: start, block, rank or world_size is out of its range.
@@ -82,7 +82,7 @@ class SyntheticClips(IterableDataset[Tensor]):
             block += workers
 
     def state_dict(self) -> dict[str, int]:
-        """{"next_index": where to go on}: the first index of the first block not begun, over all ranks.
+        """{"next_index": the place to go on from}: the first index of the first block not begun, over all ranks.
 
         Counts what this object itself has yielded; copies of it inside a loader's workers count for themselves, so with
         workers the caller keeps count of the steps.

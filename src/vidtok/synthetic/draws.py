@@ -30,11 +30,11 @@ def mix(x: Tensor) -> Tensor:
 
 
 class Draws:
-    """A stream of random numbers for each row of a batch, independent of which other rows there are.
+    """A stream of random numbers for each row of a batch, independent of the other rows.
 
     Args:
         keys: (B, 2) int64 on the CPU, 32 bits each.
-        device: where the numbers are wanted.
+        device: holds the numbers.
     """
 
     def __init__(self, keys: Tensor, device: torch.device) -> None:

@@ -30,12 +30,12 @@ _PLAIN = {"cut_share": 0.0, "light_share": 0.0, "warp_share": 0.0, "overlay_shar
 
 @dataclass(frozen=True)
 class Kind:
-    """What a clip shows."""
+    """Content of a clip."""
 
     fields: Mapping[str, Any]
-    """How it differs from a plain scene, as fields of `SyntheticConfig`."""
+    """Differences from a plain scene, as fields of `SyntheticConfig`."""
     change: float
-    """How much it should move: mean difference between successive frames, in 8-bit levels."""
+    """Movement aimed at: mean difference between successive frames, in 8-bit levels."""
 
 
 KINDS: Mapping[str, Kind] = {
@@ -53,13 +53,13 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """What `write_evaluation_set` makes.
+    """The clips that `write_evaluation_set` makes.
 
     Attributes:
-        clips: how many files, from 1 up; the kinds of `KINDS` take turns.
+        clips: number of files, from 1 up; the kinds of `KINDS` take turns.
         height, width: of a frame in pixels, from 16 up.
         frames: of a clip, from 1 up.
-        fps: how many are shown in a second.
+        fps: frames per second.
         seed: another one gives other clips.
 
     Raises:
@@ -81,11 +81,11 @@ class EvaluationSet:
         self.config(0)
 
     def kind(self, index: int) -> str:
-        """What clip `index` shows."""
+        """Kind of clip `index`, a key of `KINDS`."""
         return list(KINDS)[index % len(KINDS)]
 
     def config(self, index: int) -> SyntheticConfig:
-        """How clip `index` is made."""
+        """Options of clip `index`."""
         shape = {"frames": self.frames, "height": self.height, "width": self.width}
         return SyntheticConfig(**{**shape, **_PLAIN, **KINDS[self.kind(index)].fields})
 
@@ -93,7 +93,7 @@ class EvaluationSet:
         """Clip `index`, (3, T, H, W) float32 in -1..1: of eight drawn for it, the one that shows its kind best."""
         config = self.config(index)
         candidates = range(index * _CANDIDATES, (index + 1) * _CANDIDATES)
-        # Few frames, without a cut, tell how fast things move and how light they are.
+        # Few frames, without a cut, tell the speed and the light of a clip.
         preview = replace(config, frames=min(self.frames, _PREVIEW_FRAMES), cut_share=0.0)
         change = KINDS[self.kind(index)].change
         faults = [_fault(synthetic_batch(preview, self.seed, [number])[0], change) for number in candidates]
@@ -132,7 +132,7 @@ def write_evaluation_set(
 
 
 def _fault(video: Tensor, change: float) -> float:
-    """How far a clip is from the change that is wanted, in octaves, and from good light and contrast."""
+    """Distance of a clip from the wanted change, in octaves, and from good light and contrast."""
     levels = (video + 1) * LEVELS
     light = levels.mean(0)
     moved = (levels[:, 1:] - levels[:, :-1]).abs().mean().item() if levels.shape[1] > 1 else change

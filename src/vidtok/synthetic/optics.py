@@ -1,4 +1,4 @@
-"""What happens between the scene and the file: focus, shutter, light, sensor, captions and black bars."""
+"""The way from the scene to the file: focus, shutter, light, sensor, captions and black bars."""
 
 import math
 
@@ -41,7 +41,7 @@ def blur(planes: Tensor, sigma: Tensor, disc: Tensor, streak: Tensor, sharpening
 def lens(draws: Draws, config: SyntheticConfig, texels_per_pixel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Sigma, disc and sharpening (B,) for `blur`, in texels, of canvases seen at `texels_per_pixel` (B,)."""
     softness = draws.uniform(low=0.4, high=1.0) + draws.happens(0.2) * draws.uniform(high=1.0)
-    # Bilinear sampling itself blurs by about half a texel; what is seen reduced must be blurred not to alias.
+    # Bilinear sampling itself blurs by about half a texel; a reduced picture is blurred so as not to alias.
     aliasing = 0.5 * (texels_per_pixel - 1).clamp_min(0)
     sigma = torch.maximum(softness * texels_per_pixel.clamp_max(1.6) - 0.35, aliasing)
     defocused = draws.happens(0.3)

@@ -23,7 +23,7 @@ from vidtok.synthetic.textures import (
     silhouettes,
 )
 
-# How far beyond the frame the background goes before it repeats, and the size of the canvas of one object, in pixels.
+# Reach of the background beyond the frame before it repeats, and side of the canvas of one object, in pixels.
 _MARGIN = 64
 _OBJECT = 144
 # On the CPU few clips at a time stay in its caches; a GPU wants many, and has the memory for this many.
@@ -48,10 +48,10 @@ def synthetic_batch(
     """Renders clips on the device.
 
     Args:
-        config: what they look like.
+        config: the look of the clips.
         seed: the sequence of clips; another seed gives other clips at every index.
-        indices: which clips of the sequence, in any order.
-        device: where to render.
+        indices: clips of the sequence, in any order.
+        device: renders the clips.
 
     Returns:
         (B, 3, T, H, W) float32 in -1..1. A clip depends on config, seed and its index alone: neither on the other
@@ -193,7 +193,7 @@ def _object(
     eye: camera.Path,
     shots: camera.Shots,
 ) -> Tensor:
-    """(rows, 4, T, H, W) of those clips that have an object in this slot."""
+    """(rows, 4, T, H, W) of the clips that have an object in this slot."""
     draws = clips.fork(f"object{slot}").select(seen)
     rows = seen.to(clips.device)
     times, shot = shots.times[rows], shots.shot[rows]
@@ -242,7 +242,7 @@ def _expose(canvas: Tensor, draws: Draws, config: SyntheticConfig, matrix: Tenso
 
 
 def _bend(draws: Draws, config: SyntheticConfig, shots: camera.Shots) -> tuple[Tensor, Tensor] | None:
-    """Which clips bend, and their displacements."""
+    """Rows of the clips that bend, and their displacements."""
     rows = torch.nonzero(draws.happens(config.warp_share).cpu())[:, 0]
     if not len(rows):
         return None
@@ -272,7 +272,7 @@ def _bent(grid: Tensor, bend: tuple[Tensor, Tensor] | None, size: torch.Size, un
 def _wrapped(canvas: Tensor, matrix: Tensor, config: SyntheticConfig, bend: tuple[Tensor, Tensor] | None) -> Tensor:
     """Samples a torus: (B, C, T, H, W)."""
     size = canvas.shape[-2:]
-    # Whole turns are taken off in advance, and a few added, so that what is left is positive and keeps its precision.
+    # Whole turns are taken off in advance, and a few added, so that the rest is positive and keeps its precision.
     side = torch.tensor([size[1], size[0]], device=matrix.device)
     start = matrix[:, :1, :, 2] * DENSITY / side
     centre = (matrix[..., 2] * DENSITY / side - start.floor() + 64) * side / DENSITY
@@ -289,7 +289,7 @@ def _sample(canvas: Tensor, grid: Tensor, config: SyntheticConfig, align_corners
 
 
 def _over(video: Tensor, layer: Tensor, rows: Tensor) -> Tensor:
-    """Lays premultiplied colour and opacity (rows, 4, T, H, W) over those clips."""
+    """Lays premultiplied colour and opacity (rows, 4, T, H, W) over the clips of `rows`."""
     below = video if len(rows) == len(video) else video[rows]
     below = torch.addcmul(layer[:, :3] + below, below, layer[:, 3:], value=-1)
     if len(rows) == len(video):

@@ -19,7 +19,7 @@ from torch import Tensor
 from vidtok.synthetic.config import SyntheticConfig
 from vidtok.synthetic.draws import Draws
 
-# Texels per output pixel at zoom 1: enough that bilinear sampling between texels does not visibly blur or flicker.
+# Texels per output pixel at zoom 1: enough for bilinear sampling between texels not to blur or flicker visibly.
 DENSITY = 1.25
 # Canvas sides are multiples of this, so that every size of leaf below divides them.
 SIDE_UNIT = 60
@@ -151,7 +151,7 @@ def _shapes(u: list[Tensor], size: tuple[int, int], present: Tensor) -> tuple[Te
     radius = (0.16 * min(size)) * (u[0] * math.log(largest / 0.16)).exp()
     # An eighth of the leaves are thin: poles, wires, stems, cracks.
     aspect = (u[1] * 1.1).exp() * (1 + 8 * (u[2] * 8 - 7).clamp_min(0))
-    # Two fifths lie upright or level, as what people build does.
+    # Two fifths lie upright or level, as buildings do.
     level = u[3] * 5
     angle = torch.where(level < 2, (level > 1).float() * (math.pi / 2) + 0.1 * (u[4] - 0.5), u[4] * math.pi)
     centre_y = (u[5] - 0.5) * (rows - 1.4 * radius).clamp_min(0)
@@ -174,7 +174,7 @@ def _shapes(u: list[Tensor], size: tuple[int, int], present: Tensor) -> tuple[Te
     distance = round_distance.lerp_(torch.maximum(major_axis.abs_(), minor_axis.abs_()), square)
     blurred = (u[10] * 6 - 5).clamp_min(0)
     softness = 0.9 + blurred * blurred * 0.5 * min(rows, 60)
-    # Where the leaf is absent the offset keeps its opacity at 0 everywhere.
+    # The offset keeps the opacity of an absent leaf at 0 everywhere.
     steep = minor / softness
     offset = steep + 0.5 - 1e4 * (1 - present)
     return shade, torch.addcmul(offset[..., None], distance, steep[..., None], value=-1)
@@ -245,7 +245,7 @@ def dead_leaves(draws: Draws, config: SyntheticConfig, height: int, width: int, 
 
 
 def _clutter(draws: Draws, median: float) -> Tensor:
-    """(B, 1) in 0..1: how crowded each scene is, with a median of `median`."""
+    """(B, 1) in 0..1: crowding of each scene, with a median of `median`."""
     exponent = math.log(max(median, 1e-3)) / math.log(0.5)
     return draws.uniform(1).pow(exponent)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer, OutputContainer
 
-# What players take in each container, by FFmpeg's names of the decoders; anything else is coded again as AAC.
+# Codecs that players take in each container, by FFmpeg's names of the decoders; others are coded again as AAC.
 _MP4_CODECS = ("aac", "mp3", "mp3float", "opus", "libopus", "flac", "ac3", "eac3", "alac")
 _CODECS = {
     "mp4": _MP4_CODECS,
@@ -77,7 +77,7 @@ class AudioCopy:
         for packet in _readable(source, self._stream):
             pts = packet.pts - round(self._origin / packet.time_base)
             begin = float(pts * packet.time_base)
-            # No format takes timestamps that stand still or go back, as those of a damaged file may.
+            # No format takes timestamps that stand still or go back, as a damaged file's may.
             if begin < self._earliest or (last is not None and pts <= last):
                 continue
             last = packet.pts = packet.dts = pts

@@ -1,4 +1,4 @@
-"""One short clip out of a video, wherever it lies, decoding no more than that takes."""
+"""One short clip out of a video, read without decoding much more of it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Clip:
     pixels: Pixels
     """(T, H, W, 3) uint8, RGB."""
     start: float
-    """When the first of them is shown, in seconds from the start of the video."""
+    """Time of the first of them, in seconds from the start of the video."""
     fps: Fraction
     """Frames per second of the clip."""
     repeated: int
-    """How many frames at the end are copies of the last one that the video has."""
+    """Number of frames at the end that are copies of the video's last one."""
 
 
 def read_clip(
@@ -51,10 +51,10 @@ def read_clip(
 
     Args:
         path: a video, a picture or a folder of pictures.
-        frames: how many, at least 1.
+        frames: length of the clip, at least 1.
         sample_fps, height, width, threads: see `VideoReader`.
-        position: where the clip lies, from 0 (at the start of the video) to 1 (up to its end). The stored frames at
-            which a whole clip can start share that range evenly.
+        position: place of the clip, from 0 (at the start of the video) to 1 (up to its end). The stored frames at which
+            a whole clip can start share that range evenly.
         start_frame: the stored frame to start at, from 0 on, instead; counted at the average rate if the rate varies.
 
     Raises:
@@ -86,13 +86,13 @@ def read_clip(
 
 @dataclass(frozen=True)
 class _Extent:
-    """How long a video is, as far as needed to choose a place in it."""
+    """Length of a video, as far as needed to choose a place in it."""
 
     seconds: float
     rate: Fraction
     """Stored frames per second."""
     constant: bool = True
-    """Whether that rate is constant, or taken to be."""
+    """True if that rate is constant, or taken to be."""
 
     @property
     def frames(self) -> int:
@@ -112,7 +112,7 @@ class _Extent:
 
 
 def _read_at(path: str | os.PathLike[str], start: Callable[[_Extent], float], read: Callable[[float], Clip]) -> Clip:
-    """The clip at `start` of the video's extent: that which it states, unless this turns out to be too long."""
+    """The clip at `start` of the extent that the video states, or of the true one if the stated one is too long."""
     stated = _stated_extent(path)
     if stated is not None:
         try:
@@ -138,7 +138,7 @@ def _start_of(path: str | os.PathLike[str], frame: int) -> float:
 
 
 def _stated_extent(path: str | os.PathLike[str]) -> _Extent | None:
-    """What the header of a file says; None if it does not say enough, or is a picture's."""
+    """The extent in the header of a file; None if it says too little, or is a picture's."""
     if Path(path).is_dir():
         return None
     with open_container(path) as container:
@@ -152,6 +152,6 @@ def _stated_extent(path: str | os.PathLike[str]) -> _Extent | None:
 
 
 def _scanned_extent(path: str | os.PathLike[str]) -> _Extent:
-    """The extent for certain, for which all of the file is read, though not decoded."""
+    """The true extent; reads all of the file, and decodes none of it."""
     timing = open_source(path).timing
     return _Extent(timing.end, timing.rate, timing.constant)

@@ -36,7 +36,7 @@ _NOT_VIDEO_FORMATS = ("tty", "bin", "xbin", "adf", "idf", "sbg")
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video, a picture or a folder of pictures is, after rotation and before any resize."""
+    """Properties of a video, a picture or a folder of pictures, after rotation and before any resize."""
 
     path: str
     width: int
@@ -46,7 +46,7 @@ class VideoInfo:
     duration: float | None
     """Seconds of video; None for a still picture."""
     frame_count: int | None
-    """How many frames the container holds, or None if that is unknown. A damaged file may yield fewer."""
+    """Number of frames in the container; None if unknown. A damaged file may yield fewer."""
     rotation: int
     """Degrees (0, 90, 180, 270) by which the stored frames are turned clockwise to be shown."""
     codec: str
@@ -62,13 +62,13 @@ class MediaSlice:
     """A media file that lies, uncompressed, inside another one, such as a member of a .tar; goes where a path goes."""
 
     file: str
-    """The file that it lies in."""
+    """The file around it."""
     offset: int
     """Its first byte."""
     size: int
-    """How many bytes it has."""
+    """Its length in bytes."""
     name: str
-    """What it is called in there."""
+    """Its name inside the file."""
 
     def __fspath__(self) -> str:
         return f"{self.file}/{self.name}"
@@ -125,9 +125,7 @@ def open_container(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
 def video_stream(container: InputContainer, path: str | os.PathLike[str], threads: int | None = None) -> VideoStream:
     """The first video stream that is not a cover picture, set up to decode on several threads and to report damage.
 
-    With `threads`, it is decoded on so many.
-
-    Raises `VideoError` if there is none, or if no decoder for it is at hand.
+    `threads` is the number of decoding threads. Raises `VideoError` if there is no such stream, or no decoder for it.
     """
     from av.stream import Disposition
 
@@ -151,7 +149,7 @@ def video_stream(container: InputContainer, path: str | os.PathLike[str], thread
 
 
 def is_still_format(container: InputContainer) -> bool:
-    """Whether the file is of a kind that holds one picture."""
+    """True if the file is of a kind that holds one picture."""
     name = container.format.name
     return (
         name == "image2" or name.endswith("_pipe") or container.metadata.get("major_brand") in ("avif", "heic", "mif1")
@@ -159,7 +157,7 @@ def is_still_format(container: InputContainer) -> bool:
 
 
 def timestamp(frame: VideoFrame) -> float | None:
-    """When a frame is shown, in seconds on the clock of the file; None if the file does not say."""
+    """Time of a frame, in seconds on the clock of the file; None if the file does not say."""
     pts = frame.pts if frame.pts is not None else frame.dts
     return None if pts is None or frame.time_base is None else float(pts * frame.time_base)
 
@@ -167,8 +165,8 @@ def timestamp(frame: VideoFrame) -> float | None:
 class RGBConverter:
     """Decoded frames as RGB, upright. Keeps the converter of one stream ready between frames.
 
-    The stream's tags say which matrix and range its colours use. Without tags, it is what players assume: BT.709 from
-    1280 columns or 577 rows on, BT.601 below, limited range. Grey counts as full range and alpha is left out, as
+    The stream's tags say which matrix and range its colours use. Without tags, players' assumptions hold: BT.709
+    from 1280 columns or 577 rows on, BT.601 below, limited range. Grey counts as full range and alpha is left out, as
     FFmpeg does both. There is no tone mapping of high dynamic range, and no deinterlacing.
     """
 

@@ -1,4 +1,4 @@
-"""Frames as arrays and tensors: the ranges, the resize and the crop that the models expect.
+"""Frames as arrays and tensors, in the ranges and sizes that the models expect.
 
 Pixels are `(T, H, W, 3)` uint8 RGB outside of the models and `(B, 3, T, H, W)` float in -1..1 inside of them.
 """
@@ -33,7 +33,7 @@ class Frame:
     pixels: Pixels
     """(H, W, 3) uint8, RGB."""
     time: float
-    """When the frame is first shown, in seconds from the start of the video."""
+    """Time at which the frame is first shown, in seconds from the start of the video."""
 
 
 def to_float(frames: npt.NDArray[Any] | Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def to_uint8(video: Tensor) -> Pixels:
 
 @dataclass(frozen=True)
 class Fit:
-    """How frames of one size become frames of another: a resize that keeps the shape, then a centre crop."""
+    """The way from frames of one size to frames of another: a resize that keeps the shape, then a centre crop."""
 
     resized: tuple[int, int]
     """(height, width) after the resize."""
@@ -98,7 +98,7 @@ class Fit:
         """`pixels`, (H, W, 3) uint8 of the size planned for, resized (bilinear, antialiased) and cropped.
 
         The resize is done in floating point and rounded to uint8 once, so that each level is within half a level of
-        what a resize of a float picture in 0..1 gives.
+        the resize of a float picture in 0..1.
         """
         if pixels.shape[:2] != self.resized:
             planes = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).unsqueeze(0).to(torch.float32)
@@ -123,7 +123,7 @@ def resize_and_crop(frames: Pixels, height: int | None = None, width: int | None
 
 
 def as_rate(fps: float | Fraction) -> Fraction:
-    """Frames per second as an exact fraction; 23.976, 29.97 and the like become the n * 1000/1001 that they stand for.
+    """Frames per second as an exact fraction; 23.976, 29.97 and the like become n * 1000/1001.
 
     Raises `VideoError` unless `fps` is finite and at least 1/100,000.
     """

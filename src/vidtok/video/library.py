@@ -1,4 +1,4 @@
-"""Videos in folders and lists: the one place that says which files are videos."""
+"""Videos in folders and lists, by one rule: suffixes, hidden files, symbolic links."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLUMN = "videos"
 
 
 def is_media(name: str, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> bool:
-    """Whether a file's name, without folders, ends in one of `suffixes` (lower case) and is not hidden."""
+    """True if a file's name, without folders, ends in one of `suffixes` (in lower case) and is not hidden."""
     return name.lower().endswith(suffixes) and not name.startswith(".")
 
 
@@ -29,7 +29,7 @@ def find_files(folder: str | os.PathLike[str], suffixes: tuple[str, ...] = VIDEO
     Suffixes match in either case. Hidden files and folders are left out. Symbolic links are followed, and each folder
     is searched once, so that links in a circle end. A link that leads nowhere is a file, for its reader to complain of.
 
-    Raises `VideoError` if a folder cannot be read, since its videos would be missing without a word.
+    Raises `VideoError` if a folder cannot be read, since its videos would go missing unnoticed.
     """
     return sorted(_walk(os.fspath(folder), suffixes), key=lambda path: path.split(os.sep))
 

@@ -1,4 +1,4 @@
-"""Which way up a stored frame is to be shown: the display matrix of a video, the EXIF tag of a photograph."""
+"""Orientation of stored frames, from the display matrix of a video or the EXIF tag of a photograph."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EXIF_ORIENTATION_TAG = 0x0112
 
 @dataclass(frozen=True)
 class Orientation:
-    """How a stored frame becomes the one to show: transposed first, then mirrored."""
+    """The turn from a stored frame to the shown one: transposed first, then mirrored."""
 
     transpose: bool = False
     mirror_columns: bool = False
@@ -49,7 +49,7 @@ _OF_ROTATION = {
     180: Orientation(False, True, True),
     270: Orientation(True, mirror_rows=True),
 }
-# The EXIF standard (CIPA DC-008), 4.6.4: where the stored row 0 and column 0 are on the shown picture.
+# The EXIF standard (CIPA DC-008), 4.6.4: places of the stored row 0 and column 0 on the shown picture.
 _OF_EXIF = {
     1: UPRIGHT,
     2: Orientation(False, mirror_columns=True),
@@ -63,7 +63,7 @@ _OF_EXIF = {
 
 
 def frame_orientation(frame: VideoFrame) -> Orientation:
-    """What the display matrix of a decoded frame asks for; other than quarter turns and mirroring is ignored.
+    """Orientation in the display matrix of a decoded frame; anything but quarter turns and mirroring is ignored.
 
     The matrix moves the pixel at column p and row q to column a p + c q and row b p + d q.
     """
@@ -84,7 +84,7 @@ def frame_orientation(frame: VideoFrame) -> Orientation:
 
 
 def exif_orientation(data: bytes) -> Orientation | None:
-    """What the EXIF block of a JPEG, of which `data` is the beginning, asks for; None if it has none."""
+    """Orientation in the EXIF block of a JPEG that begins with `data`; None if it has none."""
     at = data.find(b"Exif\0\0")
     if not data.startswith(b"\xff\xd8") or at < 0:
         return None

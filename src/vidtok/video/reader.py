@@ -1,4 +1,4 @@
-"""Frames of a video, one at a time: chosen, resized and cropped as the published preprocessing does."""
+"""Frames of a video, one at a time, chosen, resized and cropped as in the published preprocessing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vidtok.video.frames import Fit, Frame, Pixels, as_rate
 from vidtok.video.source import DecodedFrame, FrameSource, open_source
 from vidtok.video.timing import Window
 
-# How much more of a file than needed is looked through for its timing, in seconds.
+# Seconds of a file beyond the needed ones that are looked through for its timing.
 _MARGIN = 2.0
 
 
@@ -29,10 +29,10 @@ class VideoReader:
     Frames are decoded as they are asked for, so memory does not grow with the length; the reader can be iterated over
     any number of times, and closes its files at the end of its `with` block.
 
-    Which frames: with no `sample_fps`, every one. Where the rate is constant, every
-    `max(1, round(fps / sample_fps))`-th in the order in which they are shown. Where it varies, the frame that is shown
-    at each multiple of `1 / sample_fps` seconds, which may come twice or never. `start` is in seconds: the first frame
-    is the one shown then. A folder of pictures counts as 25 frames per second.
+    Without `sample_fps`, every frame is taken. With it, a video of constant rate gives every
+    `max(1, round(fps / sample_fps))`-th frame in the order in which they are shown, and one of varying rate the frame
+    shown at each multiple of `1 / sample_fps` seconds, which may come twice or never. `start` is in seconds: the first
+    frame is the one shown then. A folder of pictures counts as 25 frames per second.
 
     Size: see `Fit.plan`; with neither `height` nor `width`, as stored (after rotation, pixels taken for square).
 
@@ -41,10 +41,10 @@ class VideoReader:
         sample_fps: frames per second wanted.
         height: rows after resize and crop; the same as `width` if only that is given.
         width: columns after resize and crop; the same as `height` if only that is given.
-        max_frames: stop after so many frames.
+        max_frames: stop after this many frames.
         start: seconds into the video.
         allow_truncated: let a damaged video end where the damage begins, and set `truncated`, instead of raising.
-        threads: how many threads decode; left out, as many as FFmpeg sees fit.
+        threads: number of decoding threads; FFmpeg chooses by default.
 
     Raises:
         VideoError: a value out of range; no such file; not a video; no video in it; no frames; no decoder.
@@ -52,16 +52,16 @@ class VideoReader:
     """
 
     info: VideoInfo
-    """What the file is."""
+    """Properties of the file."""
     fps: Fraction
     """Frames per second of the frames that this reader yields: the stream's, divided by the step; `sample_fps` for a
     video of variable rate (its average if there is no `sample_fps`); 1 for a picture."""
     size: tuple[int, int]
     """(height, width) of the frames that this reader yields."""
     frame_estimate: int | None
-    """How many frames this reader is going to yield, as far as the file says."""
+    """Number of frames that this reader is going to yield, as far as the file says."""
     truncated: bool
-    """After iterating with `allow_truncated`: whether the video broke off."""
+    """After iterating with `allow_truncated`: True if the video broke off."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class VideoReader:
             yield np.stack(chunk)
 
     def fit(self, height: int | None, width: int | None) -> None:
-        """Yield frames of another size from now on: as if `height` and `width` had been given at the start."""
+        """Yield frames of another size from now on, as if `height` and `width` had been given at the start."""
         self._fit = Fit.plan(self._stored, height, width)
         self.size = self._fit.cropped
         self._fits = (height, width)

@@ -1,4 +1,4 @@
-"""Frames of a finished video shown at other times than a constant rate gives."""
+"""Frames of a finished video, shown at times of no constant rate."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def retime(
     if any(late <= early for early, late in pairwise(ticks)):
         raise VideoError(f"the times for {target} do not rise; expected each frame to be shown after the one before")
     with writing(target, VideoError, also=(av.error.FFmpegError,)):
-        # Frames are stored in the order of decoding; `order` says which is shown when.
+        # Frames are stored in the order of decoding; `order` gives the place of each when shown.
         with av.open(os.fspath(source)) as reader:
             order = [_frame_of(packet, fps) for packet in reader.demux(video=0) if packet.size]
         if sorted(order) != list(range(len(ticks))):
@@ -72,7 +72,7 @@ def _copy(
 
 
 def _frame_of(packet: Packet[VideoStream], fps: Fraction) -> int:
-    """Which frame, in the order in which they are shown, a packet holds."""
+    """Number of the frame in a packet, in the order in which frames are shown."""
     return round((packet.pts or 0) * (packet.time_base or 0) * fps)
 
 
@@ -84,7 +84,7 @@ def _opened(target: Path) -> OutputContainer:
 
 
 def _decoded_at(ticks: Sequence[int], place: int) -> int:
-    """When the frame stored at `place` is decoded, where those before the first shown have places below 0."""
+    """Tick at which the frame stored at `place` is decoded; frames before the first shown have places below 0."""
     return ticks[place] if place >= 0 else ticks[0] + place
 
 

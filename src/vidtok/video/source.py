@@ -1,4 +1,4 @@
-"""Where frames come from: a media file or a folder of pictures, behind one interface."""
+"""Sources of frames: a media file or a folder of pictures, behind one interface."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class FrameSource(Protocol):
 def open_source(path: str | os.PathLike[str], window: Window | None = None, threads: int | None = None) -> FrameSource:
     """The file or folder at `path`; of a file, only the timing of `window` is read if one is given.
 
-    `threads` decode it, as many as FFmpeg sees fit if left out. Raises `VideoError` if it cannot be read.
+    `threads` decode it; FFmpeg chooses their number by default. Raises `VideoError` if it cannot be read.
     """
     return FolderSource(path) if Path(path).is_dir() else FileSource(path, window, threads)
 
@@ -171,7 +171,7 @@ def _length(
 
 
 class _StreamDecoder:
-    """Decodes one stream once, and judges whether it came out whole."""
+    """Decodes one stream once, and tells if it breaks off."""
 
     def __init__(
         self,
@@ -304,11 +304,7 @@ def first_frame(path: str | os.PathLike[str], threads: int | None = None) -> Vid
 
 
 def check_apart(output: Path, input: Path) -> None:
-    """That writing `output` does not touch `input`, a file or a folder of pictures.
-
-    Raises:
-        VideoError: where it would.
-    """
+    """Raise `VideoError` if writing `output` would touch `input`, a file or a folder of pictures."""
     if _is_same(output, input):
         raise VideoError(f"{output} is the input itself; give another output")
     if output.suffix.lower() in PICTURE_SUFFIXES and _is_same(output.parent, input):
@@ -316,7 +312,7 @@ def check_apart(output: Path, input: Path) -> None:
 
 
 def _is_same(first: Path, second: Path) -> bool:
-    """Whether both are there and one; what is wrong with a path otherwise, others say."""
+    """True if both are there and the same; other faults of a path are for those who open it."""
     try:
         return first.samefile(second)
     except (OSError, ValueError):
@@ -329,7 +325,7 @@ def _natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """What the video, picture or folder of pictures at `path` is. Reads it through, decoding one frame.
+    """Properties of the video, picture or folder of pictures at `path`. Reads it through, decoding one frame.
 
     Raises `VideoError` if it cannot be read, has no video, or no frames.
     """

@@ -1,4 +1,4 @@
-"""When the frames of a stream are shown, found from its packets without decoding them."""
+"""Times of a stream's frames, found from its packets without decoding them."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class Timing:
     rate: Fraction
     """Frames per second; the average where they vary."""
     constant: bool
-    """Whether every frame stands within an eighth of a frame (or half a tick of the clock) of its place at `rate`."""
+    """True if every frame stands within an eighth of a frame (or half a tick of the clock) of its place at `rate`."""
     frame_count: int
     start: float
     """Seconds from the start of the stream to the first of these frames."""
     end: float
     """Seconds from the start of the stream to the end of the last of these frames."""
     disorder: int
-    """How many places a frame comes too early at most, compared with the order of timestamps."""
+    """Largest number of places that a frame comes too early, compared with the order of timestamps."""
     tick: float
     """Resolution of the timestamps in seconds."""
     complete: bool = True
-    """Whether this is the whole stream."""
+    """True for the whole stream."""
 
     @property
     def tolerance(self) -> float:
@@ -69,7 +69,7 @@ def scan(container: InputContainer, stream: VideoStream, origin: float, window: 
     """Reads the packets of the stream, or of a `window` of it, and decodes none. Times count from `origin`, in seconds.
 
     Rates that a container states are not believed unless its timestamps agree: Matroska's average is wrong for variable
-    rates, GIF's is the first frame's. Damage ends the scan; decoding is what reports it.
+    rates, GIF's is the first frame's. Damage ends the scan; decoding reports it.
     """
     tick = float(stream.time_base or Fraction(1, 1000))
     times, durations, untimed, complete = _collect(container, stream, tick, origin, window)
@@ -95,7 +95,7 @@ def scan(container: InputContainer, stream: VideoStream, origin: float, window: 
 def _collect(
     container: InputContainer, stream: VideoStream, tick: float, origin: float, window: Window | None
 ) -> tuple[list[float], list[float], int, bool]:
-    """Times and durations in seconds of the frames, in the order of storage; how many had none; whether that is all."""
+    """Times and durations of frames in seconds, as stored; the number of frames without; True for the whole stream."""
     import av
 
     times: list[float] = []
@@ -128,7 +128,7 @@ def _collect(
 
 
 def _is_hidden(stream: VideoStream, packet: Packet[VideoStream]) -> bool:
-    """Whether a packet holds a VP8 frame that is only there to be referred to (RFC 6386, 9.1: show_frame)."""
+    """True if a packet holds a VP8 frame that is only there to be referred to (RFC 6386, 9.1: show_frame)."""
     return stream.codec_context.name == "vp8" and not (bytes(packet)[0] >> 4) & 1
 
 
@@ -139,7 +139,7 @@ def declared_rates(stream: VideoStream) -> list[Fraction]:
 
 
 def _rate(times: npt.NDArray[np.float64], declared: list[Fraction], tick: float) -> tuple[Fraction, bool]:
-    """The frame rate of sorted `times`, and whether it is constant: a stated or usual rate where one fits."""
+    """The frame rate of sorted `times`, a stated or usual one where it fits, and True if it is constant."""
     steps = np.arange(len(times))
     interval = float(times[-1] - times[0]) / (len(times) - 1)
     rounding = 0.51 * tick if tick < 0.75 * interval else 0.0
@@ -157,7 +157,7 @@ def _rate(times: npt.NDArray[np.float64], declared: list[Fraction], tick: float)
 
 
 def declared_end(container: InputContainer, stream: VideoStream, origin: float) -> tuple[float, bool] | None:
-    """Where the stream should end according to the file, in seconds from `origin`, and whether that is exact.
+    """End of the stream according to the file, in seconds from `origin`, and True if that is exact.
 
     None if the file does not say, as streams recorded live do not.
     """

@@ -32,12 +32,12 @@ _BICUBIC, _FULL_CHROMA_INPUT, _ACCURATE_ROUNDING = 0x4, 0x4000, 0x40000
 class VideoWriter:
     """Writes frames as H.264 (`.mp4`, `.mov`, `.mkv`), or one frame as `.png`. Use it in a `with` block.
 
-    The file appears at `path`, whole, when the block ends; until then, what stood there stays. If the block ends by
+    The file appears at `path`, whole, when the block ends; until then an older one stays. If the block ends by
     any exception, nothing is left behind. H.264 is written as yuv420p in BT.709, limited range, and tagged so; an odd
     height or width is made even by repeating the last row or column. Sizes come from the first frames.
 
     Args:
-        path: where to write.
+        path: the file to write.
         fps: frames per second; see `as_rate` for 29.97 and the like.
         crf: constant rate factor of x264, 0 (best) to 51.
         preset: x264's trade of time for size, one of `PRESETS`.
@@ -134,7 +134,7 @@ class VideoWriter:
             raise
 
     def abort(self) -> None:
-        """Gives up: what was written so far is removed."""
+        """Gives up, and removes what was written so far."""
         self._closed = True
         self._discard()
 

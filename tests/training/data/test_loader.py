@@ -69,7 +69,7 @@ def same(one: Batch, other: Batch) -> bool:
 
 
 def spoil(folder: Path, target: Path, bad: range, count: int = 8) -> Path:
-    """A folder of links to `count` videos, those of `bad` replaced by rubbish."""
+    """A folder of links to `count` videos, `bad` ones replaced by rubbish."""
     target.mkdir()
     for video in range(count):
         if video in bad:

@@ -1,4 +1,4 @@
-"""Which clips make up which batch, and where a run goes on."""
+"""Clips of each batch, and the place at which a run goes on."""
 
 import logging
 

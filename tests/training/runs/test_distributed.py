@@ -36,7 +36,7 @@ def start(tmp_path: Path, name: str, *options: str, launcher: tuple[str, ...] = 
 
 
 def gap(one: Path, other: Path, start: Path) -> float:
-    """How far the weights of two runs are apart, as a share of how far they have come."""
+    """Distance of two runs' weights, as a share of the distance that they have come."""
     states = [last(folder)["state_dict"] for folder in (one, other, start)]
     assert states[0].keys() == states[1].keys()
     names = [name for name in states[0] if re.match("encoder|decoder|loss.logvar|model_ema.(encoder|decoder)", name)]

@@ -1,4 +1,4 @@
-"""What a run refuses before it begins, each in one sentence."""
+"""Refusals of a run before it begins, each in one sentence."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Training data: clips of real videos, or procedural ones, in an order that a resumed run takes up again.
 
-`docs/training-data.md` tells what a `data` section may say. Lightning is imported by `build_data` alone.
+`docs/training-data.md` describes the `data` section. Lightning is imported by `build_data` alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def build_data(section: Mapping[str, Any], *, seed: int) -> DataModule:
 
     Args:
         section: plain values, as `read_config(...).raw["data"]` holds them.
-        seed: decides the order of videos and where clips start; at least 0.
+        seed: decides the order of videos and the starts of clips; at least 0.
 
     Raises:
         ConfigError: the section or the seed cannot be used.

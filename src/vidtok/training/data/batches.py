@@ -21,7 +21,7 @@ class Failure(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """One batch and what became of the videos opened for it."""
+    """One batch and the fate of the videos opened for it."""
 
     batch: Batch | None
     """None if too many videos in a row were unreadable."""

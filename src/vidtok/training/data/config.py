@@ -109,7 +109,7 @@ class DataConfig:
         """The `data` section of a configuration of the published schema, as plain values.
 
         Raises `ConfigError`, naming the key by its whole path, for unknown keys and targets, values out of range, and
-        what must be given and is not (`"???"` and null count as not given).
+        required values that are missing (`"???"` and null count as missing).
         """
         require(isinstance(section, Mapping), "data", section, "a mapping with target and params")
         params = params_of(section, "data")

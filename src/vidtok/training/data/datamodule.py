@@ -15,7 +15,7 @@ from vidtok.training.data.order import EvaluationOrder, Position, Ranks, Trainin
 from vidtok.training.data.sources import SyntheticSource, VideoSource
 from vidtok.training.data.unreadable import Unreadable
 
-# Sequences that no one is likely to train on, so that validation sees other clips than training.
+# Sequences that hardly anyone trains on, so that validation sees other clips than training.
 _SEEDS = {"validation": 0x76616C69, "test": 0x74657374}
 
 
@@ -26,9 +26,9 @@ class DataModule(LightningDataModule):
     frames per second of the clip, and seconds into the video; NaN for synthetic clips).
 
     Call `mark_batch_done` after each training batch, before a checkpoint of that step is written. A pass over
-    `train_dataloader()` starts after the last marked batch, whatever workers had loaded beyond it, and the state, which
-    Lightning keeps in its checkpoints, brings that place back. Which clips a batch is made of, and where they start,
-    depends on the seed, the epoch, the rank, the number of ranks and the batch size alone.
+    `train_dataloader()` starts after the last marked batch, however many the workers had loaded beyond it. The state,
+    which Lightning keeps in its checkpoints, brings that place back. The clips of a batch and their starts depend on
+    the seed, the epoch, the rank, the number of ranks and the batch size alone.
     """
 
     def __init__(self, config: DataConfig, *, seed: int) -> None:

@@ -66,12 +66,12 @@ class VideoFiles(Sequence["str | MediaSlice"]):
 
 
 def find_videos(data_dir: str | None, meta_path: str | None, data_frac: float, place: str) -> VideoFiles:
-    """The videos that a data section names; `place` is where it stands.
+    """The videos that the data section at `place` names.
 
-    With `meta_path`, those that it lists: a CSV file's column `videos`, other columns ignored, or the lines of any
-    other text file but for empty ones and those that begin with `#`. Paths are relative to `data_dir`, or to the list's
-    own folder. Without, all below the folder `data_dir`, sorted by path; or `data_dir` is itself a video or shard, or a
-    pattern such as `shards/{0000..0099}.tar` or `shards/*.tar`. A shard, listed or found, stands for the videos in it.
+    With `meta_path`, a list as `read_list` reads it: paths are relative to `data_dir`, or to the list's own folder.
+    Without, all videos below the folder `data_dir`, as `find_files` finds them; or `data_dir` is itself a video or
+    shard, or a pattern such as `shards/{0000..0099}.tar` or `shards/*.tar`. A shard, listed or found, stands for the
+    videos in it.
 
     Raises:
         ConfigError: a file or folder is missing or of another kind.

@@ -1,4 +1,4 @@
-"""Batches in their order, made by worker processes, from any point of an epoch on."""
+"""Batches in order, made by worker processes, from any point of an epoch on."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class ClipSource(Protocol):
     """Makes clips; copies of it do so in workers."""
 
     def load(self, places: list[Place]) -> Loaded:
-        """The batch of these clips. Depends on nothing but `places` and how the source was made."""
+        """The batch of these clips, which depends on `places` and the source's arguments alone."""
 
 
 class Loading(NamedTuple):
-    """How batches are made: by how many worker processes (0: in this one), and whether in pinned memory."""
+    """Number of worker processes (0: this process makes the batches), and True for batches in pinned memory."""
 
     workers: int = 0
     pin_memory: bool = False
@@ -51,8 +51,8 @@ class ClipLoader:
 class TrainingLoader:
     """Batches of a `TrainingOrder`: each pass goes on from the batch after the last that was marked as done.
 
-    A pass is as long as an epoch, wherever it starts. Workers run on from pass to pass, so that no time is lost between
-    passes however short they are. Raises `DataError` when too many videos are unreadable.
+    A pass is as long as an epoch, from any start. Workers run on from pass to pass, so that short passes lose no time.
+    Raises `DataError` when too many videos are unreadable.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class TrainingLoader:
         """Ends the workers, once no pass is under way."""
         self._stream = None
 
-    # With these, Lightning takes the loader for one that resumes in the middle of an epoch, which it does.
+    # By these methods Lightning knows a loader that resumes in the middle of an epoch.
     def state_dict(self) -> dict[str, int]:
         """See `Position.state_dict`."""
         return self._position.state_dict()
@@ -90,7 +90,7 @@ class TrainingLoader:
 
 
 class _Stream:
-    """Batches from one number on, without end; `number` is that of the next one."""
+    """Batches from one number on, without end; `number` belongs to the next one."""
 
     def __init__(self, source: ClipSource, order: TrainingOrder, number: int, loading: Loading) -> None:
         self.number = number
@@ -152,7 +152,7 @@ def _start_worker(worker: int) -> None:
 def _end_when_told_by(parent: int) -> None:
     """End this process at a SIGTERM of its parent, not at one that a scheduler sends to all processes of a run.
 
-    At such a one the parent goes on to the end of its batch, for which it may need this worker.
+    After that one the parent still finishes its batch, for which it may need this worker.
     """
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass

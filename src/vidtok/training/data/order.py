@@ -1,4 +1,4 @@
-"""Which clips make up which batch, and how far training has come: pure arithmetic, with no data in sight.
+"""Clips of each batch, and the position of training among them: pure arithmetic, without data.
 
 The order follows from the seed, the epoch, the rank, the number of ranks and the batch size alone. All ranks together
 take successive stretches of one sequence, so that two ranks with batches of B see in each step what one with 2 B would.
@@ -23,18 +23,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Place:
-    """One clip of a batch: enough to make it, by whichever worker."""
+    """One clip of a batch, with all that a worker needs to make it."""
 
     epoch: int
     position: int
     """Place in the epoch's sequence, all ranks' clips counted."""
     item: int
-    """Which video, or which synthetic clip."""
+    """Number of the video or synthetic clip."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """How a step's clips are shared among the processes that train together."""
+    """Shares of the processes that train together in a step's clips."""
 
     batch_size: int
     """Clips a step and rank."""
@@ -67,15 +67,15 @@ class Order(Protocol):
 class TrainingOrder:
     """Endless batches, counted on through the epochs; an epoch is a pass over `count` clips.
 
-    What is left over of an epoch for less than a step of all ranks is not used in it. If there are fewer clips than a
-    step takes, an epoch is one step, in which clips come more than once.
+    Clips left over at the end of an epoch, too few for a step of all ranks, are not used in it. With fewer clips than
+    one step takes, an epoch is one step, in which clips come more than once.
 
     Args:
         count: videos, or clips that a sequence without end counts as an epoch.
-        ranks: how steps are shared.
+        ranks: the processes that share each step.
         seed: decides the order of videos.
-        shuffle: whether the items are the numbers 0..count-1, in an order of its own each epoch; if not, they are
-            0, 1, 2, ... without end.
+        shuffle: items are the numbers 0..count-1, in an order of its own each epoch; without, they are 0, 1, 2, ...
+            without end.
     """
 
     def __init__(self, count: int, ranks: Ranks, seed: int, *, shuffle: bool) -> None:
@@ -130,7 +130,7 @@ class EvaluationOrder:
 
 
 class Position:
-    """How many batches the trainer has finished, which is not how many were loaded.
+    """Number of batches that the trainer has finished; workers may have loaded more.
 
     Its state is plain numbers. A state can be loaded before the order is known; it then takes effect in `attach`.
     """
@@ -153,7 +153,7 @@ class Position:
         self.batches += 1
 
     def state_dict(self) -> dict[str, int]:
-        """Epoch and batches done in it, and what the order of clips depends on."""
+        """Epoch, batches done in it, and all that the order of clips depends on."""
         if self._order is None:
             return dict(self._loaded)
         epoch, batches = divmod(self.batches, len(self._order))

@@ -1,4 +1,4 @@
-"""What clips are made from, behind one interface: videos, or the procedural generator."""
+"""Sources of clips, behind one interface: videos, or the procedural generator."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ATTEMPTS = 20
 class VideoSource:
     """Clips of videos: from `start_index` on, or from anywhere, as (seed, epoch, position) decide.
 
-    In place of a video that cannot be read, another one is taken, which these decide too.
+    They also decide the video that is taken in place of one that cannot be read.
     """
 
     def __init__(self, videos: Sequence[str | MediaSlice], config: VideosConfig, seed: int) -> None:

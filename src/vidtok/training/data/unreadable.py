@@ -1,4 +1,4 @@
-"""Keeping count of videos that cannot be read, so that they neither stop a run one by one nor spoil it unseen."""
+"""Counts of unreadable videos: a few do not stop a run, and many do not spoil it unseen."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Unreadable:
     """Names each unreadable video once, by a warning, and refuses to go on above a share.
 
     The share is of all videos while fewer than 200 have been opened, and from then on of those opened. Each rank counts
-    what its own workers saw.
+    the videos of its own workers.
 
     Args:
-        count: how many videos there are.
-        max_share: the largest share of unreadable ones that is put up with.
-        place: where the section stands, for error messages.
+        count: number of videos.
+        max_share: largest share of unreadable videos.
+        place: path of the section, for error messages.
     """
 
     def __init__(self, count: int, max_share: float, place: str) -> None:

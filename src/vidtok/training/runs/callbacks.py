@@ -1,4 +1,4 @@
-"""What watches a run: progress, Ctrl-C and the place in the data."""
+"""Callbacks of a run: progress, Ctrl-C and the place in the data."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class PlaceInData(Callback):
 class StopOnSignal(Callback):
     """Inside `listening`, Ctrl-C and SIGTERM end training after the batch under way, with a checkpoint.
 
-    The end is an `InterruptedRunError`; `signal` is what was received. A second signal does what it did before.
+    The end is an `InterruptedRunError`; `signal` is the signal received. A second one does what it did before.
     """
 
     def __init__(self, checkpoints: KeepCheckpoints | None) -> None:
@@ -51,7 +51,7 @@ class StopOnSignal(Callback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Around the trainer's work; afterwards signals do what they did before."""
+        """Around the trainer's work; afterwards signals have their former handlers again."""
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -61,7 +61,7 @@ class StopOnSignal(Callback):
             self._before = {}
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        # Only now, for Lightning has handlers of its own, which it sets up before.
+        # Not earlier, since Lightning sets up handlers of its own before.
         for number in self._before:
             signal.signal(number, self._receive)
 
@@ -99,7 +99,7 @@ class Speed:
         self._times = [*self._times[-_AVERAGED:], (time.perf_counter(), clips)]
 
     def pause(self) -> None:
-        """What comes until the next batch is something else than training."""
+        """The time until the next batch is no training."""
         self._times = []
 
     @property

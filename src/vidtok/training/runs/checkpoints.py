@@ -2,7 +2,7 @@
 
 RUN/checkpoints/step=000005000.ckpt     every so many steps
 RUN/checkpoints/best-step=….ckpt        the best few by the monitored metric, with their scores in best.json
-RUN/checkpoints/last.ckpt               what a resumed run goes on from
+RUN/checkpoints/last.ckpt               the start of a resumed run
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class CheckpointConfig:
     every_n_train_steps: Annotated[int, Within(1)] = 5000
     """Steps, as Lightning counts them (two a batch with a discriminator), between checkpoints."""
     keep: Annotated[int, Within(-1)] = -1
-    """How many of those to keep, the newest; -1: all."""
+    """Number of these to keep, the newest; -1: all."""
     save_top_k: Annotated[int, Within(0)] = 3
-    """How many of the best by the monitored metric to keep, judged after each validation."""
+    """Number of the best by the monitored metric to keep, judged after each validation."""
     save_last: bool = True
     place: InitVar[str] = "lightning.modelcheckpoint.params"
 
@@ -73,7 +73,7 @@ class WholeFiles(CheckpointIO):
 
 
 def read_training_state(path: str | Path) -> dict[str, Any]:
-    """All that a run's checkpoint holds. `CheckpointError` if it is damaged, holds code, or is of weights alone."""
+    """Content of a run's checkpoint. Raises `CheckpointError` if it is damaged, or holds code or weights alone."""
     content = read_content(path)
     missing = [key for key in ("state_dict", "optimizer_states", "loops") if key not in content]
     if missing:
@@ -158,7 +158,7 @@ class KeepCheckpoints(Checkpoint):
         trainer.strategy.barrier("best checkpoint")
 
     def _read_best(self) -> dict[str, float]:
-        """The scores of the best checkpoints that are there, from before the run was interrupted."""
+        """Scores of the best checkpoints there, from before the run was interrupted."""
         try:
             scores = json.loads((self.folder / _BEST).read_text(encoding="utf-8"))
             return {str(name): float(score) for name, score in scores.items() if (self.folder / name).is_file()}
@@ -178,7 +178,7 @@ def link(source: Path, target: Path) -> None:
 def weights_of(source: str) -> Path:
     """The file of weights that `source` leads to: a model's name, a run's folder, a saved model's folder, or a file.
 
-    Raises `CheckpointError` if there is none, or if those of a model cannot be fetched.
+    Raises `CheckpointError` if there is none, or a model's weights cannot be fetched.
     """
     path = Path(source).expanduser()
     if source in models():
@@ -189,10 +189,10 @@ def weights_of(source: str) -> Path:
 
 
 def start_from(module: TrainingModule, source: str, ignore_keys: tuple[str, ...]) -> None:
-    """Give the training module the weights of `source`, but those whose names begin with one of `ignore_keys`.
+    """Give the training module the weights of `source`, except names that begin with one of `ignore_keys`.
 
-    The model's weights must all be there. Those of the objective are taken where the checkpoint has them. Raises
-    `CheckpointError` that lists what does not fit.
+    The model's weights must all be there; the objective's are taken as far as the checkpoint has them. Raises
+    `CheckpointError` with a list of the names that do not fit.
     """
     path = weights_of(source)
     state = without_derived(read_checkpoint(path, objective=True), module.model)
@@ -202,7 +202,7 @@ def start_from(module: TrainingModule, source: str, ignore_keys: tuple[str, ...]
             f"model.params.ignore_keys {list(ignore_keys)} match no name in {path}; expected prefixes such as decoder."
         )
     own = {name: value for name, value in module.state_dict().items() if not name.startswith("model_ema.")}
-    # Of the objective, whatever one side has and the other has not is left as it is.
+    # Weights of the objective that one side alone has are left as they are.
     taken = {name: value for name, value in kept.items() if name in own or not name.startswith("loss.")}
     wanted = {
         name: value for name, value in own.items() if name in taken or not name.startswith(("loss.", *ignore_keys))

@@ -1,4 +1,4 @@
-"""Where `main.py` and `vidtok train` come in. Lightning is imported once the arguments are read."""
+"""Entry of `main.py` and `vidtok train`. Lightning is imported once the arguments are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's folder, `LOGDIR/DATE_NAME`: where it is, what is in it, and how it is found again.
+"""A run's folder, `LOGDIR/DATE_NAME`: its path, its content and the way back to it.
 
 configs/DATE.yaml     the whole configuration of each start of the run, the newest last
 checkpoints/          see `checkpoints.py`
@@ -47,7 +47,7 @@ def _config_name(base: str, legacy: bool) -> str:
 
 
 def new_folder(arguments: TrainArguments) -> Path:
-    """The path of a new run's folder, which this does not make; processes of one run agree on it."""
+    """The path of a new run's folder, not made yet; the processes of one run agree on it."""
     if os.environ.get("LOCAL_RANK", "0") != "0" and _SHARED in os.environ:
         return Path(os.environ[_SHARED])
     name = run_name(arguments)
@@ -76,9 +76,9 @@ def latest_folder(arguments: TrainArguments) -> Path | None:
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """No other process trains in `folder`, which is made if need be, while this lasts; not on Windows.
+    """Keep other processes from training in `folder`, made if need be, inside the block; not on Windows.
 
-    The lock is the process's, not that of the workers it starts, so it goes when the process goes, however it does.
+    The process holds the lock, and its workers do not, so the lock goes with the process however that ends.
     Raises `TrainingError` if another process has it, or the folder cannot be made or written to.
     """
     try:
@@ -104,14 +104,14 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def write_config(folder: Path, raw: Mapping[str, Any]) -> Path:
-    """Write the configuration `raw` as a new file among those of the run, whole or not at all."""
+    """Write the configuration `raw` as a new file of the run, whole or not at all."""
     path = _unused(folder / "configs", ".yaml")
     write_whole(path, to_yaml(raw), TrainingError)
     return path
 
 
 def _unused(parent: Path, ending: str) -> Path:
-    """A path in `parent` named after the time, or after the first second from now on that none there is named after."""
+    """A path in `parent` named after the present second, or after the next one that is free."""
     moment = datetime.now()
     while (path := parent / f"{moment:{_DATE}}{ending}").exists():
         moment += timedelta(seconds=1)

@@ -109,7 +109,7 @@ class ShowReconstructions(Callback):
                 logger.log_image(key, [to_uint8(sheet[:, None])[0]], step=step)
 
     def _write(self, video: Tensor, path: Path) -> None:
-        """Write `video` (3, T, H, W) in -1..1; where it cannot be written, training goes on."""
+        """Write `video` (3, T, H, W) in -1..1; training goes on if that fails."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with VideoWriter(path, self.settings.fps) as writer:

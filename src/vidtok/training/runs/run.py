@@ -43,7 +43,7 @@ _LOSS = "model.params.loss_config"
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run is to do."""
+    """A run's configuration, folder and checkpoint to resume from."""
 
     config: Configuration
     folder: Path
@@ -76,7 +76,7 @@ def run(arguments: TrainArguments) -> Path:
         _check_resumable(module, plan.resume_from)
     trainer, stop = make_trainer(plan.folder, running, settings, module.loss.config.is_adversarial)
     with exclusive(plan.folder) if rank == 0 and arguments.train else nullcontext():
-        # The newest configuration is what the folder's checkpoints are read by, so all checks come before it.
+        # The folder's newest configuration tells how its checkpoints are read, so all checks come before it.
         trainer.logger = make_logger(arguments, plan.folder)
         if rank == 0:
             write_config(plan.folder, raw)
@@ -110,7 +110,7 @@ def plan_run(arguments: TrainArguments) -> RunPlan:
             log.info("going on with the run in %s (--checkpoint_auto_resume false starts another)", folder)
     config = read_configs(sources, arguments.overrides)
     _require_sections(config.raw)
-    if arguments.trainer:  # as overrides, so that ${lightning.trainer.max_steps} is what --max_steps says
+    if arguments.trainer:  # as overrides, so that --max_steps decides ${lightning.trainer.max_steps}
         options = [f"lightning.trainer.{key}={json.dumps(value)}" for key, value in arguments.trainer.items()]
         config = read_configs(sources, [*arguments.overrides, *options])
     _take_in(config.raw, arguments)
@@ -186,14 +186,14 @@ def _existing(path: Path) -> Path:
 
 
 def _require_sections(raw: Mapping[str, Any]) -> None:
-    """`ConfigError` unless `raw` says what to train on, and its `lightning` and `lightning.trainer` are sections."""
+    """Raise `ConfigError` unless `raw` has a section `data`, and `lightning` and `lightning.trainer` are sections."""
     mapping_at(mapping_at(raw, "lightning", optional=True), "trainer", "lightning", optional=True)
     if "data" not in raw:
         raise ConfigError("data is missing; expected a section that says what to train on")
 
 
 def _take_in(raw: dict[str, Any], arguments: TrainArguments) -> None:
-    """Put into the configuration what the arguments say of the run, so that a resumed run knows it."""
+    """Put the run's arguments into the configuration, where a resumed run finds them."""
     section = raw.setdefault("lightning", {})
     if arguments.seed is not None:
         section["seed"] = arguments.seed
@@ -202,7 +202,7 @@ def _take_in(raw: dict[str, Any], arguments: TrainArguments) -> None:
 
 
 def _scale(raw: Mapping[str, Any], running: RunConfig) -> int:
-    """Clips of all devices to one optimisation."""
+    """Clips of all devices in one optimizer step."""
     batch: int = raw["data"]["params"]["batch_size"]
     return running.accumulate * running.processes * batch
 
@@ -222,7 +222,7 @@ def _fit(
 
 
 def _check_resumable(module: TrainingModule, path: Path) -> None:
-    """`CheckpointError` unless the run's checkpoint in `path` is of this model and objective."""
+    """Raise `CheckpointError` unless the run's checkpoint in `path` is of this model and objective."""
     from vidtok.zoo.checkpoint import check_fit
 
     check_fit(module.state_dict(), read_training_state(path)["state_dict"], str(path))

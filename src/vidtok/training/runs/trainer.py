@@ -39,7 +39,7 @@ _IDLE_WARNINGS = (
 def make_trainer(
     folder: Path, running: RunConfig, settings: TrainingConfig, adversarial: bool
 ) -> tuple[Trainer, StopOnSignal]:
-    """The trainer of the run in `folder`, without a logger, and its callback that knows whether it was interrupted.
+    """The trainer of the run in `folder`, without a logger, and its callback that stops at a signal.
 
     Writes nothing. Raises `ConfigError` if Lightning refuses its options.
     """
@@ -75,7 +75,7 @@ def make_trainer(
 
 
 def check_logger(arguments: TrainArguments) -> None:
-    """`TrainingError` unless what `make_logger` needs is installed."""
+    """Raise `TrainingError` unless the package that `make_logger` needs is installed."""
     if arguments.wandb:
         modules, name, extra = ["wandb"], "Weights & Biases", "wandb"
     else:
@@ -93,7 +93,7 @@ def _installed(module: str) -> bool:
 
 
 def make_logger(arguments: TrainArguments, folder: Path) -> Logger:
-    """TensorBoard's, or that of Weights & Biases if asked for; both write below the run's `folder`."""
+    """TensorBoard's logger, or Weights & Biases' if asked for; both write below the run's `folder`."""
     if not arguments.wandb:
         return TensorBoardLogger(folder, name="", version="tensorboard")
     return _wandb_logger(arguments, folder)
@@ -120,7 +120,7 @@ def _wandb_logger(arguments: TrainArguments, folder: Path) -> Logger:
 
 
 def quieten(rank: int) -> None:
-    """Let the first process's messages through, and of Lightning's and PyTorch's what a user can act on."""
+    """Let through the first process's messages, and those of Lightning and PyTorch that a user can act on."""
     for message in _IDLE_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("vidtok").setLevel(logging.INFO if rank == 0 else logging.WARNING)
@@ -129,15 +129,15 @@ def quieten(rank: int) -> None:
 
 
 def _defaults(running: RunConfig) -> dict[str, Any]:
-    """Options of the trainer where nothing else is said."""
+    """Default options of the trainer."""
     options = {"use_distributed_sampler": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
     interval = running.trainer.get("val_check_interval")
-    # A number of batches is meant over epochs, however short they are.
+    # A number of batches counts across epochs, however short they are.
     return {**options, "check_val_every_n_epoch": None} if type(interval) is int else options
 
 
 def _launched() -> dict[str, int]:
-    """Devices and nodes as torchrun has started processes for, if it has."""
+    """Devices and nodes for which torchrun has started processes, if it has."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return {}
     on_node = int(os.environ["LOCAL_WORLD_SIZE"])
