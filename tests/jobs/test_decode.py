@@ -309,3 +309,12 @@ def test_damaged_files_give_an_error_or_a_video(tmp_path: Path) -> None:
         except TokenFileError:
             continue
     assert decoded > 15
+
+
+def test_a_token_file_is_never_replaced_by_its_video(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.mp4"
+    write_tokens(path, MODELS[KL_1_1], 9)
+    content = path.read_bytes()
+    with pytest.raises(VideoError, match=r"tokens.mp4 is the input itself; give another output"):
+        decode_file(MODELS[KL_1_1], path, path)
+    assert path.read_bytes() == content

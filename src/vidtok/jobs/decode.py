@@ -25,6 +25,7 @@ from vidtok.runtime.threads import Behind
 from vidtok.tokens import Chunk, TokenFile, TokenFileError, TokenHeader, check_model
 from vidtok.video import VideoWriter, to_uint8
 from vidtok.video.retiming import retime
+from vidtok.video.source import check_apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,7 @@ class DecodeJob:
     ) -> None:
         self._options = options = DecodeOptions() if options is None else options
         self._output = Path(output)
+        check_apart(self._output, Path(input))
         VideoWriter(output, 1).abort()
         self._file = TokenFile(input)
         try:
