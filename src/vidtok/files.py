@@ -26,15 +26,15 @@ _NAME_BYTES, _SUFFIX_BYTES = 100, 32
 class Aside:
     """A file or folder that is written beside its place, under a hidden name, and moved there when it is whole.
 
-    As a context it gives the path to write to. The end of the block moves what was written to its place; any exception,
-    `KeyboardInterrupt` too, removes it. What stood there before stays until the move. Without a block, `commit` and
+    As a context it gives the path to write to. The end of the block moves the new file to its place, where an old one
+    stays until then; any exception, `KeyboardInterrupt` too, removes the new one. Without a block, `commit` and
     `discard` do the same, and an object that is dropped before `commit` is discarded.
 
     Args:
-        place: a path, whose folder is there.
+        place: a path in a folder that exists.
         folder: a folder is written. The block makes it, and the folders above it. Where `place` is a folder already,
             the new files are moved into it one by one, and the others stay.
-        sync: what was written is on the disk before it is moved, so that a power cut cannot lose both old and new.
+        sync: the content is on the disk before the move, so that a power cut cannot lose both old and new.
 
     Raises:
         OSError: the file system refuses; nothing is left behind.

@@ -32,7 +32,8 @@ def save_folder(folder: str | PathLike[str], config: ModelConfig, state: Mapping
     """
     folder = Path(os.path.abspath(folder))
     text = json.dumps(_header(config.family, name) | config.to_dict(), indent=2)
-    with aside(folder, CheckpointError, folder=True, problem=f"the model cannot be saved to {folder}") as new:
+    problem = f"the model cannot be saved to {folder}"
+    with aside(folder, CheckpointError, folder=True, sync=True, problem=problem) as new:
         if folder.exists() and not folder.is_dir():
             raise CheckpointError(f"{folder} is a file; expected a folder to save the model in")
         _write_weights(new / _WEIGHTS_FILE, state)
