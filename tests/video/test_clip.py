@@ -12,7 +12,7 @@ from tests.video.test_reader import FAST, FORMATS
 from tests.video.video_files import SIZE, make_video, number_of, numbered
 
 from vidtok.errors import VideoError
-from vidtok.video import DamagedVideoError, MediaSlice, VideoWriter, clip, read_clip, source
+from vidtok.video import DamagedVideoError, MediaSlice, VideoWriter, clip, decoder, read_clip
 from vidtok.video.container import open_container, video_stream
 
 
@@ -97,8 +97,8 @@ def test_a_start_frame_is_kept_to(video):
 
 def test_only_what_a_clip_needs_is_decoded(video, monkeypatch):
     decoded = []
-    whole = source._StreamDecoder.frames
-    monkeypatch.setattr(source._StreamDecoder, "frames", lambda self: (decoded.append(f) or f for f in whole(self)))
+    whole = decoder.StreamDecoder.pictures
+    monkeypatch.setattr(decoder.StreamDecoder, "pictures", lambda self: (decoded.append(f) or f for f in whole(self)))
     found = read_clip(video, 5, sample_fps=10, position=58.5 / 78, threads=1)
     assert numbers(found)[0] == 58
     # The file's first frame for its size; then from the key frame at 50 to the last of the clip, 70, and those that are

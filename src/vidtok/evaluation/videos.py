@@ -14,6 +14,7 @@ import numpy as np
 from vidtok.errors import VideoError
 from vidtok.evaluation.options import Settings
 from vidtok.video import Pixels, VideoReader
+from vidtok.video.container import reading
 from vidtok.video.library import VIDEO_SUFFIXES, find_files, read_list
 
 
@@ -80,15 +81,16 @@ class FrameStream:
     def __init__(self, video: Video, settings: Settings) -> None:
         self.video = video
         self.settings = settings
-        self._reader = VideoReader(
-            video.path,
-            sample_fps=settings.fps,
-            height=settings.height,
-            width=settings.width,
-            max_frames=settings.max_frames,
-            start=settings.start,
-            allow_truncated=settings.allow_truncated,
-        )
+        with reading(video.path):
+            self._reader = VideoReader(
+                video.path,
+                sample_fps=settings.fps,
+                height=settings.height,
+                width=settings.width,
+                max_frames=settings.max_frames,
+                start=settings.start,
+                allow_truncated=settings.allow_truncated,
+            )
         self.size = self._reader.size
         """(height, width)."""
         self.fps: Fraction = self._reader.fps
@@ -109,7 +111,7 @@ class FrameStream:
         """
         self.frames = 0
         self._hash = hashlib.sha256(repr(self.size).encode())
-        with self._reader as reader:
+        with reading(self.video.path), self._reader as reader:
             for chunk in reader.chunks(frames):
                 if fill and len(chunk) < frames:
                     chunk = np.concatenate([chunk, np.repeat(chunk[-1:], frames - len(chunk), axis=0)])

@@ -25,8 +25,8 @@ from vidtok.runtime.threads import Ahead
 from vidtok.tokens import LATENT_CODINGS, TOKEN_CODINGS, Source, TokenFileError, TokenHeader, TokenWriter, make_header
 from vidtok.tokens.writer import check_place, partial_path
 from vidtok.video import Fit, Frame, Pixels, to_float
+from vidtok.video.packets import Window
 from vidtok.video.source import check_apart, open_source
-from vidtok.video.timing import Window
 
 TOKEN_SUFFIX = ".vtok"
 _RGB_BYTES = 3

@@ -12,6 +12,7 @@ from vidtok.errors import VideoError, VidTokError
 from vidtok.jobs.encode import TOKEN_SUFFIX, Encoded, EncodeJob, EncodeOptions
 from vidtok.jobs.sound import sound_path
 from vidtok.models.base import VideoModel
+from vidtok.text import one_line
 from vidtok.tokens import ModelIdentity, TokenFile, TokenFileError, model_identity
 from vidtok.video.library import PICTURE_SUFFIXES, VIDEO_SUFFIXES, find_files
 
@@ -86,6 +87,8 @@ class TreeJob:
                 result.encoded.append(job.run(model, progress))
             except VidTokError as error:
                 result.failed.append((path, error))
+            except Exception as error:  # whatever one file of many brings about, the others are encoded
+                result.failed.append((path, VidTokError(f"{type(error).__name__}: {one_line(error)}")))
         return result
 
 

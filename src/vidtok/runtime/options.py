@@ -76,6 +76,8 @@ class ReadOptions(ComputeOptions):
     """Stop after so many frames."""
     allow_truncated: bool = False
     """Let a damaged video end where the damage begins, instead of raising."""
+    stream: int | None = None
+    """Number of the video stream in the file, from 0 on; None: the one that FFmpeg takes by default."""
 
     @property
     def to_the_end(self) -> bool:
@@ -94,6 +96,7 @@ class ReadOptions(ComputeOptions):
             max_frames=self.max_frames,
             start=self.start,
             allow_truncated=self.allow_truncated,
+            stream=self.stream,
         )
 
     def fit(self, reader: VideoReader, model: VideoModel) -> None:

@@ -8,8 +8,9 @@ from vidtok.video.clip import Clip, read_clip
 from vidtok.video.container import MediaSlice, VideoInfo
 from vidtok.video.frames import Fit, Frame, Pixels, as_rate, resize_and_crop, to_float, to_uint8
 from vidtok.video.library import PICTURE_SUFFIXES
+from vidtok.video.media import FOLDER_FPS
 from vidtok.video.reader import VideoReader, read_video
-from vidtok.video.source import FOLDER_FPS, probe
+from vidtok.video.source import probe
 from vidtok.video.writer import VideoWriter
 
 __all__ = [

@@ -9,8 +9,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from vidtok.errors import VideoError
-from vidtok.video.container import open_container, timestamp
-from vidtok.video.source import first_frame
+from vidtok.video.container import open_container
+from vidtok.video.media import FileSource
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -23,6 +23,8 @@ _CODECS = {
     "mov": ("aac", "mp3", "mp3float", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le", "pcm_s16be", "pcm_s24be"),
     "matroska": (*_MP4_CODECS, "vorbis", "pcm_s16le", "pcm_s24le", "pcm_f32le"),
 }
+_PAUSE, _STEP_BACK, _LEAP = 0.1, 0.1, 10.0
+"""Seconds from which on sound is taken to pause, and to have another clock where that goes back or leaps ahead."""
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
@@ -30,12 +32,15 @@ class AudioCopy:
     """Copies the first audio track of a file, packet by packet, in step with the video that is being written."""
 
     def __init__(
-        self, source: InputContainer, output: OutputContainer, kind: str, origin: float, files: ExitStack
+        self, source: InputContainer, output: OutputContainer, kind: str, shifts: tuple[float, ...], files: ExitStack
     ) -> None:
         self._files = files
         self._output = output
         self._stream: AudioStream = source.streams.audio[0]
-        self._origin = origin
+        # Seconds that move the sound to its pictures, for each stretch of the file that has a clock of its own.
+        self._shifts = shifts
+        self._stretch = 0
+        self._latest: float | None = None
         # Matroska has no edit lists: a packet before zero would move the video instead.
         self._earliest = 0.0 if kind == "matroska" else -1.0
         self._copied = self._stream.codec_context.name in _CODECS[kind]
@@ -50,13 +55,18 @@ class AudioCopy:
         self._next: Any = None
 
     @classmethod
-    def start(cls, path: str | os.PathLike[str], output: OutputContainer, kind: str) -> AudioCopy | None:
-        """Adds an audio stream to `output`, whose format is `kind`; None if the file at `path` has no audio."""
+    def start(
+        cls, path: str | os.PathLike[str], output: OutputContainer, kind: str, stream: int | None = None
+    ) -> AudioCopy | None:
+        """Adds an audio stream to `output`, whose format is `kind`; None if the file at `path` has no audio.
+
+        `stream` is the video stream that it goes with, see `video_stream`.
+        """
         with ExitStack() as files:
             source = files.enter_context(open_container(path))
             if not source.streams.audio or source.streams.audio[0].codec_context is None:
                 return None
-            return cls(source, output, kind, _video_start(path), files.pop_all())
+            return cls(source, output, kind, _shifts(path, stream), files.pop_all())
 
     def copy_until(self, seconds: float | None) -> None:
         """Writes what begins before `seconds`, or all that is left."""
@@ -75,7 +85,7 @@ class AudioCopy:
     def _copies(self, source: InputContainer) -> Iterator[tuple[float, Any]]:
         last: int | None = None
         for packet in _readable(source, self._stream):
-            pts = packet.pts - round(self._origin / packet.time_base)
+            pts = packet.pts + round(self._shift(float(packet.pts * packet.time_base)) / packet.time_base)
             begin = float(pts * packet.time_base)
             # No format takes timestamps that stand still or go back, as a damaged file's may.
             if begin < self._earliest or (last is not None and pts <= last):
@@ -96,34 +106,47 @@ class AudioCopy:
             except av.error.FFmpegError:
                 continue
             for frame in decoded:
+                time = float(frame.time or 0.0)
+                place = round((time + self._shift(time)) * context.sample_rate)
+                # Where the sound pauses, so does the copy; less is what resampling holds back.
+                if at is None or place - at > _PAUSE * context.sample_rate:
+                    at = place
                 for piece in resampler.resample(frame):
-                    if at is None:
-                        at = round((float(frame.time or 0.0) - self._origin) * context.sample_rate)
                     piece.pts, piece.time_base = at, Fraction(1, context.sample_rate)
                     at += piece.samples
                     yield from self._encoded(piece)
         yield from self._encoded(None)
+
+    def _shift(self, time: float) -> float:
+        """Seconds to be added to `time`, by the clock of the file, which started again where it leaps."""
+        latest, self._latest = self._latest, time
+        leaps = latest is not None and not -_STEP_BACK < time - latest < _LEAP
+        if leaps and self._stretch + 1 < len(self._shifts):
+            self._stretch += 1
+        return self._shifts[self._stretch]
 
     def _encoded(self, piece: Any) -> Iterator[tuple[float, Any]]:
         for packet in self._target.encode(piece):
             yield float((packet.pts or 0) * packet.time_base), packet
 
 
-def _video_start(path: str | os.PathLike[str]) -> float:
-    """When the first video frame of a file is shown, by its clock; 0 for sound alone."""
+def _shifts(path: str | os.PathLike[str], stream: int | None) -> tuple[float, ...]:
+    """Seconds to be added to the clock of a file so that its video starts at 0 and goes on; 0 for sound alone."""
     try:
-        return timestamp(first_frame(path)) or 0.0
+        return FileSource(path, stream=stream).shifts
     except VideoError:
-        return 0.0
+        return (0.0,)
 
 
 def _readable(source: InputContainer, stream: AudioStream) -> Iterator[Any]:
     """The packets of a stream up to its end, or to where the file breaks off: sound is no reason to lose the video."""
-    import av
-
-    try:
-        for packet in source.demux(stream):
-            if packet.size and packet.pts is not None:
-                yield packet
-    except av.error.FFmpegError:
-        return
+    packets = source.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except Exception:  # whatever it is
+            return
+        if packet is None:
+            return
+        if packet.size and packet.pts is not None:
+            yield packet

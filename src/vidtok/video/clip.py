@@ -18,6 +18,10 @@ from vidtok.video.reader import VideoReader
 from vidtok.video.source import open_source
 from vidtok.video.timing import declared_end, declared_rates
 
+_RATES_DIFFER = 0.05
+_END_AT_LAST_FRAME = ("nut", "wtv")
+"""Formats whose length is that to the start of the last frame."""
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -67,19 +71,20 @@ def read_clip(
             "frame, a position from 0 to 1, and a start_frame of at least 0"
         )
 
-    def read(start: float) -> Clip:
+    def read(start: float) -> tuple[Clip, Fraction | None]:
         with VideoReader(
             path, sample_fps=sample_fps, height=height, width=width, max_frames=frames, start=start, threads=threads
         ) as reader:
             chosen = list(reader)
             missing = frames - len(chosen)
             pixels = np.stack([frame.pixels for frame in chosen] + [chosen[-1].pixels] * missing)
-            return Clip(pixels, chosen[0].time, reader.fps, missing)
+            rate = None if reader.rate_varies else reader.info.fps
+            return Clip(pixels, chosen[0].time, reader.fps, missing), rate
 
     if not start_frame and (position == 0 or start_frame == 0):
-        return read(0.0)
+        return read(0.0)[0]
     if start_frame is not None:
-        return read(_start_of(path, start_frame))
+        return _read_at(path, lambda extent: _start_of(path, extent, start_frame), read, exact=True)
     wanted = None if sample_fps is None else as_rate(sample_fps)
     return _read_at(path, lambda extent: extent.start(frames, wanted, position), read)
 
@@ -99,6 +104,10 @@ class _Extent:
         """Stored frames."""
         return round(self.seconds * self.rate)
 
+    def agrees(self, rate: Fraction | None) -> bool:
+        """True if the rate of a clip, None if it varies there, is about that of the whole."""
+        return rate is None or abs(float(rate / self.rate) - 1) < _RATES_DIFFER
+
     def start(self, frames: int, wanted: Fraction | None, position: float) -> float:
         """Seconds at which the clip of `frames` at `wanted` a second starts that lies at `position`."""
         step = self.rate / wanted if wanted else Fraction(1)
@@ -111,24 +120,32 @@ class _Extent:
         return (frame + 0.5) / float(self.rate) if frame else 0.0
 
 
-def _read_at(path: str | os.PathLike[str], start: Callable[[_Extent], float], read: Callable[[float], Clip]) -> Clip:
-    """The clip at `start` of the extent that the video states, or of the true one if the stated one is too long."""
+def _read_at(
+    path: str | os.PathLike[str],
+    start: Callable[[_Extent], float],
+    read: Callable[[float], tuple[Clip, Fraction | None]],
+    *,
+    exact: bool = False,
+) -> Clip:
+    """The clip at `start` of the video's extent: that which it states, unless this turns out to be wrong.
+
+    It is too long where the clip is not there or, unless `exact`, not whole.
+    """
     stated = _stated_extent(path)
     if stated is not None:
         try:
-            clip = read(start(stated))
-            if clip.start == 0 or not clip.repeated:
+            clip, rate = read(start(stated))
+            if stated.agrees(rate) and (exact or clip.start == 0 or not clip.repeated):
                 return clip
         except DamagedVideoError:
             raise
         except VideoError:
-            if start(stated) == 0:
+            if not exact and start(stated) == 0:
                 raise
-    return read(start(_scanned_extent(path)))
+    return read(start(_scanned_extent(path)))[0]
 
 
-def _start_of(path: str | os.PathLike[str], frame: int) -> float:
-    extent = _stated_extent(path) or _scanned_extent(path)
+def _start_of(path: str | os.PathLike[str], extent: _Extent, frame: int) -> float:
     if frame >= extent.frames:
         raise VideoError(
             f"{path} has {extent.frames} frames, none of number {frame}, where the clip is to start; expected a longer "
@@ -143,7 +160,7 @@ def _stated_extent(path: str | os.PathLike[str]) -> _Extent | None:
         return None
     with open_container(path) as container:
         stream = video_stream(container, path)
-        if is_still_format(container):
+        if is_still_format(container) or container.format.name in _END_AT_LAST_FRAME:
             return None
         origin = float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
         end = declared_end(container, stream, origin)

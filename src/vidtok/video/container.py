@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidtok.errors import VideoError
+from vidtok.errors import VideoError, VidTokError
 from vidtok.text import reason
 from vidtok.video.frames import Pixels
 from vidtok.video.orientation import Orientation, frame_orientation
@@ -30,6 +30,24 @@ _LIMITED, _FULL = 1, 2
 _BILINEAR, _FULL_CHROMA, _ACCURATE_ROUNDING = 0x2, 0x2000, 0x40000
 # Asked to report damage, these refuse sound files too, their own encoder's among them.
 _PEDANTIC_DECODERS = ("tiff",)
+_LISTS = {
+    b"ffconcat version": "an ffconcat script",
+    b"#extm3u": "an M3U playlist",
+    b"[playlist]": "a PLS playlist",
+    b"[reference]": "an ASX playlist",
+}
+_XML_LISTS = {
+    b"<mpd": "a DASH manifest",
+    b"<smil": "a SMIL playlist",
+    b"<asx": "an ASX playlist",
+    b"<playlist": "an XSPF playlist",
+    b"<smoothstreamingmedia": "a Smooth Streaming manifest",
+}
+_LIST_FORMATS = ("concat", "hls", "dash", "imf", "sdp", "rtsp")
+_LIST_WITHIN = 2048
+_REASON_WITHIN = 300
+_DEFAULT_COUNTS = 5_000_000
+"""Pixels that the mark of a default stream is worth where FFmpeg chooses one."""
 # Text that FFmpeg would draw as a picture of a terminal.
 _NOT_VIDEO_FORMATS = ("tty", "bin", "xbin", "adf", "idf", "sbg")
 
@@ -55,6 +73,20 @@ class VideoInfo:
     is_picture: bool
     sample_aspect_ratio: Fraction = Fraction(1)
     """Width to height of one pixel, after rotation. Frames are read as stored, with no stretching."""
+    stream: int = 0
+    """Number of this one among the file's video streams, from 0 on; cover pictures do not count."""
+    stream_count: int = 1
+    """Number of the file's video streams."""
+
+    @property
+    def other_streams(self) -> str:
+        """A word about the video streams of the file that are left out; empty if there are none."""
+        if self.stream_count == 1:
+            return ""
+        return (
+            f"video stream {self.stream} of {self.stream_count} (0 to {self.stream_count - 1}); "
+            "another one: --stream N (stream=N)"
+        )
 
 
 @dataclass(frozen=True)
@@ -96,11 +128,11 @@ def open_container(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
     import av
 
     place = Path(path.file if isinstance(path, MediaSlice) else path)
-    if not os.path.exists(place):
-        raise VideoError(f"{path}: no such file; check the path")
-    if place.is_dir():
-        raise VideoError(f"{path} is a folder; expected a file")
+    _check_is_file(place, path)
     try:
+        kind = _list_kind(read_head(path, _LIST_WITHIN))
+        if kind is not None:
+            raise VideoError(f"{path} is {kind}, a list of other files, not a video; give the videos that it names")
         # "file:" keeps a name such as `a:b.mp4` from being taken for a protocol, the second option one such as
         # `%d.png` from being taken for a pattern.
         options = {"protocol_whitelist": "file", "pattern_type": "none"}
@@ -108,7 +140,10 @@ def open_container(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
         if isinstance(path, MediaSlice):
             options["protocol_whitelist"] = "file,subfile"
             url = f"subfile,,start,{path.offset},end,{path.offset + path.size},,:{url}"
-        container = av.open(url, container_options=options)
+        # Titles and the like are in any encoding; none is a reason not to read the video.
+        container = av.open(url, container_options=options, metadata_errors="replace")
+    except VideoError:
+        raise
     except PermissionError as error:
         raise VideoError(f"{path} may not be read: permission denied; make it readable for this user") from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -117,23 +152,77 @@ def open_container(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
             f"({reason(error)}); expected a file such as .mp4, .mov, .mkv, .webm, .gif, .png or .jpg that plays"
         ) from error
     with container:
+        if container.format.name in _LIST_FORMATS:
+            raise VideoError(f"{path} is a list of other files, not a video; give the videos that it names")
         if container.format.name in _NOT_VIDEO_FORMATS:
             raise VideoError(f"{path} is text, not a video; expected a file such as .mp4, .mov, .mkv, .webm or .png")
         yield container
 
 
-def video_stream(container: InputContainer, path: str | os.PathLike[str], threads: int | None = None) -> VideoStream:
-    """The first video stream that is not a cover picture, set up to decode on several threads and to report damage.
+@contextmanager
+def reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns whatever a file makes PyAV or the system raise into an error that names it.
 
-    `threads` is the number of decoding threads. Raises `VideoError` if there is no such stream, or no decoder for it.
+    Decoders and their bindings meet bytes that nobody thought of: one such file must not end work on the others.
     """
+    try:
+        yield
+    except VidTokError:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {reason(error)[:_REASON_WITHIN]}"
+        raise VideoError(f"{path} cannot be read ({what}); get an undamaged copy, or convert it") from error
+
+
+def _check_is_file(place: Path, path: str | os.PathLike[str]) -> None:
+    """Raise `VideoError` unless `place` is a file, which can be read from any point and as often as needed."""
+    if not os.path.exists(place):
+        raise VideoError(f"{path}: no such file; check the path")
+    if place.is_dir():
+        raise VideoError(f"{path} is a folder; expected a file")
+    if not place.is_file():
+        kind = "a pipe" if place.is_fifo() else "a device or socket"
+        raise VideoError(
+            f"{path} is {kind}, which can be read only once and in order; write the video to a file, and give that"
+        )
+
+
+def _list_kind(head: bytes) -> str | None:
+    """Kind of the list of other files that begins with `head`, which FFmpeg would follow or call invalid; None: no list."""
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for begin, kind in _LISTS.items():
+        if text.startswith(begin):
+            return kind
+    if text.startswith((b"<?xml", b"<")):
+        return next((kind for tag, kind in _XML_LISTS.items() if tag in text), None)
+    return None
+
+
+def video_streams(container: InputContainer) -> list[VideoStream]:
+    """The video streams of a file but for cover pictures."""
     from av.stream import Disposition
 
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+
+
+def video_stream(
+    container: InputContainer, path: str | os.PathLike[str], threads: int | None = None, number: int | None = None
+) -> VideoStream:
+    """A video stream, set up to decode on several threads and to report damage.
+
+    It is the one of this `number`, counted from 0, or else the one that FFmpeg takes: the largest, where the one marked
+    as default counts 5 million pixels more. With `threads`, it is decoded on so many. Cover pictures do not count.
+
+    Raises `VideoError` if there is none, or if no decoder for it is at hand.
+    """
+    streams = video_streams(container)
     if not streams:
         others = ", ".join(sorted({s.type for s in container.streams if s not in container.streams.video}))
         raise VideoError(f"{path} has no video in it, only {others or 'a header'}; expected a video or a picture")
-    stream = streams[0]
+    if number is not None and not 0 <= number < len(streams):
+        numbers = "0" if len(streams) == 1 else f"0 to {len(streams) - 1}"
+        raise VideoError(f"{path} has no video stream {number}; expected {numbers}, or leave --stream (stream) out")
+    stream = max(streams, key=_score) if number is None else streams[number]
     if stream.codec_context is None:
         raise VideoError(
             f"{path} is coded in a format for which this FFmpeg has no decoder; "
@@ -146,6 +235,14 @@ def video_stream(container: InputContainer, path: str | os.PathLike[str], thread
         # Without this, damage is painted over and passes for video.
         stream.codec_context.options = {"err_detect": "explode"}
     return stream
+
+
+def _score(stream: VideoStream) -> int:
+    from av.stream import Disposition
+
+    context = stream.codec_context
+    pixels = 0 if context is None else context.width * context.height
+    return pixels + (_DEFAULT_COUNTS if stream.disposition & Disposition.default else 0)
 
 
 def is_still_format(container: InputContainer) -> bool:

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from vidtok.errors import DamagedVideoError, VideoError
-from vidtok.video.container import VideoInfo
+from vidtok.video.container import VideoInfo, reading
 from vidtok.video.frames import Fit, Frame, Pixels, as_rate
-from vidtok.video.source import DecodedFrame, FrameSource, open_source
-from vidtok.video.timing import Window
+from vidtok.video.media import DecodedFrame
+from vidtok.video.packets import Window
+from vidtok.video.source import FrameSource, open_source
 
 # Seconds of a file beyond the needed ones that are looked through for its timing.
 _MARGIN = 2.0
@@ -45,6 +46,7 @@ class VideoReader:
         start: seconds into the video.
         allow_truncated: let a damaged video end where the damage begins, and set `truncated`, instead of raising.
         threads: number of decoding threads; FFmpeg chooses by default.
+        stream: number of the video stream in the file, from 0 on; the one that FFmpeg takes by default.
 
     Raises:
         VideoError: a value out of range; no such file; not a video; no video in it; no frames; no decoder.
@@ -74,6 +76,7 @@ class VideoReader:
         start: float = 0.0,
         allow_truncated: bool = False,
         threads: int | None = None,
+        stream: int | None = None,
     ) -> None:
         wanted = None if sample_fps is None else as_rate(sample_fps)
         if max_frames is not None and max_frames < 1:
@@ -90,7 +93,7 @@ class VideoReader:
             # Rounding the step to a whole number makes it at most 1.5 times as long as asked for.
             span = float(max_frames / wanted) * 1.5 if wanted else 0.0
             window = Window(start, start + span + _MARGIN, max_frames)
-        self._source: FrameSource = open_source(path, window, threads)
+        self._source: FrameSource = open_source(path, window, threads, stream)
         self.info = self._source.info
         timing = self._source.timing
         if self.info.is_picture:
@@ -117,6 +120,11 @@ class VideoReader:
             before = max(0, math.floor((self._start - timing.start + timing.tolerance) * timing.rate))
             count = math.ceil((timing.frame_count - before) / self._step)
         return max(1, count if self._max_frames is None else min(count, self._max_frames))
+
+    @property
+    def rate_varies(self) -> bool:
+        """True if the stored frames are shown at times that no frame rate gives."""
+        return not self._source.timing.constant
 
     def __iter__(self) -> Iterator[Frame]:
         """The chosen frames, in the order in which they are shown."""
@@ -174,7 +182,8 @@ class VideoReader:
 
     def _unbroken(self) -> Iterator[DecodedFrame]:
         try:
-            yield from self._source.frames(self._start)
+            with reading(self.info.path):
+                yield from self._source.frames(self._start)
         except DamagedVideoError as damage:
             if not self._allow_truncated or damage.frames == 0:
                 raise
@@ -198,7 +207,8 @@ class VideoReader:
             target += 1
 
     def _fitted(self, decoded: DecodedFrame) -> Pixels:
-        pixels = decoded.load()
+        with reading(self.info.path):
+            pixels = decoded.load()
         stored = (pixels.shape[0], pixels.shape[1])
         if stored == self._stored:
             return self._fit(pixels)
@@ -234,6 +244,7 @@ def read_video(
     max_frames: int | None = None,
     start: float = 0.0,
     allow_truncated: bool = False,
+    stream: int | None = None,
 ) -> Tensor:
     """All frames that a `VideoReader` with these arguments yields, as one tensor (T, H, W, 3) uint8 RGB."""
     with VideoReader(
@@ -244,5 +255,6 @@ def read_video(
         max_frames=max_frames,
         start=start,
         allow_truncated=allow_truncated,
+        stream=stream,
     ) as reader:
         return torch.from_numpy(np.stack([frame.pixels for frame in reader]))

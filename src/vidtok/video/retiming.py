@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _FINEST = 1_000_000
 _COARSEST = 1000
+_MOST_TICKS = 2**29
+"""Between two frames: MP4 tells how long frames last, and by how many frames they are reordered, in 31 bits."""
 
 
 def retime(
@@ -27,25 +29,49 @@ def retime(
 ) -> None:
     """Copy the video `source`, which `VideoWriter` wrote at `fps`, to `target`, frame i shown at `times[i]` seconds.
 
-    Nothing is coded again; sound is copied as it is. `times` rise, and the first is 0; they are kept to the tick where
-    they are fractions with a denominator that a file can have, else to a microsecond (Matroska: to a millisecond). The
-    last frame is shown as long as the one before it. `target` appears whole. Raises `VideoError` if `times` are not one
-    for each frame, or `target` cannot be written.
+    Nothing is coded again; sound is copied as it is. The first of `times` is 0; they are kept to the tick where they
+    are fractions with a denominator that a file can have, else to a microsecond or less where frames last hours
+    (Matroska: to a millisecond). A frame whose time is not after that of the one before it is shown one tick after that
+    one. The last frame is shown as long as the one before it. `target` appears whole. Raises `VideoError` if `times`
+    are not one for each frame, or `target` cannot be written.
     """
     import av
 
     target, base = Path(target), _time_base(times)
-    ticks = [round(Fraction(time) / base) for time in times]
-    if any(late <= early for early, late in pairwise(ticks)):
-        raise VideoError(f"the times for {target} do not rise; expected each frame to be shown after the one before")
+    ticks = _rising([round(Fraction(time) / base) for time in times])
     with writing(target, VideoError, also=(av.error.FFmpegError,)):
-        # Frames are stored in the order of decoding; `order` gives the place of each when shown.
-        with av.open(os.fspath(source)) as reader:
-            order = [_frame_of(packet, fps) for packet in reader.demux(video=0) if packet.size]
+        order = _order(source, fps)
         if sorted(order) != list(range(len(ticks))):
-            raise VideoError(f"{len(ticks)} times were given for the {len(order)} frames of {source}")
-        with av.open(os.fspath(source)) as reader, Aside(target) as path, _opened(path) as writer:
+            raise VideoError(f"{len(ticks)} times were given for the {len(order)} frames of {target}")
+        with av.open(os.fspath(source)) as reader, Aside(target) as path, _opened(path, base) as writer:
             _copy(reader, writer, order, ticks, base)
+
+
+def _rising(ticks: list[int]) -> list[int]:
+    """`ticks` with those that stand still or fall moved up."""
+    risen: list[int] = []
+    for tick in ticks:
+        risen.append(max(tick, risen[-1] + 1) if risen else tick)
+    return risen
+
+
+def _order(source: str | os.PathLike[str], fps: Fraction) -> list[int]:
+    """Number of the frame in each packet, in the order of decoding; frames are numbered as shown."""
+    import av
+
+    with av.open(os.fspath(source)) as reader:
+        order = [_frame_of(packet, fps) for packet in reader.demux(video=0) if packet.size]
+    if len(set(order)) == len(order):
+        return order
+    # The clock of Matroska is coarser than some frame rates: decoding tells the order.
+    shown: list[int] = []
+    with av.open(os.fspath(source)) as reader:
+        for place, packet in enumerate(reader.demux(video=0)):
+            if packet.size:
+                packet.pts = packet.dts = place
+            shown += [frame.pts for frame in packet.decode() if frame.pts is not None]
+    frames = {place: frame for frame, place in enumerate(shown)}
+    return [frames.get(place, -1) for place in range(len(order))]
 
 
 def _copy(
@@ -76,11 +102,12 @@ def _frame_of(packet: Packet[VideoStream], fps: Fraction) -> int:
     return round((packet.pts or 0) * (packet.time_base or 0) * fps)
 
 
-def _opened(target: Path) -> OutputContainer:
+def _opened(target: Path, base: Fraction) -> OutputContainer:
     import av
 
-    matroska = target.suffix.lower() == ".mkv"
-    return av.open(os.fspath(target), "w", container_options={} if matroska else {"movflags": "+faststart"})
+    # Without being told, FFmpeg multiplies a clock of less than 10,000 ticks a second.
+    options = {"movflags": "+faststart", "video_track_timescale": str(base.denominator)}
+    return av.open(os.fspath(target), "w", container_options={} if target.suffix.lower() == ".mkv" else options)
 
 
 def _decoded_at(ticks: Sequence[int], place: int) -> int:
@@ -96,11 +123,16 @@ def _duration(ticks: Sequence[int], frame: int) -> int:
 
 
 def _time_base(times: Sequence[float]) -> Fraction:
-    """A clock of at least a thousand ticks a second that has one at each of `times`, or microseconds."""
+    """A clock of at least a thousand ticks a second that has one at each of `times`, or microseconds.
+
+    No frame lasts more ticks than a file can say.
+    """
+    longest = max((late - early for early, late in pairwise(times)), default=0.0)
+    finest = min(_FINEST, 10 ** int(math.log10(max(1.0, _MOST_TICKS / max(longest, 1.0)))))
     common = 1
     for time in times:
         nearest = Fraction(time).limit_denominator(100_000)
         common = math.lcm(common, nearest.denominator)
-        if abs(float(nearest) - time) > 1e-9 or common > _FINEST:
-            return Fraction(1, _FINEST)
-    return Fraction(1, common * math.ceil(_COARSEST / common))
+        if abs(float(nearest) - time) > 1e-9 or common > finest:
+            return Fraction(1, finest)
+    return Fraction(1, common * math.ceil(min(_COARSEST, finest) / common))

@@ -1,25 +1,28 @@
-"""Times of a stream's frames, found from its packets without decoding them."""
+"""Rate and extent of a stream's frames, and those that the file states."""
 
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+
+from vidtok.video.layout import Layout, Traits
+from vidtok.video.packets import OPEN_ENDED_FORMATS, Seconds, tick_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer
-    from av.packet import Packet
     from av.video.stream import VideoStream
 
+_NO_TIMESTAMPS = 0x80
+"""FFmpeg's AVFMT_NOTIMESTAMPS."""
 _FALLBACK_RATE = Fraction(25)
-_MAX_REORDERING = 16
-# Transport and program streams may start anywhere and say nothing reliable about their length.
-OPEN_ENDED_FORMATS = ("mpegts", "mpeg")
+_LEAST_RATE = Fraction(1, 100_000)
+_LARGEST_TERM = 1000
+_MOST_LIKELY = 1000
+"""Frames per second above which a stated rate is believed only where the timestamps agree."""
 
 
 @dataclass(frozen=True)
@@ -48,101 +51,60 @@ class Timing:
         return min(self.tick, 0.25 / float(self.rate)) * 1.001 + 1e-9
 
 
-@dataclass(frozen=True)
-class Window:
-    """A stretch of a stream: from `start` seconds to `until` seconds and at least `frames` frames on."""
-
-    start: float
-    until: float
-    frames: int
-
-
-def seek(container: InputContainer, stream: VideoStream, timestamp: float) -> None:
-    """Moves to the last key frame at or before `timestamp` seconds; a format that cannot do so stays at its start."""
-    import av
-
-    with suppress(av.error.FFmpegError):
-        container.seek(int(timestamp / float(stream.time_base or 1)), stream=stream)
+def traits_of(container: InputContainer, stream: VideoStream) -> Traits:
+    """The traits of a stream that decide about its times."""
+    context = stream.codec_context
+    return Traits(
+        container.format.name,
+        bool(container.format.flags & _NO_TIMESTAMPS),
+        bool(context.codec.reorder and context.has_b_frames),
+        bool(context.codec.intra_only),
+        next(iter(declared_rates(stream)), _FALLBACK_RATE),
+    )
 
 
-def scan(container: InputContainer, stream: VideoStream, origin: float, window: Window | None = None) -> Timing:
-    """Reads the packets of the stream, or of a `window` of it, and decodes none. Times count from `origin`, in seconds.
+def measure(stream: VideoStream, layout: Layout, *, complete: bool) -> Timing:
+    """The timing of the frames that `layout` has.
 
     Rates that a container states are not believed unless its timestamps agree: Matroska's average is wrong for variable
-    rates, GIF's is the first frame's. Damage ends the scan; decoding reports it.
+    rates, GIF's is the first frame's.
     """
-    tick = float(stream.time_base or Fraction(1, 1000))
-    times, durations, untimed, complete = _collect(container, stream, tick, origin, window)
-    count = len(times) + untimed
-    shown = np.asarray(times)
-    order = np.argsort(shown, kind="stable")
-    if untimed or count < 2 or float(np.ptp(shown)) <= 0:
+    tick, count = tick_of(stream), len(layout.times)
+    order = np.argsort(layout.times, kind="stable")
+    shown = layout.times[order]
+    if not layout.timed or count < 2 or float(np.ptp(shown)) <= 0:
         rate = next(iter(declared_rates(stream)), _FALLBACK_RATE)
-        lasting = durations[0] if count == 1 and durations and durations[0] > 0 else count / float(rate)
-        first = times[0] if times else 0.0
+        lasting = layout.last if count == 1 and layout.last > 0 else count / float(rate)
+        first = float(shown[0]) if count else 0.0
         return Timing(rate, True, count, first, first + lasting, 0, tick, complete)
-    rate, constant = _rate(shown[order], declared_rates(stream), tick)
-    lasting = durations[int(order[-1])] or 1 / float(rate)
-    end = float(shown[order[-1]]) + lasting
+    rate, constant = _rate(shown, _stated_rates(stream), tick)
+    # Some files give their last frame half the time of the others.
+    lasting = max(layout.last, 1 / float(rate)) if constant else layout.last or 1 / float(rate)
+    end = float(shown[-1]) + lasting
     if not constant:
-        rate = Fraction(count / (end - float(shown[order[0]]))).limit_denominator(1000)
+        rate = _as_fraction(count / (end - float(shown[0])))
     ranks = np.empty(count, np.int64)
     ranks[order] = np.arange(count)
     disorder = int((ranks - np.arange(count)).max())
-    return Timing(rate, constant, count, float(shown[order[0]]), end, disorder, tick, complete)
-
-
-def _collect(
-    container: InputContainer, stream: VideoStream, tick: float, origin: float, window: Window | None
-) -> tuple[list[float], list[float], int, bool]:
-    """Times and durations of frames in seconds, as stored; the number of frames without; True for the whole stream."""
-    import av
-
-    times: list[float] = []
-    durations: list[float] = []
-    untimed = inside = 0
-    stop: int | None = None
-    if window is not None and window.start > 0:
-        seek(container, stream, origin + window.start)
-    try:
-        for packet in container.demux(stream):
-            if not packet.size or packet.is_discard or _is_hidden(stream, packet):
-                continue
-            pts = packet.pts if packet.pts is not None else packet.dts
-            if pts is None:
-                untimed += 1
-                continue
-            times.append(pts * tick - origin)
-            durations.append((packet.duration or 0) * tick)
-            if window is not None and stop is None:
-                inside += times[-1] >= window.start
-                if times[-1] > window.until and inside >= window.frames:
-                    stop = len(times) - 1
-            elif stop is not None and len(times) - stop > _MAX_REORDERING:
-                # Frames shown before the one to stop at are stored up to this many places after it.
-                kept = [i for i, time in enumerate(times) if time <= times[stop]]
-                return [times[i] for i in kept], [durations[i] for i in kept], untimed, False
-    except av.error.FFmpegError:
-        pass
-    return times, durations, untimed, window is None or window.start <= 0
-
-
-def _is_hidden(stream: VideoStream, packet: Packet[VideoStream]) -> bool:
-    """True if a packet holds a VP8 frame that is only there to be referred to (RFC 6386, 9.1: show_frame)."""
-    return stream.codec_context.name == "vp8" and not (bytes(packet)[0] >> 4) & 1
+    return Timing(rate, constant, count, float(shown[0]), end, disorder, tick, complete)
 
 
 def declared_rates(stream: VideoStream) -> list[Fraction]:
-    """The frame rates that the file states, the likeliest first."""
+    """The frame rates that the file states, the likeliest first, those left out that no video has."""
+    return [rate for rate in _stated_rates(stream) if rate <= _MOST_LIKELY]
+
+
+def _stated_rates(stream: VideoStream) -> list[Fraction]:
     stated = (stream.average_rate, stream.guessed_rate, stream.base_rate)
-    return [rate for rate in stated if rate is not None and 0 < rate <= 1000]
+    return [rate for rate in stated if rate is not None and rate >= _LEAST_RATE]
 
 
-def _rate(times: npt.NDArray[np.float64], declared: list[Fraction], tick: float) -> tuple[Fraction, bool]:
+def _rate(times: Seconds, declared: list[Fraction], tick: float) -> tuple[Fraction, bool]:
     """The frame rate of sorted `times`, a stated or usual one where it fits, and True if it is constant."""
     steps = np.arange(len(times))
     interval = float(times[-1] - times[0]) / (len(times) - 1)
-    rounding = 0.51 * tick if tick < 0.75 * interval else 0.0
+    # Where the clock is coarser than the frames, equal times are no sign of a rate that varies.
+    rounding = 0.51 * tick if tick < 0.75 * interval or tick > 1.05 * interval else 0.0
 
     def deviation(rate: float) -> float:
         late = (times - times[0]) - steps / rate
@@ -153,7 +115,15 @@ def _rate(times: npt.NDArray[np.float64], declared: list[Fraction], tick: float)
     for candidate in (*declared, *usual):
         if candidate and deviation(float(candidate)) <= max(rounding, interval / 20):
             return candidate, True
-    return Fraction(1 / interval).limit_denominator(1000), deviation(1 / interval) <= max(rounding, interval / 8)
+    constant = deviation(1 / interval) <= max(rounding, interval / 8) and 1 / interval >= _LEAST_RATE
+    return _as_fraction(1 / interval), constant
+
+
+def _as_fraction(rate: float) -> Fraction:
+    """`rate` with small numbers, however low it is, and at least what a file can be written with."""
+    if rate >= 1:
+        return Fraction(rate).limit_denominator(_LARGEST_TERM)
+    return max(1 / Fraction(1 / rate).limit_denominator(_LARGEST_TERM), _LEAST_RATE)
 
 
 def declared_end(container: InputContainer, stream: VideoStream, origin: float) -> tuple[float, bool] | None:

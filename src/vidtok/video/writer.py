@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 OUTPUT_SUFFIXES = (".mp4", ".mov", ".mkv", ".png")
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 _CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+_SLOW = Fraction(1, 1000)
 _BT709, _LIMITED, _FULL = 1, 1, 2
 _BICUBIC, _FULL_CHROMA_INPUT, _ACCURATE_ROUNDING = 0x4, 0x4000, 0x40000
 
@@ -172,12 +173,15 @@ class _H264Output:
         from av.video.reformatter import VideoReformatter
 
         kind = _CONTAINERS[path.suffix.lower()]
-        movflags = {} if kind == "matroska" else {"movflags": "+faststart"}
+        muxing = {} if kind == "matroska" else {"movflags": "+faststart"}
+        if muxing and fps < _SLOW:
+            # By default FFmpeg counts at least 10,000 ticks a second, more than the format has room for.
+            muxing["video_track_timescale"] = "1000"
         self._fps = fps
         self._written = 0
         self._padding = ((0, height % 2), (0, width % 2), (0, 0))
         self._reformatter = VideoReformatter()
-        self._container: OutputContainer = av.open(os.fspath(path), "w", format=kind, container_options=movflags)
+        self._container: OutputContainer = av.open(os.fspath(path), "w", format=kind, container_options=muxing)
         stream: VideoStream = self._container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height = width + width % 2, height + height % 2
         stream.pix_fmt = "yuv420p"

@@ -10,7 +10,7 @@ import torch
 
 from vidtok.errors import VideoError
 from vidtok.synthetic import SyntheticConfig, synthetic_batch
-from vidtok.text import reason
+from vidtok.text import one_line, reason
 from vidtok.training.data.batches import Failure, Loaded, as_batch
 from vidtok.training.data.config import VideosConfig
 from vidtok.training.data.order import Place
@@ -69,6 +69,8 @@ class VideoSource:
                 failures.append(Failure(item, str(error)))
             except OSError as error:  # the file system's, such as a network drive that does not answer
                 failures.append(Failure(item, f"{self.videos[item]}: {reason(error)}"))
+            except Exception as error:  # whatever one video of a million brings about, the run goes on
+                failures.append(Failure(item, f"{self.videos[item]}: {type(error).__name__}: {one_line(error)}"))
             unreadable.add(item)
             if len(unreadable) == min(_ATTEMPTS, len(self.videos)):
                 return None

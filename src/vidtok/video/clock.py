@@ -1,0 +1,100 @@
+"""Times of decoded frames, found by the packets that they come from."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vidtok.video.layout import Layout
+from vidtok.video.packets import Stamps
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+_KEPT = 512
+
+
+class FrameClock:
+    """Numbers packets on their way into a decoder, and tells by these numbers when the frames that come out are shown.
+
+    A decoder hands the timestamp of a packet on to its frame. That of the file is replaced by a count, which is never
+    missing and never the same for two.
+
+    Args:
+        stamps: rules by which the packets of the stream are read.
+        layout: the times of all frames of the stream; None: those of the file hold.
+        by_output: without a `layout`, see there.
+    """
+
+    def __init__(
+        self,
+        stamps: Stamps,
+        layout: Layout | None = None,
+        *,
+        by_output: bool = False,
+    ) -> None:
+        self.by_output = by_output if layout is None else layout.by_output
+        self._stamps = stamps
+        self._layout = layout
+        self._first = self._number = 0
+        # Frames before the origin are those that a stream cut out of another begins with and that cannot be decoded.
+        self._rank = 0 if layout is None else int((layout.times < -stamps.tick / 2).sum())
+        self._waiting: list[float] = []
+        self._times: dict[int, float] = {}
+        self._last: int | None = None
+
+    def start_at(self, number: int) -> None:
+        """Takes the next packet for that with this number in the stream."""
+        self._first = self._number = self._rank = number
+
+    def enter(self, packet: Packet[VideoStream]) -> None:
+        """Numbers `packet`, which is decoded next."""
+        if not self._stamps.holds_frame(packet):
+            return
+        if self._layout is None:
+            time = self._stamps.time(packet)
+            if time is not None and self.by_output:
+                heapq.heappush(self._waiting, time)
+            elif time is not None:
+                self._times[self._number] = time
+        packet.pts = packet.dts = self._number
+        self._number += 1
+
+    def skip_lost(self, numbers: Sequence[int]) -> bool:
+        """Accounts for frames shown before the first packet's and stored after it, which cannot be decoded.
+
+        `numbers` are those of the frames that came out first, as many as a decoder may hold back. Returns whether the
+        first packet's came first, without which no frame's place in the order is known.
+        """
+        if not numbers or numbers[0] != self._first:
+            return False
+        lost = min((number for number in numbers[1:]), default=self._first + 1) - self._first - 1
+        self._rank += lost
+        for _ in range(min(lost, len(self._waiting))):
+            heapq.heappop(self._waiting)
+        return lost >= 0
+
+    def time(self, frame: VideoFrame) -> float | None:
+        """Time of `frame` in seconds; None if only that of the frame before it tells."""
+        number, again = frame.pts, frame.pts == self._last
+        self._last = number
+        if self.by_output:
+            return self._next()
+        if number is None or again:
+            return None
+        if self._layout is not None:
+            return float(self._layout.times[number]) if 0 <= number < len(self._layout.times) else None
+        if len(self._times) > _KEPT:
+            for old in [old for old in self._times if old < number - _KEPT // 2]:
+                del self._times[old]
+        return self._times.pop(number, None)
+
+    def _next(self) -> float | None:
+        """The earliest time that no frame has had yet."""
+        if self._layout is None:
+            return heapq.heappop(self._waiting) if self._waiting else None
+        self._rank += 1
+        return float(self._layout.times[self._rank - 1]) if self._rank <= len(self._layout.times) else None
