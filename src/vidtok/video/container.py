@@ -188,7 +188,7 @@ def _check_is_file(place: Path, path: str | os.PathLike[str]) -> None:
 
 
 def _list_kind(head: bytes) -> str | None:
-    """Kind of the list of other files that begins with `head`, which FFmpeg would follow or call invalid; None: no list."""
+    """Kind of the list of other files that begins with `head`, which FFmpeg would follow or call invalid; or None."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for begin, kind in _LISTS.items():
         if text.startswith(begin):

@@ -139,7 +139,7 @@ def _by_output(
 
 
 def _mended(times: Seconds, interval: float) -> Seconds:
-    """Even times in place of FFmpeg's guesses, which give some frames between two that the file times those of others."""
+    """Even times in place of FFmpeg's guesses, which give some frames the times of others."""
     order = np.argsort(times, kind="stable")
     grid = times[order[0]] + np.arange(len(times)) * interval
     if bool((np.abs(times[order] - grid) > _MOST_MISGUESSED * interval).any()):

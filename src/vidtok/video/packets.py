@@ -36,7 +36,7 @@ class Window:
 
 
 class Mark(NamedTuple):
-    """Mark of a key frame, known again wherever the demuxer was sent to: its packet's bytes, and their place if known."""
+    """Mark of a key frame, known again wherever reading began: its packet's bytes, and their place if known."""
 
     checksum: int
     size: int
