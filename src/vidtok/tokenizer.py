@@ -17,6 +17,7 @@ from vidtok.errors import ConfigError
 from vidtok.jobs.reconstruct import Reconstruction, ReconstructOptions, reconstruct
 from vidtok.models.base import VideoModel
 from vidtok.models.config import ModelConfig
+from vidtok.models.padding import Padding
 from vidtok.models.vidtok.autoencoder import VideoAutoencoder
 from vidtok.models.vidtok.config import AutoencoderConfig
 from vidtok.models.vidtwin.autoencoder import TwinLatent, VidTwinAutoencoder
@@ -145,6 +146,7 @@ def load(
     dtype: torch.dtype | None = None,
     ema: bool = False,
     revision: str | None = None,
+    padding: Padding = "end",
 ) -> Tokenizer:
     """Load a tokenizer, ready to encode and decode (in evaluation mode).
 
@@ -158,11 +160,14 @@ def load(
         dtype: of its weights and of its computations, whatever they were saved in; None: float32.
         ema: take the moving averages that a training checkpoint holds beside the weights.
         revision: branch, tag or commit of a Hub repository.
+        padding: the end at which clips are filled up to whole latent frames: "end", which streams too, or "front" for
+            a model of version 1.1, as published: T frames make ceil(T / f) latent frames, these decode to T' f frames,
+            and the clip is the last T of them. Clips of 1 + k f frames give the same latent either way.
 
     Raises:
         ConfigError: unknown name, unreadable or contradictory configuration, a dtype that is none of a float.
         CheckpointError: the weights cannot be had, read, or do not fit the model.
-        VidTokError: this machine has no such device.
+        VidTokError: this machine has no such device, or the model's clips are not padded in front.
     """
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ConfigError(f"dtype is {dtype!r}; expected torch.float32, torch.bfloat16 or torch.float16")
@@ -170,7 +175,7 @@ def load(
     found = locate(source, checkpoint, revision)
     state = read_checkpoint(found.weights, ema=ema)
     with torch.device("meta"):
-        model = Tokenizer(found.config, name=found.name)
+        model = Tokenizer(found.config, name=found.name).with_padding(padding)
     model.to(dtype if dtype is not None else torch.float32)
     load_state(model, state, str(found.weights))
     if place is not None:

@@ -318,3 +318,33 @@ def test_a_token_file_is_never_replaced_by_its_video(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"tokens.mp4 is the input itself; give another output"):
         decode_file(MODELS[KL_1_1], path, path)
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("name", [KL_1_1, FSQ_1_1])
+@pytest.mark.parametrize("frames", [1, 16, 18, 23])
+def test_a_file_of_a_clip_padded_in_front_has_its_frames(name: str, frames: int, tmp_path: Path) -> None:
+    """Whatever the padding of the model that decodes, and in part as in whole."""
+    model = EXACT[name].with_padding("front")
+    video = make_clip(1, 3, frames, 16, 16).double()
+    z, log = model.encode(video, True, sample=False)
+    values = log.get("indices", z)
+    path = tmp_path / "video.vtok"
+    coding = None if model.regularization.discrete else "float32"
+    tokens.write(path, values, model, size=(frames, 16, 16), fps=24, coding=coding)
+    with TokenFile(path) as file:
+        stored = file.read()
+        assert file.frames == frames
+        assert file.latent_frames == -(-frames // model.temporal_factor)
+        assert file.header.latent.lead == (frames - 1) % model.temporal_factor + 1
+        assert len(file.times()) == frames
+        expected = model.decode(stored, model.regularization.discrete, size=file.size).float()
+        for start, stop in ((0, frames), (0, 1), (frames // 2, frames), (min(2, frames - 1), -(-frames * 2 // 3))):
+            pieces = list(Decoding(EXACT[name], file, start, stop))
+            torch.testing.assert_close(torch.cat(pieces, 2), expected[:, :, start:stop], atol=1e-6, rtol=0)
+
+
+def test_a_file_of_padding_at_the_end_does_not_mention_it(tmp_path: Path) -> None:
+    write_tokens(tmp_path / "video.vtok", MODELS[FSQ_1_1], 9)
+    with TokenFile(tmp_path / "video.vtok") as file:
+        assert file.header.latent.lead is None
+        assert b'"lead"' not in file.header.to_json()

@@ -206,7 +206,9 @@ def test_the_published_snippet(models: dict[str, ModelFiles], capsys: pytest.Cap
         assert reg_log["kl_loss"] > 0
         z = model.encode(x)
         assert z.shape == (2, 4, 5, 8, 8)
-        assert model.decode(z).shape == x.shape
+        decoded = model.decode(z)
+        assert decoded.shape == (2, 3, 20, 64, 64)  # f frames for each latent frame, as published
+        assert decoded[:, :, -num_frames:].shape == x.shape
         _, mode, _ = model(x, sample=False)
         model.use_tiling = True
         model.t_chunk_enc, model.t_chunk_dec, model.use_overlap = 8, 2, True
@@ -244,3 +246,24 @@ def test_what_cannot_be_loaded(models: dict[str, ModelFiles], tmp_path: Path) ->
         load_model_from_config(tmp_path / "none.yaml", models[KL_1_0].checkpoint)
     with pytest.raises(CheckpointError, match="does not fit the model"):
         load_model_from_config(models[KL_1_0].config, models[FSQ_1_0].checkpoint)
+
+
+def test_ignored_keys_and_no_checkpoint(models: dict[str, ModelFiles], tmp_path: Path) -> None:
+    files = models[KL_1_1]
+    trained = load_model_from_config(files.config, files.checkpoint).state_dict()
+    torch.manual_seed(0)
+    partly = load_model_from_config(str(files.config), str(files.checkpoint), ["decoder.conv_", r".*conv_out"], False)
+    for name, weight in partly.state_dict().items():
+        ignored = name.startswith("decoder.conv_") or "conv_out" in name
+        assert torch.equal(weight, trained[name]) != ignored, name
+    torch.save({**trained, "extra.weight": torch.zeros(1)}, tmp_path / "more.ckpt")
+    load_model_from_config(files.config, tmp_path / "more.ckpt", ignore_keys=["extra"])
+    with pytest.raises(CheckpointError, match="1 unexpected"):
+        load_model_from_config(files.config, tmp_path / "more.ckpt")
+    with pytest.raises(CheckpointError, match=r"ignore_keys has '\*', which is no regular expression"):
+        load_model_from_config(files.config, files.checkpoint, ["*"])
+    untrained = load_model_from_config(files.config, None)
+    assert not untrained.training
+    assert untrained.padding == "front"
+    assert not torch.equal(untrained.encoder.conv_in.conv.weight, trained["encoder.conv_in.conv.weight"])
+    assert load_model_from_config(models[FSQ_1_0].config).padding == "end"

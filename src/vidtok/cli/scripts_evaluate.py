@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from vidtok.metrics.accumulate import Scores
 from vidtok.metrics.meter import load_lpips
 from vidtok.metrics.unavailable import Unavailable
 from vidtok.text import counted
+from vidtok.zoo.checkpoint import take_weights
 
 log = logging.getLogger(__name__)
 
@@ -32,17 +34,28 @@ _FIGURES = ("psnr", "ssim", "lpips")
 
 
 def load_model_from_config(
-    config: str | os.PathLike[str], ckpt: str | os.PathLike[str], verbose: bool = False
+    config: str | os.PathLike[str],
+    ckpt: str | os.PathLike[str] | None = None,
+    ignore_keys: Sequence[str] = (),
+    verbose: bool = False,
 ) -> vidtok.Tokenizer:
     """The model that the YAML file (or model name) `config` describes, with the weights of `ckpt`, on the CPU.
 
-    `verbose` says on stderr what was loaded. Raises `vidtok.VidTokError` if either cannot be used; see `vidtok.load`.
+    Without `ckpt` it is untrained. Weights whose names match any of the regular expressions `ignore_keys` from their
+    start on keep their random values. Clips of version 1.1 are padded in front, as published (`padding` of
+    `vidtok.load`). `verbose` says on stderr what was loaded. Raises `vidtok.VidTokError` if something cannot be used.
     """
-    model = vidtok.load(config, ckpt)
+    if ckpt is None or ignore_keys:
+        model = vidtok.Tokenizer.from_config(config).eval()
+        if ckpt is not None:
+            take_weights(model, ckpt, ignore_keys)
+    else:
+        model = vidtok.load(config, ckpt)
     if verbose:
         count = sum(weight.numel() for weight in model.parameters())
-        sys.stderr.write(f"loaded {model.name} ({count:,} parameters) with the weights of {ckpt}\n")
-    return model
+        weights = "random weights" if ckpt is None else f"the weights of {ckpt}"
+        sys.stderr.write(f"loaded {model.name} ({count:,} parameters) with {weights}\n")
+    return model.with_padding(model.published_padding)
 
 
 def evaluate(arguments: argparse.Namespace) -> str:

@@ -17,6 +17,7 @@ from vidtok.files import Aside
 from vidtok.jobs.sound import sound_path
 from vidtok.jobs.timestamp import Timestamp, frame_range
 from vidtok.models.base import VideoModel
+from vidtok.models.padding import pad_front
 from vidtok.runtime.limits import Progress, check_finite, computing, frames_at_a_time
 from vidtok.runtime.options import ComputeOptions
 from vidtok.runtime.passes import DecodePass, LatentRange, latents_of
@@ -204,10 +205,15 @@ class Decoding:
         """Damaged or missing parts so far, which have been bridged."""
 
     def __iter__(self) -> Iterator[Tensor]:
-        total, chunk = self._file.latent_frames, self._file.header.latent.chunk
-        found = latents_of(self._model, self._start, self._stop, total, chunk)
-        at, (height, width) = found.at, self._file.size[1:]
+        total, layout = self._file.latent_frames, self._file.header.latent
+        # Where the first latent frame stands for several frames of a causal model, these are decoded to one.
+        equal = layout.first_frames - 1 if layout.causal else 0
+        start, stop = max(0, self._start - equal), max(1, self._stop - equal)
+        found = latents_of(self._model, start, stop, total, layout.chunk)
+        at, (height, width) = found.at + equal if found.at else 0, self._file.size[1:]
         for piece in self._decoded(found, ends=found.last == total):
+            if not at and piece.shape[2]:
+                piece = pad_front(piece, equal)
             low, high = max(0, self._start - at), min(piece.shape[2], self._stop - at)
             at += piece.shape[2]
             if low < high:

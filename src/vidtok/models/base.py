@@ -14,7 +14,7 @@ takes no tiles.
 from __future__ import annotations
 
 from copy import copy
-from typing import Any, ClassVar, Literal, TypeVar, overload
+from typing import Any, ClassVar, Literal, TypeVar, get_args, overload
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,18 @@ from torch import Tensor, nn
 from vidtok.errors import VidTokError
 from vidtok.models.bottleneck import Bottleneck, RegLog
 from vidtok.models.config import ModelConfig
-from vidtok.models.padding import Size, check_latent, check_video, crop, pad_clip
+from vidtok.models.padding import (
+    Padding,
+    Size,
+    check_latent,
+    check_video,
+    crop,
+    front_copies,
+    pad_clip,
+    pad_frame_size,
+    pad_front,
+)
+from vidtok.models.state import StreamState
 from vidtok.models.streams import DecodeStream, EncodeStream, in_chunks
 from vidtok.models.tiles import TiledCoder, Tiling
 
@@ -45,6 +56,8 @@ class VideoModel(nn.Module):
     """The model's name in the family, or the name of the file or folder it was loaded from."""
     tiling: Tiling | None = None
     """Tiles that large frames are cut into, wherever the model encodes or decodes; None: they are not."""
+    padding: Padding = "end"
+    """The end of a clip that is filled up to whole latent frames; `with_padding` gives a model with another."""
 
     encoding_modules: ClassVar[tuple[str, ...]] = ("encoder",)
     """Children that encode: frozen by `fix_encoder` in training."""
@@ -96,6 +109,11 @@ class VideoModel(nn.Module):
     def last_layer(self) -> nn.Parameter:
         """The weight of the layer that makes the video, at which training balances its losses."""
         return list(self.decoder.parameters())[-1]
+
+    @property
+    def published_padding(self) -> Padding:
+        """The end that the published code pads clips of any length at; "end" where it takes whole groups alone."""
+        return "end"
 
     @property
     def delay(self) -> int:
@@ -190,7 +208,7 @@ class VideoModel(nn.Module):
             z: (B, z, T', H', W'), or with `decode_from_indices` (B, T', H', W') whole numbers.
             decode_from_indices: `z` holds indices (of a model with tokens).
             size: frames, height and width of the clip that was encoded, to crop to; None: all that is decoded,
-                1 + (T' - 1) f frames if causal, else T' f.
+                1 + (T' - 1) f frames if causal, else T' f; T' f too where clips are padded in front.
 
         Returns:
             (B, 3, T, H, W), about -1..1.
@@ -205,7 +223,9 @@ class VideoModel(nn.Module):
             video = in_chunks(z, at_a_time, stream.push, stream.flush)
         else:
             video = self._coder(encodes=False)(z)
-        return video if size is None else crop(video, size)
+        if self.padding == "front":  # all f frames of the first latent frame are equal, so it is decoded to one
+            video = pad_front(video, self.temporal_factor - 1)
+        return video if size is None else crop(video, size, self.padding)
 
     def forward(
         self, video: Tensor, *, sample: bool | None = None, generator: torch.Generator | None = None, step: int = 0
@@ -221,11 +241,23 @@ class VideoModel(nn.Module):
         Mean and log-variance of the posterior (C = 2 z) for KL, unbounded values (C = z) for FSQ.
         """
         check_video(video, self.config)
+        copies, factor = front_copies(video.shape[2], self.config), self.temporal_factor
+        # With f - 1 copies in front, the first frame stands for a group by itself, as it does with padding at the end.
+        grouped = self.padding == "front" and copies != factor - 1
+        if grouped:
+            video = pad_front(video, copies)
         at_a_time = self._frames_at_a_time(encodes=True)
         if at_a_time is not None and video.shape[2] > at_a_time:
-            stream = EncodeStream(self, moments_only=True, at_a_time=at_a_time)
+            stream = EncodeStream(self, moments_only=True, at_a_time=at_a_time, midway=grouped)
             return in_chunks(video, at_a_time, stream.push, stream.flush)
-        moments: Tensor = self._coder(encodes=True)(pad_clip(video.to(self.device, self.dtype), self.config))
+        video, coder = video.to(self.device, self.dtype), self._coder(encodes=True)
+        moments: Tensor
+        if not grouped:
+            moments = coder(pad_clip(video, self.config))
+            return moments
+        state = coder.new_state() if isinstance(coder, TiledCoder) else StreamState()
+        state.started = state.end = True
+        moments = coder(pad_frame_size(video, self.spatial_factor), state)
         return moments
 
     def latent(self, z: Tensor, *, decode_from_indices: bool = False) -> Tensor:
@@ -253,8 +285,10 @@ class VideoModel(nn.Module):
 
         `push` takes (B, 3, T, H, W) in -1..1 of any T and returns the latent frames that are complete; `flush` ends
         the stream. `stream.log` has the bottleneck's log of the frames returned last, such as the token indices.
-        `sample` and `generator` are as for `encode`. Raises `ValueError` for a non-causal model.
+        `sample` and `generator` are as for `encode`. Raises `ValueError` for a non-causal model, and for one that pads
+        in front.
         """
+        self._check_streams()
         return EncodeStream(self, sample=sample, generator=generator)
 
     def decode_stream(self, *, decode_from_indices: bool = False, size: Size | None = None) -> DecodeStream:
@@ -262,9 +296,36 @@ class VideoModel(nn.Module):
 
         `push` takes latents (B, z, T', H', W') or, with `decode_from_indices`, indices (B, T', H', W') of any T' and
         returns the video that is ready, `stream.delay` frames behind; `flush` returns the rest. `size` is the encoded
-        clip's (frames, height, width), to crop to. Raises `ValueError` for a non-causal model.
+        clip's (frames, height, width), to crop to. Raises `ValueError` for a non-causal model, and for one that pads
+        in front.
         """
+        self._check_streams()
         return DecodeStream(self, decode_from_indices=decode_from_indices, size=size)
+
+    def _check_streams(self) -> None:
+        if self.padding == "front":
+            raise ValueError(
+                "padding in front depends on the video's length, which a stream does not know; take a stream of "
+                'with_padding("end")'
+            )
+
+    def with_padding(self: M, padding: Padding) -> M:
+        """This model, with another `padding`: a copy that shares the parameters, or itself if that is its own.
+
+        Padded in front, a clip of T frames has ceil(T / f) latent frames, `decode` gives T' f frames, and the clip is
+        the last T of them. Raises `VidTokError` if the published code does not pad such a model's clips there.
+        """
+        if padding not in get_args(Padding):
+            raise VidTokError(f"padding is {padding!r}; expected {' or '.join(get_args(Padding))}")
+        if padding == self.padding:
+            return self
+        if padding == "front" != self.published_padding:
+            raise VidTokError(
+                f"{self.name} is not of version 1.1, whose clips alone are padded in front; leave padding out"
+            )
+        padded = copy(self)
+        padded.padding = padding
+        return padded
 
     def with_tiling(self: M, tiling: Tiling | None) -> M:
         """This model, with another `tiling`: a copy that shares the parameters, or itself if that is its own.

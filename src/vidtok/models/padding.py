@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -9,6 +12,19 @@ from vidtok.models.config import ModelConfig
 
 Size = tuple[int, int, int]
 """Frames, height and width of a clip."""
+
+Padding = Literal["end", "front"]
+"""The end of a clip that copies of its outermost frame are put at, until it has whole latent frames."""
+
+
+def front_copies(frames: int, config: ModelConfig) -> int:
+    """Copies of the first frame that the published version 1.1 puts in front of a clip: up to a multiple of f."""
+    return -frames % config.temporal_factor
+
+
+def pad_front(video: Tensor, copies: int) -> Tensor:
+    """`video` (B, C, T, H, W) with so many `copies` of its first frame in front of it."""
+    return torch.cat([video[:, :, :1].expand(-1, -1, copies, -1, -1), video], 2) if copies else video
 
 
 def padded_frames(frames: int, config: ModelConfig) -> int:
@@ -40,12 +56,16 @@ def pad_clip(video: Tensor, config: ModelConfig) -> Tensor:
     return pad_frame_size(padded, config.spatial_factor)
 
 
-def crop(video: Tensor, size: Size) -> Tensor:
-    """The first frames, rows and columns of `video` (B, C, T, H, W), as many as `size` says."""
+def crop(video: Tensor, size: Size, padding: Padding = "end") -> Tensor:
+    """The first frames, rows and columns of `video` (B, C, T, H, W), as many as `size` says.
+
+    Where padding stands in front, it is the last frames.
+    """
     frames, height, width = size
     if frames > video.shape[2] or height > video.shape[3] or width > video.shape[4]:
         raise ValueError(f"size is {tuple(size)}, more than the {tuple(video.shape[2:])} that the latent decodes to")
-    return video[:, :, :frames, :height, :width]
+    first = video.shape[2] - frames if padding == "front" else 0
+    return video[:, :, first : first + frames, :height, :width]
 
 
 def check_video(video: Tensor, config: ModelConfig) -> None:

@@ -3,7 +3,7 @@
 A causal model takes a video as a stream, or in one piece if it is over within the first group of frames; a non-causal
 one takes independent clips. This is decided here and nowhere else. A pass takes pieces of any length (`push`) and ends
 with `flush`; groups are cut by count alone, so the result does not depend on the pieces. Memory does not grow with the
-video's length.
+video's length. Videos are padded at their end, whatever the model's `padding`, as their length is not known before.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class EncodePass:
     def __init__(
         self, model: VideoModel, at_a_time: int, *, clips: bool = False, sample: bool | None = False, known: int = 0
     ) -> None:
-        self._model = model
+        self._model = model = model.with_padding("end")
         self._at_a_time = at_a_time
         self._sample = sample
         self._known = known
@@ -129,7 +129,7 @@ class DecodePass:
     """
 
     def __init__(self, model: VideoModel, at_a_time: int, *, clips: bool = False) -> None:
-        self._model = model
+        self._model = model = model.with_padding("end")
         self._frames = at_a_time
         self._stream: DecodeStream | None = None
         self._clip: list[Tensor] = []
@@ -260,7 +260,7 @@ def continued_clip_pairs(model: VideoModel, clips: Iterable[Pixels], *, sample: 
     """
     if not model.is_causal:
         raise ValueError("a non-causal model pads no frames in front, so none can be put there; take independent clips")
-    factor = model.temporal_factor
+    model, factor = model.with_padding("end"), model.temporal_factor
     latent_frames = 0
     before: Tensor | None = None
     for clip in clips:

@@ -12,6 +12,7 @@ import torch
 
 from vidtok.errors import TokenFileError
 from vidtok.models.base import VideoModel
+from vidtok.models.padding import front_copies
 from vidtok.tokens.header import (
     DEFAULT_CHUNK,
     LATENT_CODINGS,
@@ -48,7 +49,7 @@ def write(
         path: where; the file appears there whole or not at all.
         values: what `encode` returned: a latent, such as (1, z, T', H', W') or a `TwinLatent`, or, of an FSQ model,
             `log["indices"]` (1, T', H', W').
-        model: the tokenizer that encoded it.
+        model: the tokenizer that encoded it; the file notes its `padding`.
         size: frames, height and width of the video.
         fps: its frames per second.
         coding: how values are stored; see `make_header`.
@@ -59,10 +60,12 @@ def write(
         TokenFileError: the place cannot be written, or the values fit neither the model nor the size.
     """
     frames, height, width = size
-    chunk = None
+    chunk, lead = None, None
     if not model.is_causal:
         chunk = -(-(clip_frames or frames) // model.config.temporal_factor)
-    header = make_header(model, height=height, width=width, fps=Fraction(fps), coding=coding, chunk=chunk)
+    if model.padding == "front":
+        lead = model.temporal_factor - front_copies(frames, model.config)
+    header = make_header(model, height=height, width=width, fps=Fraction(fps), coding=coding, chunk=chunk, lead=lead)
     with TokenWriter(path, header) as writer:
         writer.write(model.pack(values), times)
         writer.finish(frames)
@@ -83,6 +86,7 @@ def make_header(
     fps: Fraction,
     coding: str | None = None,
     chunk: int | None = None,
+    lead: int | None = None,
     start: float = 0.0,
     picture: bool = False,
     sample_aspect_ratio: Fraction = Fraction(1),
@@ -93,7 +97,8 @@ def make_header(
 
     `coding` is `packed`, `static` or `adaptive` for an FSQ model, `float16`, `bfloat16`, `float32` or `int8` for a KL
     model; None: `default_coding`. `chunk` is the number of latent frames of a chunk, for a non-causal model of a
-    clip; None: 16, or fewer if they are large. The rest is as in `VideoLayout` and `TokenHeader`.
+    clip; None: 16, or fewer if they are large. `lead` is the number of video frames of the first latent frame of a clip
+    padded in front; None: it was padded at its end. The rest is as in `VideoLayout` and `TokenHeader`.
 
     Raises `TokenFileError` if a value cannot be used.
     """
@@ -115,6 +120,7 @@ def make_header(
         spatial_factor=config.spatial_factor,
         causal=config.is_causal,
         levels=config.bottleneck.token_levels,
+        lead=lead,
         streams=config.parts,
     )
     if chunk is None:

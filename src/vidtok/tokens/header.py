@@ -85,6 +85,8 @@ class LatentLayout:
     """Latent frames of every chunk but the last; for a non-causal model, of a clip."""
     levels: _Wholes | None = None
     """For tokens, the number of values of each channel; their product is the codebook's size."""
+    lead: _Whole | None = None
+    """Video frames of the first latent frame, 1 to f, where the clip was padded in front; none: it was at its end."""
     streams: _Streams = ()
     """The parts that the channels of a latent position are of, one after another; none: they are of one part."""
 
@@ -113,13 +115,18 @@ class LatentLayout:
         rows = MAX_ADAPTIVE_ROWS if self.coding == "adaptive" else MAX_CHUNK * MAX_GRID
         return max(0, min(MAX_CHUNK, MAX_CHUNK_VALUES // self.values_per_frame, rows // self.height))
 
+    @property
+    def first_frames(self) -> int:
+        """Video frames that the first latent frame stands for."""
+        return self.lead or (1 if self.causal else self.temporal_factor)
+
     def frames_before(self, latent: int) -> int:
         """Video frames that the latent frames before `latent` stand for."""
-        return max(0, latent * self.temporal_factor - (self.temporal_factor - 1 if self.causal else 0))
+        return max(0, latent * self.temporal_factor - (self.temporal_factor - self.first_frames))
 
     def latent_of(self, frame: int) -> int:
         """The latent frame that the video frame `frame` belongs to."""
-        return -(-frame // self.temporal_factor) if self.causal else frame // self.temporal_factor
+        return (frame + self.temporal_factor - self.first_frames) // self.temporal_factor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +186,9 @@ class TokenHeader:
                             ("chunk", MAX_CHUNK)):  # fmt: skip
             value = getattr(latent, name)
             _require(1 <= value <= limit, f"latent.{name}", value, f"1 to {limit}")
+        if latent.lead is not None:
+            _require(latent.causal and 1 <= latent.lead <= latent.temporal_factor, "latent.lead", latent.lead,
+                     f"none, or of a causal model 1 to {latent.temporal_factor}")  # fmt: skip
         _require(latent.discrete == (latent.levels is not None), "latent.levels", latent.levels,
                  "the levels of each channel for tokens, none for a continuous latent")  # fmt: skip
         if latent.levels is not None:
@@ -219,6 +229,8 @@ class TokenHeader:
         values = plain(self)
         if not self.latent.streams:  # a latent of one part is written without a list of them
             del values["latent"]["streams"]
+        if self.latent.lead is None:
+            del values["latent"]["lead"]
         content = json.dumps(values, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
         if len(content) > MAX_HEADER_BYTES:
             raise TokenFileError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,31 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> No
         given = {name: state[name].to(weight.dtype, copy=True) for name, weight in on_meta.items()}
         model.load_state_dict(given, strict=False, assign=True)
     _copy({name: weight for name, weight in own.items() if not weight.is_meta}, state)
+
+
+def take_weights(
+    model: nn.Module, path: str | PathLike[str], ignore_keys: Sequence[str] = (), *, ema: bool = False
+) -> None:
+    """Give `model` the weights in the checkpoint at `path`, but those that `ignore_keys` match: they stay.
+
+    `ignore_keys` are regular expressions, matched from the start of a name on. Raises `CheckpointError` as
+    `read_checkpoint` and `load_state` do, and for an expression that is none.
+    """
+    try:
+        ignored = [re.compile(key) for key in ignore_keys]
+    except re.error as error:
+        raise CheckpointError(
+            f"ignore_keys has {error.pattern!r}, which is no regular expression ({error}); expected some such as "
+            "'decoder'"
+        ) from error
+    state = read_checkpoint(path, ema=ema)
+    own = model.state_dict(keep_vars=True)
+    for name in {*own, *state}:
+        if any(key.match(name) for key in ignored):
+            state.pop(name, None)
+            if name in own:
+                state[name] = own[name]
+    load_state(model, state, str(path))
 
 
 def without_derived(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

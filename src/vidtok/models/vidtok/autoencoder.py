@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vidtok.models.base import VideoModel
 from vidtok.models.bottleneck import make_bottleneck
+from vidtok.models.padding import Padding
 from vidtok.models.vidtok.config import AutoencoderConfig
 from vidtok.models.vidtok.networks import Decoder, Encoder, ResidualBlock
 from vidtok.models.vidtok.receptive import first_exact_frame, unsettled_latents
@@ -18,7 +19,8 @@ class VideoAutoencoder(VideoModel):
     """Encoder, bottleneck and decoder, as a checkpoint of the family holds them; clips of any size.
 
     Clips of a size that the model cannot take are padded with copies of the last frame, row and column, and the decoded
-    video is cropped. A picture is a clip of one frame.
+    video is cropped; of version 1.1, they can be padded with copies of the first frame (`padding`). A picture is a clip
+    of one frame.
 
     Attributes:
         encoder, decoder, regularization: its parts; `encoder` and `decoder` may be replaced by compiled ones.
@@ -50,6 +52,10 @@ class VideoAutoencoder(VideoModel):
     def last_layer(self) -> nn.Parameter:
         """The weight of the layer that makes the video."""
         return next(p for name, p in self.decoder.conv_out.named_parameters() if name.endswith("weight"))
+
+    @property
+    def published_padding(self) -> Padding:
+        return "front" if self.config.temporal_padding == "first_frame" else "end"
 
     @property
     def delay(self) -> int:
