@@ -22,8 +22,8 @@ from vidtok.text import near
 log = logging.getLogger(__name__)
 
 Role = Literal[
-    "model", "encoder", "decoder", "qformer", "regularizer", "objective", "optimizer", "data module", "dataset",
-    "strategy", "callback",
+    "model", "encoder", "decoder", "qformer", "regularizer", "objective", "optimizer", "schedule", "unread schedule",
+    "data module", "dataset", "strategy", "callback",
 ]  # fmt: skip
 
 NOT_GIVEN = "???"
@@ -34,13 +34,12 @@ _MODEL_KEYS = ("base_learning_rate", "target", "params")
 ENGINE = "model.params"
 ENGINE_PARTS = ("encoder_config", "decoder_config", "regularizer_config", "loss_config", "optimizer_config")
 ENGINE_TRAINING = (
-    "monitor", "mode", "ckpt_path", "ignore_keys", "ema_decay", "lr_g_factor", "lr_schedule", "compile_model",
-    "guide_steps",
+    "monitor", "mode", "ckpt_path", "ignore_keys", "ema_decay", "lr_g_factor", "lr_schedule", "lr_scheduler_config",
+    "compile_model", "guide_steps",
 )  # fmt: skip
+_ENGINE_ASKING = ("use_tiling", "use_overlap")
 # The original engine's ways of computing: here these change nothing, since streaming is exact.
-ENGINE_WITHOUT_EFFECT = (
-    "input_key", "use_tiling", "t_chunk_enc", "t_chunk_dec", "use_overlap",
-)  # fmt: skip
+ENGINE_WITHOUT_EFFECT = ("input_key", "t_chunk_enc", "t_chunk_dec", *_ENGINE_ASKING)
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,9 @@ TARGETS: dict[str, Target] = {
     "torch.optim.Adam": Target("optimizer", kind="adam"),
     "torch.optim.AdamW": Target("optimizer", kind="adamw"),
     "vidtok.training.muon.Muon": Target("optimizer", kind="muon"),
+    "inverse_sqrt": Target("schedule", kind="inverse_sqrt"),
+    # Of the published VidTwin; its training reads neither of the sections that have it.
+    "vidtok.models.vidtwin_ae.LambdaWarmUpCosineScheduler": Target("unread schedule"),
     "vidtok.data.datamodule.DataModuleFromConfig": Target("data module", kind="from_config"),
     "vidtok.data.vidtok.VidTokDataset": Target("dataset", kind="videos"),
     "vidtok.data.synthetic.SyntheticClips": Target("dataset", kind="synthetic"),
@@ -130,10 +132,11 @@ def check_roles(raw: Mapping[str, Any], params: Mapping[str, Any]) -> None:
     parts: list[tuple[Mapping[str, Any], str, Role, str]] = [
         (params, "loss_config", "objective", ENGINE),
         (params, "optimizer_config", "optimizer", ENGINE),
+        (params, "lr_scheduler_config", "schedule", ENGINE),
         (raw, "data", "data module", ""),
     ]
     for parent, key, role, place in parts:
-        if key in parent:
+        if key in parent and not (parent[key] is None and role == "schedule"):
             look_up(mapping_at(parent, key, place), role, join(place, key))
 
 
@@ -213,3 +216,8 @@ def warn_without_effect(section: Mapping[str, Any], keys: Iterable[str], place: 
     for key in keys:
         if key in section:
             log.warning("%s.%s has no effect %s", place, key, where)
+
+
+def warn_of_engine(params: Mapping[str, Any]) -> None:
+    """Warn of what the model's `params` ask of the original engine in vain; one that is switched off asks nothing."""
+    warn_without_effect(params, (key for key in _ENGINE_ASKING if params.get(key)), ENGINE)

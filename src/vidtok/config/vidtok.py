@@ -20,6 +20,7 @@ from vidtok.config.dialect import (
     mapping_at,
     part_target,
     require_fixed,
+    warn_of_engine,
     warn_without_effect,
 )
 from vidtok.config.shapes import Shapes, has_weights
@@ -78,7 +79,7 @@ def autoencoder_config(raw: Mapping[str, Any]) -> AutoencoderConfig:
     model = raw["model"]
     params = model["params"]
     refuse_unknown(params, (*ENGINE_PARTS, *ENGINE_TRAINING, *ENGINE_WITHOUT_EFFECT), ENGINE)
-    warn_without_effect(params, ENGINE_WITHOUT_EFFECT, ENGINE)
+    warn_of_engine(params)
     check_roles(raw, params)
 
     variant = _variant(model, params)

@@ -16,6 +16,7 @@ from vidtok.config.dialect import (
     mapping_at,
     part_target,
     require_fixed,
+    warn_of_engine,
     warn_without_effect,
 )
 from vidtok.config.shapes import Shapes, has_weights
@@ -26,6 +27,8 @@ from vidtok.models.vidtwin.config import VidTwinConfig
 # Parameters of the model itself that `VidTwinConfig` has under the same name.
 _MODEL = ("expect_ch", "cont_num_blocks", "motion_num_blocks", "d_dim", "init_ch", "use_checkpoint")
 _MODEL_FIXED: dict[str, Any] = {"downsample_motion": True}
+# Sections of the published file that its training never reads.
+_UNREAD = ("lr_scheduler_config_d", "lr_scheduler_config_g")
 
 # Parameters of encoder and decoder that `VidTwinConfig` has under the same name.
 _NETWORK = ("input_size", "patch_size", "in_channels", "hidden_size", "depth", "num_heads", "mlp_ratio")
@@ -36,6 +39,7 @@ _NETWORK_FIXED: dict[str, Any] = {
     "pred_sigma": False,
     "space_scale": 1.0,
     "time_scale": 1.0,
+    "temporal_casual": True,
 }
 # How the original goes about computing: here attention is PyTorch's own, whatever these say.
 _NETWORK_WITHOUT_EFFECT = (
@@ -66,9 +70,10 @@ def vidtwin_config(raw: Mapping[str, Any]) -> VidTwinConfig:
     twice (the width of the features, and of the Q-Former's input).
     """
     params = raw["model"]["params"]
-    known = (*ENGINE_PARTS, _QFORMER_PART, *_MODEL, *_MODEL_FIXED, *ENGINE_TRAINING, *ENGINE_WITHOUT_EFFECT)
+    own = (_QFORMER_PART, *_MODEL, *_MODEL_FIXED, *_UNREAD)
+    known = (*ENGINE_PARTS, *own, *ENGINE_TRAINING, *ENGINE_WITHOUT_EFFECT)
     refuse_unknown(params, known, ENGINE)
-    warn_without_effect(params, ENGINE_WITHOUT_EFFECT, ENGINE)
+    warn_of_engine(params)
     require_fixed(params, _MODEL_FIXED, ENGINE)
     check_roles(raw, params)
     network = _network(params)

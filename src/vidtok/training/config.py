@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, cast
 
 from vidtok.config.dialect import ENGINE, NOT_GIVEN, frozen_parts, look_up, params_of
 from vidtok.errors import ConfigError
-from vidtok.fields import Check, Within, build, check, read
+from vidtok.fields import Check, Within, build, check, mapping_at, read, refuse_unknown, require
 
 Decay = Literal["none", "linear", "cosine", "inverse_sqrt"]
 Optimizer = Literal["adam", "adamw", "muon"]
@@ -21,6 +21,7 @@ _Below1 = Annotated[float, Within(0, below=1)]
 _COOLDOWN = "a share from 0 to 1, and 0 where decay is not inverse_sqrt"
 
 _OPTIMIZER = f"{ENGINE}.optimizer_config"
+_SCHEDULER = f"{ENGINE}.lr_scheduler_config"
 _BETAS = Check("two numbers from 0 to less than 1, such as [0.9, 0.999]")
 _OPTIONS = {"betas": Annotated[tuple[_Below1, _Below1], _BETAS], "eps": _Number, "weight_decay": _Number}
 _ADAM_OPTIONS = {**_OPTIONS, "amsgrad": bool, "foreach": bool | None, "fused": bool | None}
@@ -151,10 +152,25 @@ def optimizer_options(section: Mapping[str, Any] | None) -> tuple[Optimizer, dic
 
 def _schedule(raw: Mapping[str, Any]) -> object:
     """The section of the schedule; a decay whose end it leaves open ends with the run, where that has an end."""
-    values = raw["model"]["params"].get("lr_schedule") or {}
+    params = raw["model"]["params"]
+    values = params.get("lr_schedule") or {}
+    if params.get("lr_scheduler_config") is not None:
+        if values:
+            raise ConfigError(f"{ENGINE} has lr_schedule and lr_scheduler_config; expected one of them")
+        values = _published_schedule(params["lr_scheduler_config"])
     end: Any = ((raw.get("lightning") or {}).get("trainer") or {}).get("max_steps")
     if not isinstance(values, Mapping) or type(end) is not int or end < 1 or values.get("decay_steps") is not None:
         return values
     warmup = values.get("warmup_steps")
     # A trial run may end within its warm-up.
     return {**values, "decay_steps": max(end, warmup + 1) if isinstance(warmup, int) else end}
+
+
+def _published_schedule(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The section `lr_scheduler_config` as the values of a `LearningRateSchedule`; its keys may stand in `params`."""
+    decay = look_up(section, "schedule", _SCHEDULER).kind
+    params = mapping_at(section, "params", _SCHEDULER, optional=True)
+    values = {**{key: value for key, value in section.items() if key not in ("target", "params")}, **params}
+    refuse_unknown(values, ("num_warmup_steps", "frequency"), _SCHEDULER)
+    require(values.get("frequency", 1) == 1, f"{_SCHEDULER}.frequency", values.get("frequency"), "1: every step")
+    return {"decay": decay, "warmup_steps": values.get("num_warmup_steps", 0)}

@@ -20,9 +20,15 @@ from vidtok.video import VideoWriter, to_uint8
 
 log = logging.getLogger(__name__)
 
-_WITHOUT_EFFECT = (
-    "clamp", "rescale", "enable_autocast", "log_on_batch_idx", "log_images_kwargs", "log_before_first_step",
-)  # fmt: skip
+_AS_ALWAYS: dict[str, tuple[object, ...]] = {
+    "clamp": (True,),
+    "rescale": (True,),
+    "enable_autocast": (True,),
+    "log_on_batch_idx": (False,),
+    "log_images_kwargs": (None, {}),
+    "log_before_first_step": (False,),
+}
+"""Published parameters, and the values that ask for what is done here in any case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +53,9 @@ class MediaConfig:
     @classmethod
     def from_params(cls, params: Mapping[str, Any], place: str) -> MediaConfig | None:
         """The config that published parameters at `place` describe; None if they disable it."""
-        warn_without_effect(params, _WITHOUT_EFFECT, place)
-        values = {key: value for key, value in params.items() if key not in _WITHOUT_EFFECT}
+        others = [key for key, usual in _AS_ALWAYS.items() if key in params and params[key] not in usual]
+        warn_without_effect(params, others, place)
+        values = {key: value for key, value in params.items() if key not in _AS_ALWAYS}
         if "max_images" in values:
             values.setdefault("max_samples", values.pop("max_images"))
         config = build(cls, values, place)
