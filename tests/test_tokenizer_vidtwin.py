@@ -18,7 +18,7 @@ from twin import CONFIG, NAME, SIDE, tiny_twin, write_twin
 from vidtok import CheckpointError, ConfigError, Tokenizer, TwinLatent, VidTokError, VidTwin, tokens
 from vidtok.cli import main
 from vidtok.config import registry
-from vidtok.config.read import model_config, read_config
+from vidtok.config.read import read_config
 from vidtok.jobs import DecodeOptions, EncodeOptions, decode_file, encode_file
 from vidtok.tokens import TokenFileError
 from vidtok.tokens.container import STREAMS_VERSION
@@ -163,12 +163,12 @@ ENCODER, DECODER, QFORMER = "encoder_config", "decoder_config", "temporal_qforme
 )  # fmt: skip
 def test_configurations_that_are_refused(key: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        model_config(changed(key, value))
+        read_config(changed(key, value))
 
 
 def test_keys_of_the_lineage_are_taken(caplog: pytest.LogCaptureFixture) -> None:
     raw = changed(f"{ENCODER}.params.enable_flashattn", True)
-    assert model_config(raw) == vidtok.VidTwinConfig()
+    assert read_config(raw).model == vidtok.VidTwinConfig()
     assert "encoder_config.params.enable_flashattn has no effect here" in caplog.text
 
 
@@ -176,7 +176,7 @@ def test_a_model_of_the_first_family_with_parts_of_the_second_is_refused() -> No
     raw = copy.deepcopy(read_config(KL_1_0).raw)
     raw["model"]["params"]["encoder_config"]["target"] = "vidtwin.modules.st_transformer.STTEncoder"
     with pytest.raises(ConfigError, match=r"encoder_config\.target is for vidtwin models and model\.target for vidtok"):
-        model_config(raw)
+        read_config(raw)
 
 
 def test_reconstruction_of_a_file(tmp_path: Path, twin: VidTwin, video: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from support import ALL_MODELS
-from vidtok.config.read import model_config, read_config, show
+from vidtok.config.read import read_config, show
 from vidtok.config.registry import models
 from vidtok.errors import ConfigError
 from vidtok.models.config import FSQConfig, KLConfig
@@ -137,7 +137,7 @@ def test_names_files_and_mappings_mean_the_same() -> None:
     by_file = read_config(models()[NAME].config)
     assert by_name == by_file
     assert read_config(by_name.raw).model == by_name.model
-    assert model_config(OmegaConf.to_container(OmegaConf.create(PUBLISHED))) == (  # type: ignore[arg-type]
+    assert read_config(OmegaConf.to_container(OmegaConf.create(PUBLISHED))).model == (  # type: ignore[arg-type]
         read_config("vidtok_fsq_causal_888_32768_v1_1").model
     )
 
@@ -329,7 +329,7 @@ def test_a_value_of_any_kind_anywhere_brings_nothing_but_a_config_error(data: st
         parent = parent[part]
     parent[key] = data.draw(VALUES)
     with contextlib.suppress(ConfigError):
-        model_config(raw)
+        read_config(raw)
 
 
 def test_encoder_and_decoder_must_agree() -> None:

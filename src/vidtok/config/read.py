@@ -62,11 +62,6 @@ def read_configs(sources: Sequence[ConfigSource], overrides: Sequence[str] = ())
     return Configuration(model=model, name=name, raw=raw, ckpt_path=checkpoint)
 
 
-def model_config(raw: Mapping[str, Any]) -> ModelConfig:
-    """The model that sections of the published schema describe; `ConfigError` for what is unknown or contradictory."""
-    return _model_config(layers.resolve(layers.from_mapping(raw, "configuration"), "configuration"))
-
-
 def show(path_or_name: str | PathLike[str]) -> str:
     """The YAML of a model or file whole: its bases merged in, its interpolations as written."""
     return OmegaConf.to_yaml(_read(path_or_name)[0])
