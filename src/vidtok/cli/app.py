@@ -17,6 +17,7 @@ from vidtok.cli import (
     example,
     export,
     info,
+    metrics,
     models,
     reconstruct,
     reenact,
@@ -58,6 +59,7 @@ app.command("info")(info.info)
 app.add_typer(models.app, name="models")
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.add_typer(metrics.app, name="metrics")
 app.command("example")(example.example)
 app.command("synthesize")(synthesize.synthesize)
 app.command("train", context_settings=train.SETTINGS)(train.train)

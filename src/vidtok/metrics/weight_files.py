@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import zipfile
@@ -45,3 +46,9 @@ def read_weights(file: Path, error_class: type[VidTokError]) -> Mapping[str, obj
 def torch_folder() -> Path:
     """Where PyTorch keeps weights that it fetched: `TORCH_HOME`, or the user's cache."""
     return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def from_environment(variable: str) -> list[Path] | None:
+    """The paths that an environment variable names, separated as those of PATH; None if it names none."""
+    paths = [Path(part).expanduser() for part in os.environ.get(variable, "").split(os.pathsep) if part]
+    return paths or None

