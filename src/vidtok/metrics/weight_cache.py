@@ -53,7 +53,7 @@ def convert(source: FlaxFile, path: Path) -> Path:
     aside = kept.with_name(f".{kept.name}.{uuid.uuid4().hex[:12]}")
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        save_file(state, aside, metadata={"source": source.requirement, "sha256": source.sha256})
+        save_file(state, aside, metadata={"source": f"{source.requirement} {source.sha256}"})
         os.replace(aside, kept)
     except Exception as error:  # safetensors has errors of its own for a full disk
         reason = getattr(error, "strerror", None) or error
