@@ -34,7 +34,7 @@ _PADDING: dict[str, TemporalPadding] = {"causal 1.0": "zeros", "causal 1.1": "fi
 # Parameters of encoder and decoder that `AutoencoderConfig` has under the same name.
 _STRUCTURE = (
     "z_channels", "in_channels", "out_ch", "ch", "ch_mult", "num_res_blocks", "dropout", "norm_type", "use_checkpoint",
-    "spatial_ds", "spatial_us", "tempo_ds", "tempo_us",
+    "spatial_ds", "spatial_us", "tempo_ds", "tempo_us", "patch_size", "block_transform",
 )  # fmt: skip
 # Parameters that files of this lineage carry and of which the family uses one value each.
 _NETWORK_FIXED: dict[str, Any] = {
@@ -210,11 +210,12 @@ def _signature(config: AutoencoderConfig) -> Shapes:
     conv = "conv.weight" if config.is_causal else "weight"
     norm = "norm.weight" if config.norm_type == "layernorm" else "weight"
     kernel = (3, 3, 3)
+    patch = config.patch_size**2
     return {
-        f"encoder.conv_in.{conv}": (config.ch, config.in_channels, *kernel),
+        f"encoder.conv_in.{conv}": (config.ch, config.in_channels * patch, *kernel),
         f"encoder.conv_out.{conv}": (config.moments_channels, deepest, *kernel),
         f"decoder.conv_in.{conv}": (deepest, config.z_channels, *kernel),
-        f"decoder.conv_out.{conv}": (config.out_ch, first, *kernel),
+        f"decoder.conv_out.{conv}": (config.out_ch * patch, first, *kernel),
         f"encoder.norm_out.{norm}": (deepest,),
     }
 

@@ -16,6 +16,8 @@ NormType = Literal["layernorm", "groupnorm"]
 _MOST_LEVELS = 16
 _Channels = Annotated[int, Within(1, 1 << 14)]
 _Levels = tuple[Annotated[int, Within(0, _MOST_LEVELS - 1)], ...]
+_ADDED: dict[str, Any] = {"patch_size": 1, "block_transform": False}
+"""Fields that the published models lack, with the values that have no effect."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,10 @@ class AutoencoderConfig:
     spatial_us: _Levels | None = None
     tempo_ds: _Levels | None = None
     tempo_us: _Levels | None = None
+    patch_size: Annotated[int, Within(1, 64)] = 1
+    """Pixels a side that enter and leave the network as channels of one position (space to depth, pixel shuffle)."""
+    block_transform: bool = False
+    """A fixed cosine transform of blocks lies beside the network, see `vidtok.models.vidtok.transform`."""
 
     place: InitVar[str] = ""
 
@@ -82,6 +88,10 @@ class AutoencoderConfig:
             chosen = list(getattr(self, down))
             alike = len(chosen) == len(getattr(self, up))
             rule(up, alike, f"as many levels as {down} {chosen}, so that decoding undoes encoding")
+        if self.block_transform:
+            values = 3 * self.temporal_factor * self.spatial_factor**2
+            rule("block_transform", self.in_channels == self.out_ch == 3, "false unless video has 3 colours")
+            rule("z_channels", self.z_channels <= values, f"at most {values}, the values of a block")
         self.bottleneck.check_channels(self.z_channels)
 
     def _set_default(self, name: str, value: tuple[int, ...]) -> None:
@@ -101,7 +111,7 @@ class AutoencoderConfig:
     @property
     def spatial_factor(self) -> int:
         """Pixels to a latent position, in height and in width."""
-        return 1 << len(self.spatial_ds or ())
+        return self.patch_size << len(self.spatial_ds or ())
 
     @property
     def frame_size(self) -> None:
@@ -119,9 +129,12 @@ class AutoencoderConfig:
         return self.bottleneck.moments_channels(self.z_channels)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, from which `from_dict` makes an equal config."""
+        """Plain values, from which `from_dict` makes an equal config.
+
+        Fields that the published models lack are left out where they have no effect, so that hashes stay as they were.
+        """
         values: dict[str, Any] = plain(self)
-        return values
+        return {key: value for key, value in values.items() if key not in _ADDED or value != _ADDED[key]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AutoencoderConfig:

@@ -17,6 +17,9 @@
       |                                                           |
     moments -> bottleneck -> latent                             video
 
+With `patch_size` p, both ends of the network see p x p pixels as the channels of one position, and with
+`block_transform` a linear transform lies beside it (`transform.py`).
+
 Parameter names and shapes are as in the published checkpoints. Between the first layer and the last, activations
 are channels-last, (B, T, H, W, C).
 """
@@ -53,6 +56,7 @@ from vidtok.models.vidtok.temporal import (
     time_conv,
     total_delay,
 )
+from vidtok.models.vidtok.transform import LOG_VARIANCE, BlockTransform, from_patches, to_patches
 
 
 class ResidualBlock(nn.Module):
@@ -127,6 +131,14 @@ class _Coder(nn.Module):
     def _time_conv(self, channels_in: int, channels: int, *, spatial: bool) -> nn.Module:
         return time_conv(channels_in, channels, spatial=spatial, padding=self.config.temporal_padding)
 
+    def _beside(self) -> BlockTransform | None:
+        """The linear transform beside the network, whose last layer starts at 0; None if the config has none."""
+        if not self.config.block_transform:
+            return None
+        for parameter in cast(nn.Module, self.conv_out).parameters():
+            nn.init.zeros_(parameter)
+        return BlockTransform(self.config)
+
     def _mid(self, channels: int) -> nn.Module:
         mid = nn.Module()
         mid.block_1 = self._block_over_time(channels, spatial=True, scope="clip")
@@ -174,7 +186,7 @@ class Encoder(_Coder):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__(config)
         widths = [config.ch * multiplier for multiplier in config.ch_mult]
-        self.conv_in = self._time_conv(config.in_channels, config.ch, spatial=True)
+        self.conv_in = self._time_conv(config.in_channels * config.patch_size**2, config.ch, spatial=True)
         self.down = nn.ModuleList()
         self.down_temporal = nn.ModuleList()
         for i, width in enumerate(widths):
@@ -191,6 +203,11 @@ class Encoder(_Coder):
         self.mid = self._mid(widths[-1])
         self.norm_out = self._norm(widths[-1])
         self.conv_out = self._time_conv(widths[-1], config.moments_channels, spatial=True)
+        self.transform = self._beside()
+        if self.transform is not None and config.moments_channels > config.z_channels:
+            with torch.no_grad():
+                bias = next(p for p in self.conv_out.parameters() if p.dim() == 1)
+                bias[config.z_channels :] = LOG_VARIANCE
         number_slots(self)
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
@@ -208,9 +225,15 @@ class Encoder(_Coder):
         h = x.permute(0, 2, 3, 4, 1).contiguous()
         if not state.started and self.config.temporal_padding == "zeros":
             h = torch.cat([h[:, :1].expand(-1, self.time_downsample_factor - 1, -1, -1, -1), h], 1)
+        start, h = not state.started, to_patches(h, self.config.patch_size)
         h = run_stages(self._stages(), h, state, in_pieces=self.is_causal)
         state.started = True
-        return h.permute(0, 4, 1, 2, 3)
+        moments = h.permute(0, 4, 1, 2, 3)
+        if self.transform is None:
+            return moments
+        z = self.config.z_channels
+        mean = moments[:, :z] + self.transform.coefficients(x, start=start)
+        return torch.cat([mean, moments[:, z:]], 1)
 
     def _stages(self) -> list[Stage]:
         config = self.config
@@ -263,7 +286,8 @@ class Decoder(_Coder):
         self.up = nn.ModuleList(levels)
         self.up_temporal = nn.ModuleList(temporals)
         self.norm_out = self._norm(widths[0])
-        self.conv_out = self._time_conv(widths[0], config.out_ch, spatial=True)
+        self.conv_out = self._time_conv(widths[0], config.out_ch * config.patch_size**2, spatial=True)
+        self.transform = self._beside()
         number_slots(self)
 
     @property
@@ -285,11 +309,14 @@ class Decoder(_Coder):
         h = run_stages(self._stages(), z.permute(0, 2, 3, 4, 1).contiguous(), state, in_pieces=self.is_causal)
         if not state.started and self.config.temporal_padding == "zeros":
             h = h[:, self.time_downsample_factor - 1 :]
-        state.started = True
+        start, state.started = not state.started, True
         if not h.shape[1]:
             factor = self.config.spatial_factor
             h = z.new_empty(z.shape[0], 0, z.shape[3] * factor, z.shape[4] * factor, self.config.out_ch)
-        return h.permute(0, 4, 1, 2, 3)
+        else:
+            h = from_patches(h, self.config.patch_size)
+        video = h.permute(0, 4, 1, 2, 3)
+        return video if self.transform is None else video + self.transform.video(z, state, h.shape[1], start=start)
 
     def _stages(self) -> list[Stage]:
         config = self.config
