@@ -289,11 +289,13 @@ def test_a_refused_start_leaves_the_run_as_it_was(tmp_path: Path, options: list[
     vidtok.load(folder)
 
 
-@pytest.mark.parametrize("recipe", ["stage_one", "stage_two", "finetune", "finetune_long", "tiny", "synthetic_tiny"])
+@pytest.mark.parametrize(
+    "recipe", ["stage_one", "stage_two", "finetune", "finetune_long", "tiny", "pictures", "synthetic_tiny"]
+)
 def test_recipes_of_the_package(recipe: str) -> None:
     base = [] if recipe == "synthetic_tiny" else ["vidtok_kl_causal_488_16chn_v1_1"]
     given = ["model.params.ckpt_path=x"]
-    if "tiny" not in recipe:
+    if "tiny" not in recipe and recipe != "pictures":
         given += [f"data.params.{part}.params.data_dir=." for part in ("train", "validation")]
     raw = plan_run(parse_arguments(["-b", *base, recipe, *given])).config.raw
     settings, running = TrainingConfig.from_raw(raw), RunConfig.from_raw(raw)

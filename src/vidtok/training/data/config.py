@@ -30,7 +30,10 @@ _VIDEOS_KEYS = (
 )  # fmt: skip
 _SHAPE = {"frames": "sample_num_frames", "height": "input_height", "width": "input_width"}
 _SYNTHETIC_KNOBS = tuple(f.name for f in dataclasses.fields(SyntheticConfig) if f.name not in _SHAPE)
-_SYNTHETIC_KEYS = ("video_params", "clips_per_epoch", "seed", "device", *_SYNTHETIC_KNOBS, "data_dir", "meta_path")
+_SYNTHETIC_KEYS = (
+    "video_params", "clips_per_epoch", "seed", "device", "late", *_SYNTHETIC_KNOBS, "data_dir", "meta_path",
+)  # fmt: skip
+_LATE_KEYS = ("from_clip", *_SHAPE.values(), "batch_size")
 _EXAMPLES = {"input_height": 256, "input_width": 256, "sample_num_frames": 17, "sample_fps": 8}
 
 _Count = Annotated[int, Within(1, 1 << 31)]
@@ -73,6 +76,26 @@ class VideosConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LateClips:
+    """Fewer, larger and longer clips from some clip of a run on, so that learning ends on sizes that are measured.
+
+    Values out of range raise `ConfigError`.
+    """
+
+    from_clip: _Index
+    """First clip of the sequence, over all ranks, of the new kind."""
+    frames: _Count
+    height: Annotated[int, Within(16, 1 << 14)]
+    width: Annotated[int, Within(16, 1 << 14)]
+    batch_size: _Count
+    """Clips a rank and step from there on, at most as many as before; the rest of a batch is passed over."""
+    place: str = "data"
+
+    def __post_init__(self) -> None:
+        check(self, self.place, names={name: f"{self.place}.{key}" for name, key in _SHAPE.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
 class SyntheticClipsConfig:
     """Procedural clips. Values out of range raise `ConfigError`."""
 
@@ -83,6 +106,7 @@ class SyntheticClipsConfig:
     """Seed of the sequence of clips; None: in training the run's, in validation a fixed one."""
     device: Device = "auto"
     """Device that makes the clips; "auto": on the training device if it is a GPU, else in the workers."""
+    late: LateClips | None = None
     place: str = "data"
 
     def __post_init__(self) -> None:
@@ -202,8 +226,27 @@ def _synthetic(values: Mapping[str, Any], part: Part, place: str) -> SyntheticCl
     return SyntheticClipsConfig(
         clips=clips,
         count=values.get("clips_per_epoch", 10_000 if part == "train" else 64),
+        late=_late(values, part, place),
         place=place,
         **{key: values[key] for key in ("seed", "device") if key in values},
+    )
+
+
+def _late(values: Mapping[str, Any], part: Part, place: str) -> LateClips | None:
+    if values.get("late") is None:
+        return None
+    if part != "train":
+        raise ConfigError(f"{place}.late is given, which is for training; leave it out of {part}")
+    late, place = given(mapping_at(values, "late", place)), f"{place}.late"
+    refuse_unknown(late, _LATE_KEYS, place)
+    missing = [key for key in _LATE_KEYS if key not in late]
+    if missing:
+        raise ConfigError(f"{place}.{missing[0]} is missing; expected all of {', '.join(_LATE_KEYS)}")
+    return LateClips(
+        from_clip=late["from_clip"],
+        batch_size=late["batch_size"],
+        place=place,
+        **{name: late[key] for name, key in _SHAPE.items()},
     )
 
 

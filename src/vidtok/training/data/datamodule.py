@@ -93,7 +93,7 @@ class DataModule(LightningDataModule):
             unreadable = Unreadable(len(videos), config.max_unreadable, config.place)
             return VideoSource(videos, config, self.seed), len(videos), unreadable
         seed = _SEEDS.get(part, self.seed) if config.seed is None else config.seed
-        source = SyntheticSource(config.clips, seed, self._device(config))
+        source = SyntheticSource(config.clips, seed, self._device(config), config.late)
         return source, config.count, Unreadable(config.count, 0.0, config.place)
 
     def _device(self, config: SyntheticClipsConfig) -> torch.device:

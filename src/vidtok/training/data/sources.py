@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ from vidtok.errors import VideoError
 from vidtok.synthetic import SyntheticConfig, synthetic_batch
 from vidtok.text import one_line, reason
 from vidtok.training.data.batches import Failure, Loaded, as_batch
-from vidtok.training.data.config import VideosConfig
+from vidtok.training.data.config import LateClips, VideosConfig
 from vidtok.training.data.order import Place
 from vidtok.video import Clip, MediaSlice, read_clip, to_float
 
@@ -81,14 +82,19 @@ class VideoSource:
 class SyntheticSource:
     """Clips of `vidtok.synthetic` by their index; `fps` and `start` are NaN, since they have no clock."""
 
-    def __init__(self, config: SyntheticConfig, seed: int, device: torch.device) -> None:
+    def __init__(self, config: SyntheticConfig, seed: int, device: torch.device, late: LateClips | None = None) -> None:
         self.config = config
         self.seed = seed
         self.device = device
+        self.late = late
 
     def load(self, places: list[Place]) -> Loaded:
-        indices = [place.item for place in places]
+        config, indices = self.config, [place.item for place in places]
+        if self.late is not None and indices[0] >= self.late.from_clip:
+            late = self.late
+            config = dataclasses.replace(config, frames=late.frames, height=late.height, width=late.width)
+            indices = indices[: late.batch_size]
         unknown = [math.nan] * len(indices)
-        clips = synthetic_batch(self.config, self.seed, indices, self.device)
+        clips = synthetic_batch(config, self.seed, indices, self.device)
         names = [f"synthetic clip {index} of seed {self.seed}" for index in indices]
         return Loaded(as_batch(clips, names, unknown, unknown), [], [])

@@ -30,6 +30,9 @@ class ObjectiveConfig:
     """Files or folders with LPIPS's trained weights; without them, the usual places are searched."""
     perceptual_batch: _Positive = 16
     """Frames that pass through LPIPS at a time: bounds its memory, and changes no result."""
+    perceptual_frames: _Positive | None = None
+    """Frames of each clip, drawn at random in training, that LPIPS measures and that stand for the others; None: all.
+    LPIPS on a few frames costs as much less, and is right on average."""
     pixel_loss: PixelLoss = "l1"
     """Absolute differences, as published, or squared ones, which PSNR follows."""
     chroma_weight: _Weight = 1.0

@@ -135,9 +135,11 @@ class Objective(nn.Module):
         totals: list[Tensor] = []
         perceptual: list[Tensor] = []
         gradients: list[Tensor] = []
-        for x, y in zip(torch.split(frames.detach(), batch), torch.split(as_frames(target), batch), strict=True):
+        shares = self._perceptual_shares(reconstruction)
+        pieces = (torch.split(values, batch) for values in (frames.detach(), as_frames(target), shares))
+        for x, y, share in zip(*pieces, strict=True):
             x.requires_grad_(reconstruction.requires_grad)
-            distances = self.perceptual_loss(x, y) if self.perceptual_loss else x.new_zeros(len(x))
+            distances = self._distances(x, y, share)
             # Each frame's distance counts at each of its values.
             total = self._pixel_loss(x - y).sum((1, 2, 3)) + self.config.perceptual_weight * x[0].numel() * distances
             if x.requires_grad:
@@ -157,6 +159,26 @@ class Objective(nn.Module):
         gradient = gradient / (logvar.exp() * len(frames)).view(-1, 1, 1, 1, 1)
         slope = torch.zeros_like(nll) if own else (values - misfit).sum() / len(frames)
         return nll, (gradient, slope), log
+
+    def _perceptual_shares(self, video: Tensor) -> Tensor:
+        """The weight of each frame of `video` (B, 3, T, H, W) in LPIPS: (B T,), 0 for frames that it does not see."""
+        batch, frames = video.shape[0], video.shape[2]
+        seen = min(self.config.perceptual_frames or frames, frames)
+        if seen == frames or not self.training or self.perceptual_loss is None:
+            return video.new_ones(batch * frames)
+        ranks = torch.rand(batch, frames, device=video.device).argsort(1).argsort(1)
+        return ((ranks < seen).to(video.dtype) * (frames / seen)).flatten()
+
+    def _distances(self, x: Tensor, y: Tensor, share: Tensor) -> Tensor:
+        """LPIPS of the frames (N, 3, H, W) that have a `share` (N,), times it; 0 for the others."""
+        distances = x.new_zeros(len(x))
+        seen = share > 0
+        if self.perceptual_loss is None or not bool(seen.any()):
+            return distances
+        if bool(seen.all()):
+            found: Tensor = share * self.perceptual_loss(x, y)
+            return found
+        return distances.index_put((seen,), share[seen] * self.perceptual_loss(x[seen], y[seen]))
 
     def _pixel_loss(self, difference: Tensor) -> Tensor:
         """The loss of each of the values (N, 3, H, W)."""
