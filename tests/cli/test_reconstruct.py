@@ -182,7 +182,7 @@ def test_interrupted(
     models: dict[str, ModelFiles], video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    def interrupt(*arguments: object) -> torch.Tensor:
+    def interrupt(*arguments: object, **named: object) -> torch.Tensor:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(vidtok.DecodeStream, "push", interrupt)
@@ -194,7 +194,7 @@ def test_interrupted(
 def test_a_defect_keeps_its_traceback(
     models: dict[str, ModelFiles], video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*arguments: object) -> torch.Tensor:
+    def fail(*arguments: object, **named: object) -> torch.Tensor:
         raise ZeroDivisionError
 
     monkeypatch.setattr(vidtok.DecodeStream, "push", fail)

@@ -291,7 +291,7 @@ def test_what_is_no_token_file(video: Path, tmp_path: Path, capsys: pytest.Captu
 def test_interrupted(
     models: dict[str, ModelFiles], video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*arguments: object) -> torch.Tensor:
+    def interrupt(*arguments: object, **named: object) -> torch.Tensor:
         raise KeyboardInterrupt
 
     path = tmp_path / "a.vtok"

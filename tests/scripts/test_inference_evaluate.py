@@ -138,7 +138,7 @@ def test_a_meta_file_chooses(
     assert call(models[KL_1_0], videos, "--meta_path", str(meta)) == 0
     assert scores(capsys.readouterr().out)["videos"] == "1, frames: 9"
     for content, message in (
-        ("id\n7\n", "names no videos"),
+        ("id\n7\n", "has no column videos, but id"),
         ("videos\n\n", "names no videos"),
         ("", "names no videos"),
     ):

@@ -215,8 +215,8 @@ class TokenHeader:
             return
         names = [fit(stream.name, _Text, f"{_PLACE}latent.streams.name", TokenFileError) for stream in streams]
         sizes = [size for stream in streams for size in (stream.channels, *stream.positions)]
-        fit = all(len(stream.positions) <= _MAX_AXES for stream in streams)
-        _require(fit and len(set(names)) == len(names) and 1 <= min(sizes) <= max(sizes) <= MAX_STREAM_VALUES,
+        few_axes = all(len(stream.positions) <= _MAX_AXES for stream in streams)
+        _require(few_axes and len(set(names)) == len(names) and 1 <= min(sizes) <= max(sizes) <= MAX_STREAM_VALUES,
                  "latent.streams", names, "streams of different names and of 1 to "
                  f"{MAX_STREAM_VALUES} channels and positions along at most {_MAX_AXES} axes")  # fmt: skip
         total = sum(stream.values for stream in streams)

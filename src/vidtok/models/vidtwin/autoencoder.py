@@ -245,7 +245,9 @@ class VidTwinAutoencoder(VideoModel):
 
     def _features(self, latent: TwinLatent) -> Tensor:
         """What the decoder is given for the latent of one clip: (B, T, S, C)."""
-        latent = TwinLatent(*(None if part is None else part.to(self.device, self.dtype) for part in latent))
+        # Equal latents are to be decoded equally, whatever their strides.
+        parts = (None if part is None else part.to(self.device, self.dtype).contiguous() for part in latent)
+        latent = TwinLatent(*parts)
         maps: list[Tensor] = []
         if latent.structure is not None:
             maps.append(self._structure_map(latent.structure))
