@@ -140,7 +140,7 @@ def test_a_meta_file_chooses(
     for content, message in (
         ("id\n7\n", "has no column videos, but id"),
         ("videos\n\n", "names no videos"),
-        ("", "names no videos"),
+        ("", "has no column videos, but nothing"),
     ):
         meta.write_text(content)
         assert call(models[KL_1_0], videos, "--meta_path", str(meta)) == 2
