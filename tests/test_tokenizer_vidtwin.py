@@ -249,7 +249,10 @@ def test_a_file_of_one_stream_stays_version_1(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"streams": [{"name": "a", "channels": 3}]}, "latent.streams.positions is missing; expected a list of whole numbers"),
+        (
+            {"streams": [{"name": "a", "channels": 3}]},
+            "latent.streams.positions is missing; expected a list of whole numbers",
+        ),
         ({"streams": 3}, "latent.streams is 3; expected a list of at most 16 mappings"),
         ({"streams": [{"name": "a", "channels": 0, "positions": [2]}]}, "streams of different names and of 1 to"),
         ({"streams": [{"name": "a", "channels": 1, "positions": [2]}] * 2}, "streams of different names"),
