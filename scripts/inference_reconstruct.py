@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from vidtok.cli.guard import guarded
-from vidtok.cli.scripts import add_model_options
+from vidtok.cli.scripts import add_concate_option, add_model_options
 from vidtok.cli.scripts_reconstruct import reconstruct
 
 
@@ -19,18 +19,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--pad_gen_frames", action="store_true", help="put frames reconstructed last in front of each following clip"
     )
-    parser.add_argument(
-        "--concate_input", type=_boolean, nargs="?", const=True, default=True, help="input left, reconstruction right"
-    )
+    add_concate_option(parser)
     return parser.parse_args(argv)
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() in ("true", "yes", "t", "y", "1"):
-        return True
-    if text.lower() in ("false", "no", "f", "n", "0"):
-        return False
-    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

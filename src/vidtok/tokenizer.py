@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +22,7 @@ from vidtok.models.vidtok.autoencoder import VideoAutoencoder
 from vidtok.models.vidtok.config import AutoencoderConfig
 from vidtok.models.vidtwin.autoencoder import TwinLatent, VidTwinAutoencoder
 from vidtok.models.vidtwin.config import VidTwinConfig
-from vidtok.zoo.checkpoint import load_state, read_checkpoint
+from vidtok.zoo.checkpoint import load_state, read_checkpoint, take_weights
 from vidtok.zoo.folder import save_folder
 from vidtok.zoo.hub import upload
 from vidtok.zoo.int8 import quantized
@@ -69,6 +69,14 @@ class Tokenizer(VideoModel):
         """A model with random weights, as a name of the family or a YAML file describes it; a start for training."""
         run = read_config(source)
         return Tokenizer(run.model, name=run.name)
+
+    def init_from_ckpt(self, path: str | PathLike[str], ignore_keys: Sequence[str] = ()) -> None:
+        """Take the weights in the checkpoint at `path`, but for names that match any of `ignore_keys`, which stay.
+
+        `ignore_keys` are regular expressions, matched from the start of a name on. Raises `CheckpointError`, with the
+        model untouched, if other weights are missing, unexpected or misshapen.
+        """
+        take_weights(self, path, ignore_keys)
 
     def save_pretrained(
         self, save_directory: str | PathLike[str], *, int8: bool = False, push_to_hub: bool = False, **hub: Any

@@ -167,7 +167,7 @@ def test_the_published_script(tmp_path: Path, videos: tuple[Path, Path], capsys:
         "--input_height", "32", "--input_width", "32", "--sample_fps", "12",
     ]  # fmt: skip
     assert cross.main(arguments) == 0
-    output = tmp_path / "results" / "cross_a_b.mp4"
+    output = tmp_path / "results" / "structure_a_dynamics_b_reconstructed.mp4"
     assert capsys.readouterr().out == f"reenacted video: {output}\n"
     assert read_video(output).shape == (11, SIDE, 3 * SIDE, 3)
     assert cross.main([*arguments, "--input_height", "64", "--input_width", "64"]) == 2

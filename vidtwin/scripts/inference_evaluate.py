@@ -17,6 +17,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="PSNR, SSIM and LPIPS of a model over all .mp4 files of a folder.")
     add_vidtwin_options(parser)
     add_data_options(parser)
+    parser.add_argument("--input_video_path", help="published; has no effect: all videos of --data_dir are measured")
     return parser.parse_args(argv)
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from vidtok.cli.guard import guarded
-from vidtok.cli.scripts import add_vidtwin_options
+from vidtok.cli.scripts import add_concate_option, add_vidtwin_options
 from vidtok.cli.scripts_reconstruct import reconstruct
 
 
@@ -16,7 +16,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_vidtwin_options(parser)
     parser.add_argument("--input_video_path", default="assets/example.mp4", help="the video to reconstruct")
     parser.add_argument("--output_video_dir", default="tmp", help="writes STEM_reconstructed.mp4 there")
-    parser.set_defaults(pad_gen_frames=False, concate_input=True)
+    add_concate_option(parser)
+    parser.set_defaults(pad_gen_frames=False)
     return parser.parse_args(argv)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import vidtok
 from vidtok.cli.guard import guarded
 from vidtok.cli.report import progress_bar
-from vidtok.cli.scripts import add_vidtwin_options, autocast, check_chunk_size, make_folder
+from vidtok.cli.scripts import add_concate_option, add_vidtwin_options, autocast, check_chunk_size, make_folder
 from vidtok.device import choose_device
 from vidtok.jobs.reenact import ReenactmentJob
 from vidtok.runtime.limits import frame_size
@@ -24,7 +24,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_vidtwin_options(parser)
     for part in ("structure", "dynamics"):
         parser.add_argument(f"--input_video_path_{part}", required=True, help=f"the video whose {part} to take")
-    parser.add_argument("--output_video_dir", default="tmp", help="writes cross_STRUCTURE-STEM_DYNAMICS-STEM.mp4 there")
+    parser.add_argument("--output_video_dir", default="tmp", help="writes the result there")
+    add_concate_option(parser)
+    parser.add_argument("--dynamics_split", nargs="?", const="", help="published; has no effect")
     return parser.parse_args(argv)
 
 
@@ -33,8 +35,14 @@ def reenact(arguments: argparse.Namespace) -> Path:
     structure, dynamics = Path(arguments.input_video_path_structure), Path(arguments.input_video_path_dynamics)
     folder = Path(arguments.output_video_dir)
     make_folder(folder)
-    output = folder / f"cross_{structure.stem}_{dynamics.stem}.mp4"
-    job = ReenactmentJob(output, structure=structure, dynamics=dynamics, fps=arguments.sample_fps)
+    output = folder / f"structure_{structure.stem}_dynamics_{dynamics.stem}_reconstructed.mp4"
+    job = ReenactmentJob(
+        output,
+        structure=structure,
+        dynamics=dynamics,
+        fps=arguments.sample_fps,
+        side_by_side=arguments.concate_input,
+    )
     model = vidtok.load(arguments.config, arguments.ckpt, device=choose_device())
     model.recombine(None, None)  # refuses a model of another family
     frame_size(model, arguments.input_height, arguments.input_width)

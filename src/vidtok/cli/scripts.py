@@ -31,6 +31,21 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=42, help="of the noise where a KL model draws its latents")
 
 
+def add_concate_option(parser: argparse.ArgumentParser) -> None:
+    """`--concate_input`, which may stand alone or before a truth value."""
+    parser.add_argument(
+        "--concate_input", type=_boolean, nargs="?", const=True, default=True, help="input left, reconstruction right"
+    )
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("true", "yes", "t", "y", "1"):
+        return True
+    if text.lower() in ("false", "no", "f", "n", "0"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """The options that say what to measure on."""
     parser.add_argument("--data_dir", default="./", help="the folder; videos are looked for in all folders below it")

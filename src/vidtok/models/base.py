@@ -269,6 +269,10 @@ class VideoModel(nn.Module):
         check_latent(z, self.config)
         return z.to(self.device, self.dtype)
 
+    def indices_to_latent(self, indices: Tensor) -> Tensor:
+        """The latent (B, z, T', H', W') that token indices (B, T', H', W') stand for, under its published name."""
+        return self.latent(indices, decode_from_indices=True)
+
     def _coder(self, *, encodes: bool) -> Any:
         """Encoder or decoder of clips in one piece, in tiles if the model has a tiling."""
         coder = self.encoder if encodes else self.decoder

@@ -31,6 +31,13 @@ from vidtok.training.optimization import clip_gradients, make_optimizer
 from vidtok.training.sharding import average_gradients, reshard, shard, synchronize
 
 _SMALLEST_FOR_SSIM = 11
+PUBLISHED_NAMES = {
+    "train/aeloss": "train/total_loss",
+    "train/discloss": "train/disc_loss",
+    "train/rec_loss_step": "train/rec_loss",
+    "lr_abs": "lr/generator",
+}
+"""Names of scalars in runs of the original, logged beside this package's own."""
 _STEPS_PER_BATCH = 2
 """Steps that the objective counts for a batch, whether or not there is a discriminator."""
 
@@ -189,6 +196,7 @@ class TrainingModule(LightningModule):
         if is_last:
             with timed("optimizers"):
                 log |= self._step(step, batch)
+        log |= {name: log[own] for name, own in PUBLISHED_NAMES.items() if own in log}
         self.log_dict(self._telling(log), batch_size=len(video))
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from lightning.pytorch import Trainer
 
+from vidtok.errors import TrainingError
 from vidtok.training.runs.arguments import TRAINER_OPTIONS, parse_arguments
-from vidtok.training.runs.folder import run_name
+from vidtok.training.runs.folder import new_folder, run_name
 
 pytestmark = pytest.mark.gradients
 
@@ -38,12 +41,40 @@ def test_arguments() -> None:
     assert parse_arguments(["a", "b.c=1", "d.yaml"], prog="vidtok train").base == ["a", "d.yaml"]
 
 
+def test_long_options_may_be_abbreviated() -> None:
+    found = parse_arguments(["--bas", "a.yaml", "--max_epo", "3", "--no_dat", "--checkpoint_a", "false", "--postf=_x"])
+    assert (found.base, found.trainer, found.no_date) == (["a.yaml"], {"max_epochs": 3}, True)
+    assert (found.checkpoint_auto_resume, found.postfix) == (False, "_x")
+
+
+@pytest.mark.parametrize("prog", ["main.py", "vidtok train"])
+def test_overrides_of_a_top_level_key_have_no_dot(prog: str) -> None:
+    found = parse_arguments(["x=1", "model.y=2", "-b", "a.yaml", "data=null", "-n", "z=3"], prog=prog)
+    assert (found.base, found.overrides, found.name) == (["a.yaml"], ["x=1", "model.y=2", "data=null"], "z=3")
+
+
+def test_a_run_without_the_name_of_its_configuration(tmp_path: Path) -> None:
+    words = ["-b", "a.yaml", "--no_base_name", "-l", str(tmp_path)]
+    assert run_name(parse_arguments(words)) == ""
+    assert re.fullmatch(r"\d{4}(-\d\d){2}T\d\d(-\d\d){2}", new_folder(parse_arguments(words)).name)
+    assert run_name(parse_arguments([*words, "-f", "_x"])) == "_x"
+    with pytest.raises(TrainingError, match="neither a name nor a date"):
+        new_folder(parse_arguments([*words, "--no_date"]))
+
+
+def test_published_options_that_change_nothing_are_taken() -> None:
+    found = parse_arguments(["--startup", "--logger", "true", "--callbacks", "x", "--plugins", "y"])
+    assert found.without_effect == ("startup", "logger", "callbacks", "plugins")
+    assert parse_arguments(["--model_registry", "name"]).without_effect == ("model_registry",)
+    assert parse_arguments([]).without_effect == ()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["a.yaml"], "unrecognized argument: a.yaml"),
         (["--wandb", "maybe"], "'maybe' is neither true nor false"),
-        (["maxsteps=2"], "maxsteps=2 is neither an option nor an override such as"),
+        (["--max", "2"], "ambiguous option: --max could match"),
         (["--max_stepz=2"], "--max_stepz=2 is neither an option nor an override such as"),
     ],
 )

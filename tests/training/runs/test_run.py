@@ -18,6 +18,7 @@ from vidtok.config.read import read_configs
 from vidtok.errors import CheckpointError, VidTokError
 from vidtok.training.config import TrainingConfig
 from vidtok.training.data import DataConfig, build_data
+from vidtok.training.module import PUBLISHED_NAMES
 from vidtok.training.objective.config import ObjectiveConfig
 from vidtok.training.runs.arguments import parse_arguments
 from vidtok.training.runs.config import RunConfig
@@ -108,6 +109,8 @@ def test_scalars_are_logged(finished: Path) -> None:
         "train/rec_loss", "train/disc_loss", "train/aux_loss", "train/grad_norm_generator", "lr/generator",
         "lr/discriminator", "val/psnr", "val_ema/psnr", "val/ssim", "val/codebook_use",
     }  # fmt: skip
+    for published, own in PUBLISHED_NAMES.items():
+        assert [event.value for event in events.Scalars(published)] == [event.value for event in events.Scalars(own)]
     assert set(events.Tags()["images"]) == {"val/reconstruction", "train/reconstruction"}
 
 

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from vidtok.config.layers import from_overrides, resolve
@@ -26,6 +27,9 @@ TRAINER_OPTIONS = (
 
 
 _OVERRIDE = re.compile(r"(--)?[A-Za-z_]\w*(\.\w+)+=")
+_TOP_LEVEL = re.compile(r"[A-Za-z_]\w*=")
+_WITHOUT_EFFECT = ("startup", "logger", "callbacks", "plugins", "model_registry")
+"""Published options that runs are not made by here: loggers, callbacks and plugins are those of the configuration."""
 _PUBLISHED = "main.py"
 """The published command, whose configurations all stand behind `--base`."""
 
@@ -38,6 +42,7 @@ class TrainArguments:
     overrides: list[str] = field(default_factory=list)
     trainer: dict[str, Any] = field(default_factory=dict)
     name: str = ""
+    no_base_name: bool = False
     postfix: str = ""
     project: str = ""
     logdir: str = "logs"
@@ -59,6 +64,8 @@ class TrainArguments:
     wandb_project: str = "vidtok"
     wandb_id: str | None = None
     wandb_auto_resume: bool = True
+    without_effect: tuple[str, ...] = ()
+    """Options that were given and change nothing here."""
 
 
 def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = _PUBLISHED) -> TrainArguments:
@@ -73,19 +80,26 @@ def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = _PUBLISHED
     values = vars(known)
     base = [name for group in values.pop("base") or [] for name in group]
     for word in rest:
-        if not word.startswith("-") and prog != _PUBLISHED:
+        if _TOP_LEVEL.match(word) or (not word.startswith("-") and prog != _PUBLISHED):
             base.append(word)
         elif "=" in word:
             parser.error(f"{word} is neither an option nor an override such as model.base_learning_rate=1e-4")
         else:
             parser.error(f"unrecognized argument: {word}")
+    overrides += [word for word in base if _is_top_level(word)]
     trainer = {key: values.pop(key) for key in TRAINER_OPTIONS if key in values}
     return TrainArguments(
-        base=base,
-        overrides=overrides,
+        base=[word for word in base if not _is_top_level(word)],
+        overrides=sorted(overrides, key=words.index),
+        without_effect=tuple(key for key in _WITHOUT_EFFECT if values.pop(key) is not None),
         trainer={key: _plain(key, value) for key, value in trainer.items() if value is not None},
         **values,
     )
+
+
+def _is_top_level(word: str) -> bool:
+    """Whether a word among the configurations is an override of a top-level key, such as `data=null`."""
+    return bool(_TOP_LEVEL.match(word)) and not Path(word).exists()
 
 
 def _plain(key: str, value: str) -> Any:
@@ -101,12 +115,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         prog=prog,
         usage=f"{prog} {'-b CONFIG' if prog == _PUBLISHED else 'CONFIG'}... [options] [section.key=value ...]",
         description="Train a model. Configurations are merged from left to right; section.key=value goes over them.",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("-b", "--base", nargs="*", action="append", metavar="CONFIG", help="YAML files, or names of models")
     add("-l", "--logdir", default="logs", help="where the runs' folders go (default: logs)")
     add("-n", "--name", nargs="?", const="", default="", help="the run's name (default: after CONFIG)")
+    add("--no_base_name", **_flag(), help="leave CONFIG out of the name: the date alone, with --postfix behind it")
     add("-f", "--postfix", default="", help="is put behind the name")
     add("-p", "--project", default="", help="a folder below LOGDIR, new or not, for this run's folder")
     add("--no_date", **_flag(), help="leave the date out of the folder's name")
@@ -127,6 +141,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--wandb_project", default="vidtok", help="project there (default: vidtok)")
     add("--wandb_id", help="the run's id there")
     add("--wandb_auto_resume", **_flag(True), help="a resumed run goes on under its id there (default: true)")
+    for option in _WITHOUT_EFFECT:
+        add(f"--{option}", nargs="?", const="", metavar="VALUE", help="published; has no effect here")
     group = parser.add_argument_group("Lightning's Trainer", "over lightning.trainer of the configurations")
     for option in TRAINER_OPTIONS:
         group.add_argument(f"--{option}", metavar="VALUE")

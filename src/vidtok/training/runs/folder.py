@@ -32,7 +32,8 @@ _SHARED = "VIDTOK_RUN_FOLDER"
 
 def run_name(arguments: TrainArguments) -> str:
     """The run's name: as given, else after its configurations."""
-    name = arguments.name or "-".join(_config_name(base, arguments.legacy_naming) for base in arguments.base)
+    bases = [] if arguments.no_base_name else arguments.base
+    name = arguments.name or "-".join(_config_name(base, arguments.legacy_naming) for base in bases)
     return name + arguments.postfix
 
 
@@ -54,7 +55,9 @@ def new_folder(arguments: TrainArguments) -> Path:
     if "/" in name or os.sep in name:
         raise TrainingError(f"the run's name is {name!r}; expected a name for a folder, without slashes")
     parent = _parent(arguments)
-    folder = parent / name if arguments.no_date else _unused(parent, f"_{name}")
+    if arguments.no_date and not name:
+        raise TrainingError("the run has neither a name nor a date; give --name, or leave out --no_date")
+    folder = parent / name if arguments.no_date else _unused(parent, f"_{name}" if name else "")
     os.environ[_SHARED] = str(folder)
     return folder
 
@@ -62,7 +65,7 @@ def new_folder(arguments: TrainArguments) -> Path:
 def latest_folder(arguments: TrainArguments) -> Path | None:
     """The run of this name whose last checkpoint is the newest; None if none has one."""
     parent, name = _parent(arguments), run_name(arguments)
-    if not parent.is_dir():
+    if not parent.is_dir() or not name:
         return None
     candidates = []
     for folder in parent.iterdir():

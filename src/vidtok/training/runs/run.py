@@ -60,6 +60,8 @@ def run(arguments: TrainArguments) -> Path:
     rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
     quieten(rank)
     check_logger(arguments)
+    for option in arguments.without_effect:
+        log.warning("--%s has no effect here", option)
     plan = plan_run(arguments)
     raw = plan.config.raw
     settings, running = TrainingConfig.from_raw(raw), RunConfig.from_raw(raw)
