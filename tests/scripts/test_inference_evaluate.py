@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -68,7 +69,13 @@ def call(files: ModelFiles, folder: Path, *arguments: str) -> int:
 
 
 def scores(text: str) -> dict[str, str]:
-    return dict(line.split(": ", 1) for line in text.splitlines())
+    """What was counted, by line, and the figures of the published line, which is the last one."""
+    *counts, published = text.splitlines()
+    figures = re.fullmatch(r"PSNR: (\d+\.\d+), SSIM: (\d\.\d+), LPIPS: (.+)", published)
+    assert figures is not None
+    return dict(line.split(": ", 1) for line in counts) | dict(
+        zip(("PSNR", "SSIM", "LPIPS"), figures.groups(), strict=True)
+    )
 
 
 def mean(score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], pairs: list[Pair]) -> float:
@@ -105,8 +112,10 @@ def test_scores_over_all_videos(
     for video in videos / "a.mp4", videos / "deep" / "er" / "b.mp4":
         frames = read_video(video, height=16).numpy()
         if whole and model.is_causal:
-            pairs += stream_pairs(model, np.split(frames, [8]), sample=None)
+            pairs += stream_pairs(model, np.split(frames[:9], [8]), sample=None)
             continue
+        if whole:
+            frames = frames[:8]
         count = -(-len(frames) // clip)
         filled = np.concatenate([frames, np.repeat(frames[-1:], count * clip - len(frames), 0)])
         pairs += clip_pairs(model, np.split(filled, count), sample=None)
@@ -114,6 +123,23 @@ def test_scores_over_all_videos(
     assert float(found["SSIM"]) == pytest.approx(mean(ssim, pairs), abs=1e-3)
     assert found["videos"] == f"2, frames: {sum(len(p.source) for p in pairs)}"
     assert found["LPIPS"] == "not measured: LPIPS lacks VGG16; put it somewhere"
+
+
+def test_long_videos_count_to_their_last_whole_chunk_and_short_ones_do_not(
+    models: dict[str, ModelFiles], videos: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    write_video(videos / "long.mp4", 30, 16, 16, fps=30)
+    write_video(videos / "short.mp4", 8, 16, 16, fps=30)
+    for name, frames, short in (
+        (KL_1_1, 9 + 9 + 25, "short.mp4 has 8 frames; expected at least 9"),
+        (KL_NONCAUSAL, 48, ""),
+    ):
+        caplog.clear()
+        assert call(models[name], videos, "--read_long_video") == 0
+        found = scores(capsys.readouterr().out)
+        assert found["videos"] == f"{3 if short else 4}, frames: {frames}"
+        assert short in caplog.text
+        assert found.get("not counted", "") == ("1 video, too short or unreadable; see above" if short else "")
 
 
 def test_lpips_where_its_weights_are_at_hand(
@@ -224,6 +250,7 @@ def test_the_published_snippet_with_tokens(models: dict[str, ModelFiles]) -> Non
         assert log["indices"].shape == (1, 5, 8, 8)
         from_tokens = model.decode(log["indices"], decode_from_indices=True)
         torch.testing.assert_close(from_tokens, model.decode(z))
+        torch.testing.assert_close(model.indices_to_latent(log["indices"]), z)
         torch.testing.assert_close(from_tokens, model(x)[1])
 
 
@@ -262,6 +289,11 @@ def test_ignored_keys_and_no_checkpoint(models: dict[str, ModelFiles], tmp_path:
         load_model_from_config(files.config, tmp_path / "more.ckpt")
     with pytest.raises(CheckpointError, match=r"ignore_keys has '\*', which is no regular expression"):
         load_model_from_config(files.config, files.checkpoint, ["*"])
+    model = load_model_from_config(files.config)
+    before = model.encoder.conv_in.conv.weight.clone()
+    model.init_from_ckpt(files.checkpoint, ["encoder.conv_in"])
+    assert torch.equal(model.encoder.conv_in.conv.weight, before)
+    assert torch.equal(model.decoder.conv_in.conv.weight, trained["decoder.conv_in.conv.weight"])
     untrained = load_model_from_config(files.config, None)
     assert not untrained.training
     assert untrained.padding == "front"

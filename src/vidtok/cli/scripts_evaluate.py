@@ -76,41 +76,46 @@ def evaluate(arguments: argparse.Namespace) -> str:
         log.warning("%s", video.reason)
     if not outcome.measured:
         raise VideoError(f"of {counted(len(videos), 'video')} of {arguments.data_dir} none could be read; see above")
-    return _text(outcome)
+    return _text(outcome, long=arguments.read_long_video)
 
 
 def _settings(arguments: argparse.Namespace, model: vidtok.Tokenizer) -> Settings:
-    """How the published script reads and cuts videos: in clips, the last one filled, unless they are taken whole.
+    """The published script's way to read and cut videos.
 
-    The published figures count the frames that fill a clip.
+    Without `--read_long_video`, clips, the last one filled; the figures count the frames that fill it. With it, the
+    first whole chunks of a video, a causal model's behind one frame, and no video that is shorter.
     """
-    whole = arguments.read_long_video and model.is_causal
+    long, size = arguments.read_long_video, arguments.chunk_size
     return Settings(
         height=arguments.input_height,
         width=arguments.input_width,
         fps=arguments.sample_fps,
-        clip_frames=None if whole else arguments.chunk_size,
-        fill=not whole,
+        clip_frames=None if long and model.is_causal else size,
+        fill=not long or model.config.frame_size is not None,
+        whole_chunks=(int(model.is_causal), size) if long and model.config.frame_size is None else None,
         sample=True,
         seed=arguments.seed,
     )
 
 
-def _text(outcome: Outcome) -> str:
+def _text(outcome: Outcome, *, long: bool) -> str:
+    """What was counted, and behind it the published line."""
     scores = Scores()
     for video in outcome.measured:
         scores.update(video.name, video.scores)
     frames = sum(video.frames for video in outcome.measured)
     lines = [f"videos: {len(outcome.measured)}, frames: {frames}"]
     if outcome.unreadable:
-        lines.append(f"not counted: {counted(len(outcome.unreadable), 'video')} that cannot be read whole; see above")
+        reason = ", too short or unreadable" if long else " that cannot be read whole"
+        lines.append(f"not counted: {counted(len(outcome.unreadable), 'video')}{reason}; see above")
     missing: dict[str, Any] = {
         metric: reason for video in outcome.measured for metric, reason in video.unavailable.items()
     }
+    figures = []
     for metric in _FIGURES:
         figure = scores.estimate(metric)
         measured = (
             f"not measured: {missing.get(metric, figure)}" if isinstance(figure, Unavailable) else f"{figure.mean:.4f}"
         )
-        lines.append(f"{metric.upper()}: {measured}")
-    return "\n".join(lines)
+        figures.append(f"{metric.upper()}: {measured}")
+    return "\n".join([*lines, ", ".join(figures)])

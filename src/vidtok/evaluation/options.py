@@ -34,6 +34,9 @@ class Settings:
     one more for what codes a first frame by itself (causal models and their baselines)."""
     fill: bool = False
     """Repeat the last frame until the last clip is full, and count the copies, as the published figures do."""
+    whole_chunks: tuple[int, int] | None = None
+    """Lead and chunk: the first lead + k x chunk frames of each video, k as large as can be; without one whole chunk it
+    is left out. None: all frames."""
     allow_truncated: bool = False
     """Let a damaged video end where the damage begins, instead of leaving it out."""
     sample: bool = False
@@ -56,7 +59,10 @@ class Settings:
         return None if self.clip_frames is None else self.clip_frames + int(first_alone)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        values = asdict(self)
+        if self.whole_chunks is None:  # reports made before there was such a choice stay equal
+            del values["whole_chunks"]
+        return values
 
 
 def independent_clip(settings: Settings) -> int:

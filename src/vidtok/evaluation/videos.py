@@ -112,12 +112,32 @@ class FrameStream:
         self.frames = 0
         self._hash = hashlib.sha256(repr(self.size).encode())
         with reading(self.video.path), self._reader as reader:
-            for chunk in reader.chunks(frames):
+            for chunk in self._wanted(reader.chunks(frames)):
                 if fill and len(chunk) < frames:
                     chunk = np.concatenate([chunk, np.repeat(chunk[-1:], frames - len(chunk), axis=0)])
                 self.frames += len(chunk)
                 self._hash.update(np.ascontiguousarray(chunk).data)
                 yield chunk
+
+    def _wanted(self, chunks: Iterator[Pixels]) -> Iterator[Pixels]:
+        """The frames of `chunks` up to the last whole one of `Settings.whole_chunks`; `VideoError` if there is none."""
+        if self.settings.whole_chunks is None:
+            yield from chunks
+            return
+        lead, size = self.settings.whole_chunks
+        held: Pixels | None = None
+        passed = 0
+        for chunk in chunks:
+            held = chunk if held is None else np.concatenate([held, chunk])
+            whole = (passed + len(held) - lead) // size * size + lead - passed
+            if whole > 0 and passed + whole > lead:
+                yield held[:whole]
+                held, passed = held[whole:], passed + whole
+        if not passed:
+            count = 0 if held is None else len(held)
+            raise VideoError(
+                f"{self.video.path} has {count} frames; expected at least {lead + size}, for one whole chunk"
+            )
 
     def close(self) -> None:
         self._reader.close()
