@@ -3,6 +3,9 @@
 A command prints such a message alone and exits with 2; any other exception is a defect of ours and keeps its traceback.
 """
 
+TRUNCATION_ADVICE = "; to use only those, give --allow-truncated (allow_truncated=True)"
+"""The end of a message about a damaged video, for what has that option."""
+
 
 class VidTokError(ValueError):
     """Base of every error that stems from what the user gave."""
@@ -42,3 +45,8 @@ class TrainingError(VidTokError):
 
 class DataError(VidTokError):
     """Training data cannot be used: no videos, or more of them unreadable than allowed."""
+
+
+def without_truncation(message: str) -> str:
+    """`message`, of a command that cannot take a part of a damaged video, without the advice to do so."""
+    return message.replace(TRUNCATION_ADVICE, "; get an undamaged copy")

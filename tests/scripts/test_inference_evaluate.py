@@ -187,6 +187,8 @@ def test_videos_that_cannot_be_read_are_left_out_whole(
     assert after.pop("not counted") == "1 video that cannot be read whole; see above"
     assert after == before
     assert "cut.mp4 is cut off or damaged" in caplog.text
+    assert "get an undamaged copy" in caplog.text
+    assert "truncated" not in caplog.text  # the command has no such option
     shutil.rmtree(videos / "deep")
     (videos / "a.mp4").unlink()
     assert call(models[FSQ_1_0], videos) == 2

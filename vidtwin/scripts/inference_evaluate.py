@@ -23,7 +23,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    return guarded(lambda: print(evaluate(arguments)))
+    return guarded(lambda: print(evaluate(arguments)), truncates=False)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def reenact(arguments: argparse.Namespace) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    return guarded(lambda: print(f"reenacted video: {reenact(arguments)}"))
+    return guarded(lambda: print(f"reenacted video: {reenact(arguments)}"), truncates=False)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, TextIO, cast
 
-from vidtok.errors import VidTokError
+from vidtok.errors import VidTokError, without_truncation
 
 _PATH_ERRORS = {
     errno.ENAMETOOLONG: "give a shorter name",
@@ -31,13 +31,13 @@ _PATH_ERRORS = {
 _FAILED, _USER_ERROR, _INTERRUPTED, _SIGNALLED = 1, 2, 130, 128
 
 
-def guarded(command: Callable[[], object]) -> int:
+def guarded(command: Callable[[], object], *, truncates: bool = True) -> int:
     """Run `command` and return the exit code.
 
     A `VidTokError` is printed as one message on stderr. Ctrl-C, SIGTERM and SIGHUP end the command as an exception
     does, so that outputs begun are removed. A reader of stdout that has gone, as in `vidtok models | head -1`, ends it
     quietly, and a full disk behind stdout with a message; so does a path that the system refuses. Other exceptions are
-    raised: they are defects, and their traceback is wanted.
+    raised: they are defects, and their traceback is wanted. `truncates`: the command has `--allow-truncated`.
     """
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     code = 0
@@ -50,7 +50,8 @@ def guarded(command: Callable[[], object]) -> int:
             sys.stderr.write(f"{exit.code}\n")
             code = _FAILED
     except VidTokError as error:
-        sys.stderr.write(f"error: {error}\n")
+        message = str(error) if truncates else without_truncation(str(error))
+        sys.stderr.write(f"error: {message}\n")
         code = _USER_ERROR
     except KeyboardInterrupt:
         code = _INTERRUPTED

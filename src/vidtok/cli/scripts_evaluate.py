@@ -16,7 +16,7 @@ import vidtok
 from vidtok.cli.report import progress_bar
 from vidtok.cli.scripts import autocast, check_chunk_size
 from vidtok.device import choose_device
-from vidtok.errors import VideoError
+from vidtok.errors import VideoError, without_truncation
 from vidtok.evaluation.measuring import Networks
 from vidtok.evaluation.options import Settings
 from vidtok.evaluation.runner import Outcome, Runner
@@ -73,7 +73,7 @@ def evaluate(arguments: argparse.Namespace) -> str:
     with progress_bar(model.name, len(videos), "videos") as progress:
         outcome = runner.measure(subject, progress)
     for video in outcome.unreadable:
-        log.warning("%s", video.reason)
+        log.warning("%s", without_truncation(video.reason))
     if not outcome.measured:
         raise VideoError(f"of {counted(len(videos), 'video')} of {arguments.data_dir} none could be read; see above")
     return _text(outcome, long=arguments.read_long_video)

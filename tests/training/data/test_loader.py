@@ -15,6 +15,7 @@ import torch
 from tests.training.data.test_files import shard
 from tests.video.video_files import make_video, number_of, numbered
 
+from vidtok.errors import TRUNCATION_ADVICE, DamagedVideoError
 from vidtok.training.data import DataError, VideosConfig
 from vidtok.training.data.batches import Batch, Failure, Loaded
 from vidtok.training.data.files import find_videos
@@ -22,7 +23,7 @@ from vidtok.training.data.loader import ClipLoader, Loading, TrainingLoader
 from vidtok.training.data.order import EvaluationOrder, Place, Position, Ranks, TrainingOrder
 from vidtok.training.data.sources import VideoSource
 from vidtok.training.data.unreadable import Unreadable
-from vidtok.video import to_uint8
+from vidtok.video import Clip, to_uint8
 
 PLACE = "data.params.train.params"
 FRAMES = 60
@@ -318,3 +319,12 @@ def test_the_share_is_of_all_videos_of_a_small_set_and_of_those_opened_of_a_larg
     check(large, range(100, 400), 10)
     with pytest.raises(DataError, match=r"21 of 401 videos opened so far"):
         check(large, range(400, 401), 1)
+
+
+def test_what_training_cannot_do_is_not_recommended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_clip(*_: object, **__: object) -> Clip:
+        raise DamagedVideoError(f"a.mp4 is cut off{TRUNCATION_ADVICE}", 3)
+
+    monkeypatch.setattr("vidtok.training.data.sources.read_clip", read_clip)
+    loaded = source(folder).load([Place(0, 0, 0)])
+    assert {failure.reason for failure in loaded.failures} == {"a.mp4 is cut off; get an undamaged copy"}

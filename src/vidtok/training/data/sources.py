@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from vidtok.errors import VideoError
+from vidtok.errors import VideoError, without_truncation
 from vidtok.synthetic import SyntheticConfig, synthetic_batch
 from vidtok.text import one_line, reason
 from vidtok.training.data.batches import Failure, Loaded, as_batch
@@ -67,7 +67,7 @@ class VideoSource:
                     threads=1,
                 )
             except VideoError as error:
-                failures.append(Failure(item, str(error)))
+                failures.append(Failure(item, without_truncation(str(error))))
             except OSError as error:  # the file system's, such as a network drive that does not answer
                 failures.append(Failure(item, f"{self.videos[item]}: {reason(error)}"))
             except Exception as error:  # whatever one video of a million brings about, the run goes on
