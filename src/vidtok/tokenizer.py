@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from vidtok.config.dialect import frozen_parts
 from vidtok.config.families import family_of
 from vidtok.config.read import read_config
 from vidtok.device import choose_device
@@ -58,6 +59,7 @@ class Tokenizer(VideoModel):
     def __init__(self, config: ModelConfig, *, name: str | None = None) -> None:
         super().__init__(config)  # of the family's model, which comes next in every subclass
         self.name = config.family if name is None else name
+        self.note_frozen(())
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike[str], **kwargs: Any) -> Tokenizer:
@@ -68,7 +70,9 @@ class Tokenizer(VideoModel):
     def from_config(cls, source: str | PathLike[str]) -> Tokenizer:
         """A model with random weights, as a name of the family or a YAML file describes it; a start for training."""
         run = read_config(source)
-        return Tokenizer(run.model, name=run.name)
+        model = Tokenizer(run.model, name=run.name)
+        model.note_frozen(frozen_parts(run.raw["model"]["params"]))
+        return model
 
     def init_from_ckpt(self, path: str | PathLike[str], ignore_keys: Sequence[str] = ()) -> None:
         """Take the weights in the checkpoint at `path`, but for names that match any of `ignore_keys`, which stay.

@@ -301,3 +301,14 @@ def test_ignored_keys_and_no_checkpoint(models: dict[str, ModelFiles], tmp_path:
     assert untrained.padding == "front"
     assert not torch.equal(untrained.encoder.conv_in.conv.weight, trained["encoder.conv_in.conv.weight"])
     assert load_model_from_config(models[FSQ_1_0].config).padding == "end"
+
+
+def test_parts_that_a_configuration_fixes_say_so(models: dict[str, ModelFiles], tmp_path: Path) -> None:
+    files = models[KL_1_1]
+    fixed = tmp_path / "fixed.yaml"
+    fixed.write_text(files.config.read_text() + "        fix_encoder: true\n")
+    for config, expected in ((files.config, False), (fixed, True)):
+        for checkpoint in (files.checkpoint, None):
+            model = load_model_from_config(config, checkpoint)
+            assert (model.encoder.fix_encoder, model.decoder.fix_decoder) == (expected, False)
+            assert all(weight.requires_grad for weight in model.parameters())

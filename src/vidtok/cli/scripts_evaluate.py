@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ import torch
 import vidtok
 from vidtok.cli.report import progress_bar
 from vidtok.cli.scripts import autocast, check_chunk_size
+from vidtok.config.dialect import frozen_parts
+from vidtok.config.read import read_config
 from vidtok.device import choose_device
 from vidtok.errors import VideoError, without_truncation
 from vidtok.evaluation.measuring import Networks
@@ -51,6 +54,8 @@ def load_model_from_config(
             take_weights(model, ckpt, ignore_keys)
     else:
         model = vidtok.load(config, ckpt)
+        if Path(config).suffix.lower() in (".yaml", ".yml"):
+            model.note_frozen(frozen_parts(read_config(config).raw["model"]["params"]))
     if verbose:
         count = sum(weight.numel() for weight in model.parameters())
         weights = "random weights" if ckpt is None else f"the weights of {ckpt}"

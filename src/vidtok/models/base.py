@@ -13,6 +13,7 @@ takes no tiles.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from copy import copy
 from typing import Any, ClassVar, Literal, TypeVar, get_args, overload
 
@@ -330,6 +331,14 @@ class VideoModel(nn.Module):
         padded = copy(self)
         padded.padding = padding
         return padded
+
+    def note_frozen(self, parts: Collection[str]) -> None:
+        """Note on the parts themselves which of them training leaves alone, "fix_encoder" and "fix_decoder".
+
+        The published names `encoder.fix_encoder` and `decoder.fix_decoder` tell it; nothing is frozen by it.
+        """
+        for part in ("encoder", "decoder"):
+            setattr(getattr(self, part), f"fix_{part}", f"fix_{part}" in parts)
 
     def with_tiling(self: M, tiling: Tiling | None) -> M:
         """This model, with another `tiling`: a copy that shares the parameters, or itself if that is its own.

@@ -85,6 +85,8 @@ class TrainingModule(LightningModule):
         self.clip_norm = clip_norm
         self.seed = seed
         self.model_ema: MovingAverages | None = None
+        fixed = {"fix_encoder": settings.fix_encoder, "fix_decoder": settings.fix_decoder}
+        model.note_frozen([name for name, is_fixed in fixed.items() if is_fixed])
         for part in self._frozen_parts():
             part.requires_grad_(False)
         if not objective.config.is_adversarial:
