@@ -45,6 +45,7 @@ from vidtok.models.vidtok.spatial import (
     Pointwise,
     SpatialDownsample,
     SpatialUpsample,
+    activated,
     add,
 )
 from vidtok.models.vidtok.temporal import (
@@ -60,7 +61,10 @@ from vidtok.models.vidtok.transform import LOG_VARIANCE, BlockTransform, from_pa
 
 
 class ResidualBlock(nn.Module):
-    """norm, SiLU, conv, norm, SiLU, dropout, conv, plus the input; what the convolutions span makes the kind."""
+    """norm, SiLU, conv, norm, SiLU, dropout, conv, plus the input; what the convolutions span makes the kind.
+
+    Convolutions of a frame are called with activations alone, causal ones over time with the stream's state too.
+    """
 
     def __init__(self, norm1: nn.Module, conv1: nn.Module, norm2: nn.Module, conv2: nn.Module, dropout: float) -> None:
         super().__init__()
@@ -69,17 +73,18 @@ class ResidualBlock(nn.Module):
         self.norm2 = norm2
         self.dropout = dropout
         self.conv2 = conv2
+        self._remembers = isinstance(conv1, CausalConv)
 
     def forward(self, x: Tensor, state: StreamState) -> Tensor:
         """(B, T, H, W, in) -> (B, T, H, W, out)."""
-        h = self.conv1(self.norm1(x), state, activate=True)
-        h = self.norm2(h)
+        given = (state,) if self._remembers else ()
+        h = activated(self.norm1, self.conv1, x, *given)
         if self.dropout and self.training:
-            h = self.conv2(nn.functional.dropout(nn.functional.silu(h), self.dropout), state)
+            h = self.conv2(nn.functional.dropout(nn.functional.silu(self.norm2(h)), self.dropout), *given)
         else:
-            h = self.conv2(h, state, activate=True)
+            h = activated(self.norm2, self.conv2, h, *given)
         shortcut = cast(nn.Module, self.nin_shortcut)(x) if hasattr(self, "nin_shortcut") else x
-        return add(h, shortcut)
+        return add(h, shortcut, self.conv2)
 
 
 class _Coder(nn.Module):
@@ -176,8 +181,9 @@ class _Coder(nn.Module):
         return self._run(mid.block_2, x, state)
 
     def _run_out(self, x: Tensor, state: StreamState) -> Tensor:
-        conv_out = cast(CausalConv, self.conv_out)
-        return conv_out(cast(nn.Module, self.norm_out)(x), state, activate=True) if x.shape[1] else x
+        if not x.shape[1]:
+            return x
+        return activated(cast(nn.Module, self.norm_out), cast(nn.Module, self.conv_out), x, state)
 
 
 class Encoder(_Coder):

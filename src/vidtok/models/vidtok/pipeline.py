@@ -17,6 +17,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from vidtok.models.plain import in_eager_inference
 from vidtok.models.state import StreamState
 from vidtok.models.vidtok.winograd import Workspace
 
@@ -45,7 +46,7 @@ def run_stages(stages: Iterable[Stage], x: Tensor, state: StreamState, *, in_pie
 
     Where no frame comes out (a stream's end at which no layer held one back), the result is some tensor with T = 0.
     """
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if not in_eager_inference():
         return _whole(stages, x, state)
     with Workspace():
         if not in_pieces or x.device.type not in PIECE_BYTES:

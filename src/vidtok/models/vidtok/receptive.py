@@ -58,4 +58,4 @@ def unsettled_latents(encoder: nn.Module) -> int:
 
 def _reach(module: nn.Module) -> int:
     """Frames that the convolutions inside `module`, one after another, look back."""
-    return sum(layer.conv.reach for layer in module.modules() if isinstance(layer, CausalConv))
+    return sum(layer.reach for layer in module.modules() if isinstance(layer, CausalConv))

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidtok.models.plain import in_eager_inference, is_plain, plain_layer
 from vidtok.models.state import StreamState
 from vidtok.models.vidtok import winograd
 
@@ -22,14 +23,20 @@ NORM_GROUPS = 32
 NormScope = Literal["position", "frame", "time", "clip"]
 
 
-def silu(x: Tensor) -> Tensor:
-    """SiLU, in place where no gradient is wanted."""
-    return F.silu(x, inplace=not torch.is_grad_enabled())
+def activated(norm: nn.Module, conv: nn.Module, x: Tensor, *state: StreamState) -> Tensor:
+    """conv(SiLU(norm(x))): the activation in place, or inside of the convolution, where nobody can see it."""
+    normed: Tensor = norm(x)
+    out: Tensor
+    if in_eager_inference() and is_plain(norm) and is_plain(conv):
+        out = conv(normed, *state, activate=True)
+    else:
+        out = conv(F.silu(normed), *state)
+    return out
 
 
-def add(x: Tensor, y: Tensor) -> Tensor:
-    """x + y, into `x` where no gradient is wanted."""
-    return x + y if torch.is_grad_enabled() or x.dtype != y.dtype else x.add_(y)
+def add(x: Tensor, y: Tensor, maker: nn.Module) -> Tensor:
+    """x + y, into `x`, which `maker` has returned, where nobody else can see that."""
+    return x.add_(y) if in_eager_inference() and x.dtype == y.dtype and is_plain(maker) else x + y
 
 
 def as_images(x: Tensor) -> Tensor:
@@ -43,6 +50,7 @@ def as_clip(images: Tensor, batch: int) -> Tensor:
     return frames.view(batch, -1, *frames.shape[1:])
 
 
+@plain_layer
 class LayerNorm(nn.Module):
     """LayerNorm over the channels at each position."""
 
@@ -55,6 +63,7 @@ class LayerNorm(nn.Module):
         return normed
 
 
+@plain_layer
 class GroupNorm(nn.GroupNorm):
     """GroupNorm whose statistics are taken over what `scope` says.
 
@@ -84,6 +93,7 @@ def init_convolution(weight: Tensor, bias: Tensor) -> None:
     nn.init.uniform_(bias, -bound, bound)
 
 
+@plain_layer
 class Conv2d(nn.Module):
     """A convolution of every frame, zero padding around it; `weight` is (out, in, k, k)."""
 
@@ -95,19 +105,19 @@ class Conv2d(nn.Module):
         self.padding = kernel // 2 if stride == 1 else 0
         init_convolution(self.weight, self.bias)
 
-    def forward(self, x: Tensor, state: StreamState | None = None, *, activate: bool = False) -> Tensor:
-        """Convolve `x` (B, T, H, W, C), through SiLU first if `activate`."""
-        if self.padding and self.stride == 1 and winograd.pays(x, self.weight):
-            frames = winograd.convolve(
-                x.flatten(0, 1), self.weight, self.bias, winograd.three_taps(), activate=activate
-            )  # fmt: skip
+    def forward(self, x: Tensor, *, activate: bool = False) -> Tensor:
+        """Convolve `x` (B, T, H, W, C); if `activate`, put it through SiLU first, which may overwrite it."""
+        weight, bias = self.weight, self.bias
+        if self.padding and self.stride == 1 and winograd.pays(x, weight):
+            frames = winograd.convolve(x.flatten(0, 1), weight, bias, winograd.three_taps(), activate=activate)
             return frames.view(*x.shape[:2], *frames.shape[1:])
         if activate:
-            x = silu(x)
-        images = F.conv2d(as_images(x), self.weight, self.bias, stride=self.stride, padding=self.padding)
+            x = F.silu(x, inplace=in_eager_inference())
+        images = F.conv2d(as_images(x), weight, bias, stride=self.stride, padding=self.padding)
         return as_clip(images, x.shape[0])
 
 
+@plain_layer
 class Pointwise(nn.Module):
     """A 1x1x1 convolution: the same linear map at every position. `weight` is (out, in, 1, …) with `dims` ones."""
 
@@ -141,7 +151,7 @@ class SpatialUpsample(nn.Module):
         self.conv = Conv2d(channels, channels, 3)
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
-        if winograd.pays(x, self.conv.weight):
+        if is_plain(self.conv) and winograd.pays(x, self.conv.weight):
             frames = winograd.convolve(x.flatten(0, 1), self.conv.weight, self.conv.bias, winograd.upsampled())
             return frames.view(*x.shape[:2], *frames.shape[1:])
         images = F.interpolate(as_images(x), scale_factor=2.0, mode="nearest")
@@ -166,9 +176,11 @@ class Attention(nn.Module):
         normed = self.norm(x)
         q, k, v = (self.get_submodule(name)(normed).flatten(0, 1).flatten(1, 2) for name in ("q", "k", "v"))
         attended = F.scaled_dot_product_attention(q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1)).squeeze(1)
-        return add(self.get_submodule("proj_out")(attended.view(x.shape)), x)
+        proj_out = self.get_submodule("proj_out")
+        return add(proj_out(attended.view(x.shape)), x, proj_out)
 
 
+@plain_layer
 class Wrapped(nn.Module):
     """A layer below the name `conv`, where the published parameter names have it."""
 

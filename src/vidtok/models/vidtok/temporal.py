@@ -17,17 +17,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidtok.models.plain import in_eager_inference, is_plain, plain_layer
 from vidtok.models.state import StreamState
 from vidtok.models.vidtok import winograd
 from vidtok.models.vidtok.config import TemporalPadding
-from vidtok.models.vidtok.spatial import Wrapped, add, as_clip, as_images, init_convolution
+from vidtok.models.vidtok.spatial import Wrapped, as_clip, as_images, init_convolution
 
 
+@plain_layer
 class Taps(nn.Module):
     """A convolution over time, and over space with zero padding, of just the frames given: none is padded.
 
     `weight` is (out, in, k) for time alone, which a 2D convolution over (time, H W) computes, or (out, in, k, k, k).
     """
+
+    reach = 2
+    """How many frames more go in than come out, at stride 1."""
 
     def __init__(self, in_channels: int, out_channels: int, *, spatial: bool, stride: int = 1) -> None:
         super().__init__()
@@ -36,30 +41,25 @@ class Taps(nn.Module):
         self.stride = stride
         init_convolution(self.weight, self.bias)
 
-    @property
-    def reach(self) -> int:
-        """How many frames more go in than come out, at stride 1."""
-        return self.weight.shape[2] - 1
-
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, H, W, in) -> (B, 1 + (T - 3) // stride, H, W, out)."""
         batch, _, height, width, _ = x.shape
-        if self.weight.dim() == 3:
-            out = F.conv2d(x.flatten(2, 3).permute(0, 3, 1, 2), self.weight.unsqueeze(-1), self.bias)
+        weight, bias = self.weight, self.bias
+        if weight.dim() == 3:
+            out = F.conv2d(x.flatten(2, 3).permute(0, 3, 1, 2), weight.unsqueeze(-1), bias)
             out = out.permute(0, 2, 3, 1).contiguous()
             return out.view(batch, out.shape[1], height, width, out.shape[3])
-        if x.device.type == "cpu" and not torch.is_grad_enabled():
-            run = self._by_winograd if winograd.pays(x, self.weight) else self._by_frame_taps
-            return run(x) if batch == 1 else torch.cat([run(x[i : i + 1]) for i in range(batch)])
-        out = F.conv3d(
-            x.permute(0, 4, 1, 2, 3), self.weight, self.bias, stride=(self.stride, 1, 1), padding=(0, 1, 1)
-        )  # fmt: skip
+        if x.device.type == "cpu" and in_eager_inference():
+            run = self._by_winograd if winograd.pays(x, weight) else self._by_frame_taps
+            clips = [run(x[i : i + 1], weight, bias) for i in range(batch)]
+            return clips[0] if batch == 1 else torch.cat(clips)
+        out = F.conv3d(x.permute(0, 4, 1, 2, 3), weight, bias, stride=(self.stride, 1, 1), padding=(0, 1, 1))
         return out.permute(0, 2, 3, 4, 1).contiguous()
 
-    def _by_winograd(self, x: Tensor) -> Tensor:
+    def _by_winograd(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """The 3D convolution of one clip with fewer multiplications inside the frames."""
         time = winograd.single_frames(self.stride)
-        return winograd.convolve(x[0], self.weight, self.bias, winograd.three_taps(), time).unsqueeze(0)
+        return winograd.convolve(x[0], weight, bias, winograd.three_taps(), time).unsqueeze(0)
 
     def in_pairs(self, x: Tensor, lead: int) -> Tensor:
         """The 3D convolution of one clip with fewer multiplications, over time too: by pairs of frames after `lead`.
@@ -90,16 +90,16 @@ class Taps(nn.Module):
         space, time = winograd.three_taps(), winograd.DOUBLED_FRAMES
         return torch.stack([winograd.convolve(clip, self.weight, self.bias, space, time) for clip in x.unbind()])
 
-    def _by_frame_taps(self, x: Tensor) -> Tensor:
+    def _by_frame_taps(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """The 3D convolution as one 2D convolution a tap, which runs faster than a 3D one on a CPU."""
         frames = 1 + (x.shape[1] - 3) // self.stride
         out: Tensor | None = None
         for tap in range(3):
             seen = as_images(x[:, tap : tap + self.stride * (frames - 1) + 1 : self.stride])
             if out is None:
-                out = F.conv2d(seen, self.weight[:, :, tap], self.bias, padding=1)
+                out = F.conv2d(seen, weight[:, :, tap], bias, padding=1)
             else:
-                out += F.conv2d(seen, self.weight[:, :, tap], padding=1)
+                out += F.conv2d(seen, weight[:, :, tap], padding=1)
         assert out is not None
         return as_clip(out, 1)
 
@@ -141,8 +141,12 @@ def number_slots(module: nn.Module) -> None:
         layer.slot = slot
 
 
+@plain_layer
 class CausalConv(TimeLayer):
     """A convolution over time that sees the past only."""
+
+    reach = Taps.reach
+    """How many frames back it looks."""
 
     def __init__(self, in_channels: int, out_channels: int, *, spatial: bool, padding: TemporalPadding) -> None:
         super().__init__()
@@ -150,22 +154,17 @@ class CausalConv(TimeLayer):
         self.padding = padding
 
     def forward(self, x: Tensor, state: StreamState, *, activate: bool = False) -> Tensor:
-        """As many frames as `x` has, (B, T, H, W, C), which goes through SiLU first if `activate`."""
-        extended = self._activated(x, state) if activate else None
-        if extended is None:
-            extended = self.extended(F.silu(x) if activate else x, state)
-        out: Tensor = self.conv(extended)
+        """As many frames as `x` has, (B, T, H, W, C); if `activate`, `x` goes through SiLU first, without gradients."""
+        out: Tensor = self.conv(self._activated(x, state) if activate else self.extended(x, state))
         return out
 
     def extended(self, x: Tensor, state: StreamState) -> Tensor:
         """`x` with the frames before it in front."""
-        return self._with_past(x, state, self.padding, keep=self.conv.reach, start=self.conv.reach)
+        return self._with_past(x, state, self.padding, keep=self.reach, start=self.reach)
 
-    def _activated(self, x: Tensor, state: StreamState) -> Tensor | None:
-        """SiLU(x) behind its past, written straight into one buffer; None where a gradient or a graph is wanted."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return None
-        reach = self.conv.reach
+    def _activated(self, x: Tensor, state: StreamState) -> Tensor:
+        """SiLU(x) behind its past, written straight into one buffer."""
+        reach = self.reach
         batch, frames, *rest = x.shape
         buffer = x.new_empty(batch, reach + frames, *rest)
         torch.ops.aten.silu.out(x, out=buffer[:, reach:])
@@ -180,11 +179,12 @@ class CausalConv(TimeLayer):
         return buffer
 
 
+@plain_layer
 class CenteredConv(Taps):
     """A convolution over time that sees one frame before and one after; zeros stand beyond both ends."""
 
     def forward(self, x: Tensor, state: StreamState | None = None, *, activate: bool = False) -> Tensor:
-        """As many frames as `x` has, (B, T, H, W, C), which goes through SiLU first if `activate`."""
+        """As many frames as `x` has, (B, T, H, W, C); if `activate`, `x` goes through SiLU first."""
         if activate:
             x = F.silu(x)
         return super().forward(F.pad(x, (0, 0, 0, 0, 0, 0, 1, 1)))
@@ -219,8 +219,8 @@ class TemporalDownsample(TimeLayer):
             alone = self.padding == "first_frame" and not state.started
             x = self._with_past(x, state, self.padding, keep=1, start=2 if alone else 1)
         last = x.shape[1] - 2
-        mean = add(x[:, 0:last:2] + x[:, 1 : last + 1 : 2], x[:, 2::2]) / 3
-        return mix(mean, self.conv(x), self.mix_factor)
+        mean = (x[:, 0:last:2] + x[:, 1 : last + 1 : 2] + x[:, 2::2]) / 3
+        return mix(mean, self.conv(x), self.mix_factor, self.conv)
 
 
 class TemporalUpsample(TimeLayer):
@@ -243,10 +243,12 @@ class TemporalUpsample(TimeLayer):
         """(B, T, H, W, C) -> (B, 2 T, H, W, C) over the length of a stream."""
         seen = state.past.get(self.slot)
         u = self.interpolate(x, state)
-        return mix(u, self._convolved(x, u, state, seen), self.mix_factor) if u.shape[1] else u
+        return mix(u, self._convolved(x, u, state, seen), self.mix_factor, self.conv) if u.shape[1] else u
 
     def _convolved(self, x: Tensor, u: Tensor, state: StreamState, seen: Tensor | None) -> Tensor:
         """The convolution of `u`, what was made of `x`; `seen` is what was remembered before that."""
+        if not is_plain(self.conv):
+            return cast(Tensor, self.conv(u, state))
         taps = cast(Taps, self.conv.conv if isinstance(self.conv, CausalConv) else self.conv)
         if not winograd.pays(x, taps.weight):
             return cast(Tensor, self.conv(u, state))
@@ -290,7 +292,7 @@ class LinearTemporalUpsample(TemporalUpsample):
 
     def _convolved(self, x: Tensor, u: Tensor, state: StreamState, seen: Tensor | None) -> Tensor:
         conv = cast(CausalConv, self.conv)
-        if u.shape[0] != 1 or not winograd.pays(u, conv.conv.weight):
+        if u.shape[0] != 1 or not is_plain(conv) or not winograd.pays(u, conv.conv.weight):
             return cast(Tensor, conv(u, state))
         # The first frame and the clamped one after it come alone, then two with each frame, at the end one.
         lead = min(u.shape[1], 2 if seen is None else 1 if seen.shape[1] == 0 else 0)
@@ -299,7 +301,7 @@ class LinearTemporalUpsample(TemporalUpsample):
 
 def _between(before: Tensor, after: Tensor) -> Tensor:
     """Two frames for each of `before` and `after`, at a quarter and at three quarters of the way between them."""
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if not in_eager_inference():
         return torch.stack([before.lerp(after, 0.25), before.lerp(after, 0.75)], 2).flatten(1, 2)
     out = before.new_empty(before.shape[0], 2 * before.shape[1], *before.shape[2:])
     for i, weight in enumerate((0.25, 0.75)):
@@ -307,12 +309,12 @@ def _between(before: Tensor, after: Tensor) -> Tensor:
     return out
 
 
-def mix(x: Tensor, y: Tensor, mix_factor: Tensor) -> Tensor:
-    """s x + (1 - s) y with s = sigmoid(mix_factor), into `y` where no gradient is wanted."""
+def mix(x: Tensor, y: Tensor, mix_factor: Tensor, maker: nn.Module) -> Tensor:
+    """s x + (1 - s) y, s = sigmoid(mix_factor), into `y`, which `maker` returned, where nobody else can see that."""
     share = torch.sigmoid(mix_factor).to(x.dtype)
-    if torch.is_grad_enabled() or y.dtype != x.dtype:
-        return torch.lerp(y.to(x.dtype), x, share)
-    return y.lerp_(x, share)
+    if in_eager_inference() and y.dtype == x.dtype and is_plain(maker):
+        return y.lerp_(x, share)
+    return torch.lerp(y.to(x.dtype), x, share)
 
 
 def total_delay(upsamples: Sequence[TemporalUpsample]) -> int:

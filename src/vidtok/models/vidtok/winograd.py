@@ -33,6 +33,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vidtok.models.plain import in_eager_inference
+
 Matrix = tuple[tuple[float, ...], ...]
 
 SMALLEST_CHANNELS = 128
@@ -166,8 +168,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
         type(x) is Tensor
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
+        and in_eager_inference()
         and not torch.is_autocast_enabled("cpu")
         and large_enough(x, weight)
     )
@@ -195,6 +196,10 @@ def convolve(
         (time.outputs (n + 1), H', W', out), contiguous; H' and W' are H and W times space.outputs / space.step.
     """
     return _Convolution(x, weight, space, time).run(bias, activate=activate, out=out)
+
+
+def _tensor(matrix: Matrix) -> Tensor:
+    return torch.tensor(matrix, dtype=torch.float32)
 
 
 class Workspace:
@@ -230,7 +235,7 @@ class Workspace:
         held = self._buffers.get(name)
         if held is None or held.numel() < count:
             self._buffers.pop(name, None)
-            held = self._buffers[name] = torch.empty(count)
+            held = self._buffers[name] = torch.empty(count, dtype=torch.float32)
         return held[:count].view(shape)
 
 
@@ -245,7 +250,7 @@ class _Convolution:
         self.groups = 1 + (frames - time.inputs) // time.step
         self.size = tuple(side * space.outputs // space.step for side in (height, width))
         self.rows, self.columns = (-(-side // space.outputs) for side in self.size)
-        self.b, self.a = (torch.kron(m, m) for m in (torch.tensor(space.b), torch.tensor(space.a)))
+        self.b, self.a = (torch.kron(m, m) for m in (_tensor(space.b), _tensor(space.a)))
         self.weights = self._transformed(weight)
         points = space.products**2
         tiles = max(_SLAB_TILES, _SLAB_BYTES // (points * max(channels, self.out_channels) * x.element_size()))
@@ -261,8 +266,8 @@ class _Convolution:
 
     def _transformed(self, weight: Tensor) -> Tensor:
         """(time.products, space.products**2, in, out)."""
-        g = torch.tensor(self.space.g)
-        matrix = torch.kron(torch.tensor(self.time.g), torch.kron(g, g))
+        g = _tensor(self.space.g)
+        matrix = torch.kron(_tensor(self.time.g), torch.kron(g, g))
         taps = weight.flatten(2).permute(2, 1, 0)
         ordered = self._workspace.take("taps", *taps.shape).copy_(taps)
         products = self._workspace.take("weights", len(matrix), *taps.shape[1:])
