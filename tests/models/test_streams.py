@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support import ALL_MODELS, CAUSAL_MODELS, make_clip, small_model
+from tiny import tiny_model
 from vidtok import Tokenizer
 from vidtok.models.state import StreamState
+from vidtok.models.tiles import Tiling
 from vidtok.models.vidtok.temporal import Taps
 
 V1_1 = "vidtok_fsq_causal_888_32768_v1_1"
@@ -297,3 +300,61 @@ def test_streams_refuse_what_they_cannot_do() -> None:
     decoder.push(torch.zeros(1, 5, 1, 2, 2))
     with pytest.raises(ValueError, match="only T' may differ"):
         decoder.push(torch.zeros(1, 5, 1, 2, 3))
+
+
+class AllocationError(RuntimeError):
+    """Stands in for what an allocator raises."""
+
+
+def break_once(model: Tokenizer, layer: str) -> None:
+    """Make `layer` raise at its next call, in the middle of a pass."""
+
+    def broken(*_: object) -> None:
+        handle.remove()
+        raise AllocationError
+
+    handle = model.get_submodule(layer).register_forward_hook(broken)
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("encodes", [True, False])
+def test_a_stream_that_failed_inside_says_so_and_a_copy_goes_on(encodes: bool, ends: bool, tiled: bool) -> None:
+    model: Tokenizer = tiny_model("vidtok_kl_causal_488_4chn_v1_1")
+    side = 10 if tiled else 2
+    if tiled:
+        model = model.with_tiling(Tiling(64, 16))
+    shape = (1, 3, 14, 8 * side, 16) if encodes else (1, 4, 4, side, 2)
+    pieces = make_clip(*shape).split(5 if encodes else 2, 2)
+
+    def open_stream() -> Any:
+        if encodes:
+            return model.encode_stream(sample=True, generator=torch.Generator().manual_seed(3))
+        return model.decode_stream()
+
+    stream = open_stream()
+    expected = torch.cat([*map(stream.push, pieces), stream.flush()], 2)
+    stream = open_stream()
+    sure = [stream.push(piece) for piece in (pieces if ends else pieces[:1])]
+    spare = stream.copy()
+    break_once(model, "encoder.mid.block_2.conv1" if encodes else "decoder.conv_out")
+    failing = stream.flush if ends else partial(stream.push, pieces[1])
+    with pytest.raises(AllocationError):
+        failing()
+    for again in (partial(stream.push, pieces[1]), stream.flush):
+        with pytest.raises(ValueError, match="broke off in an error"):
+            again()
+    rest = [] if ends else [spare.push(piece) for piece in pieces[1:]]
+    torch.testing.assert_close(torch.cat([*sure, *rest, spare.flush()], 2), expected, atol=0, rtol=0)
+
+
+def test_a_push_that_is_refused_changes_nothing() -> None:
+    model = tiny_model(V1_1)
+    video = make_clip(1, 3, 9, 16, 16)
+    stream = model.encode_stream()
+    parts = [stream.push(video[:, :, :4])]
+    for wrong in (make_clip(1, 3, 2, 16, 24), torch.zeros(1, 3, 2, 16, 16, dtype=torch.uint8), [0.5]):
+        with pytest.raises(ValueError, match=r"only T may differ|uint8|is a list"):
+            stream.push(wrong)  # type: ignore[arg-type]
+    parts += [stream.push(video[:, :, 4:]), stream.flush()]
+    torch.testing.assert_close(torch.cat(parts, 2), model.encode(video), atol=TOLERANCE, rtol=0)

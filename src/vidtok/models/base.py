@@ -263,12 +263,17 @@ class VideoModel(nn.Module):
 
     def latent(self, z: Tensor, *, decode_from_indices: bool = False) -> Tensor:
         """`z`, or the latent that the indices `z` stand for, checked and ready for the decoder."""
+        if not isinstance(z, Tensor):
+            raise ValueError(f"the latent is a {type(z).__name__}; expected a tensor")
+        # The decoder may be elsewhere than the encoder, or in another dtype.
+        first = next(self.decoder.parameters(), None)
+        device, dtype = (self.device, self.dtype) if first is None else (first.device, first.dtype)
         if decode_from_indices:
             if z.dim() != 4:
                 raise ValueError(f"the indices have shape {tuple(z.shape)}; expected (B, T', H', W')")
-            z = self.regularization.decode_indices(z.to(self.device))
+            z = self.regularization.decode_indices(z.to(device))
         check_latent(z, self.config)
-        return z.to(self.device, self.dtype)
+        return z.to(device, dtype)
 
     def indices_to_latent(self, indices: Tensor) -> Tensor:
         """The latent (B, z, T', H', W') that token indices (B, T', H', W') stand for, under its published name."""

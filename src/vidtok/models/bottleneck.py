@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from vidtok.models import fsq
 from vidtok.models.config import BottleneckConfig, FSQConfig, KLConfig
+from vidtok.models.plain import has_values
 
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
@@ -125,7 +127,9 @@ class FiniteScalarQuantizer(Bottleneck, config=FSQConfig):
     def decode_indices(self, indices: Tensor) -> Tensor:
         if indices.is_floating_point() or indices.dtype == torch.bool:
             raise ValueError(f"indices have dtype {indices.dtype}; expected whole numbers, as log['indices'] holds")
-        lowest, highest = (int(i) for i in torch.aminmax(indices)) if indices.numel() else (0, 0)
+        # In a graph or a transform there is nothing to look at: indices out of range give some code.
+        seen = indices.numel() and has_values(indices)
+        lowest, highest = (int(i) for i in torch.aminmax(indices)) if seen else (0, 0)
         if lowest < 0 or highest >= self.codebook_size:
             raise ValueError(
                 f"indices run from {lowest} to {highest}; this model's codebook has 0 to {self.codebook_size - 1}"
@@ -142,8 +146,7 @@ def make_bottleneck(config: BottleneckConfig) -> Bottleneck:
 
 def _noise_by_frame(like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Unit Gaussian noise shaped as `like`, drawn one latent frame after another."""
-    shape = (like.shape[2], like.shape[0], *like.shape[1:2], *like.shape[3:])
-    noise = torch.empty(shape, device=like.device)
-    for frame in noise:
-        frame.normal_(generator=generator)
-    return noise.movedim(0, 2)
+    shape = (*like.shape[:2], *like.shape[3:])
+    # In float32, whatever the default dtype: another one takes other numbers from the generator.
+    draw = partial(torch.randn, shape, generator=generator, device=like.device, dtype=torch.float32)
+    return torch.stack([draw() for _ in range(like.shape[2])], 2) if like.shape[2] else torch.zeros_like(like)

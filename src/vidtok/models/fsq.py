@@ -110,7 +110,8 @@ def spread_loss(z: Tensor, levels: Levels, *, across_ranks: bool = True) -> Tens
             values = _joined_over_ranks(values)
         first, second = torch.triu_indices(len(levels), len(levels), 1, device=z.device)
         diagonals = torch.cat([values[:, first] + values[:, second], values[:, first] - values[:, second]], 1) / sqrt(2)
-        share = (torch.arange(len(values), device=z.device) + 0.5)[:, None] / len(values)
+        number = torch.arange(len(values), device=z.device, dtype=torch.float32)
+        share = (number + 0.5)[:, None] / len(values)
         # Of a uniform value; and of the sum or difference of two, over the root of 2, whose distribution is a triangle.
         uniform = 2 * share - 1
         triangular = torch.where(share < 0.5, (4 * share).sqrt() - sqrt(2), sqrt(2) - (4 * (1 - share)).sqrt())
@@ -205,7 +206,7 @@ def _log_probabilities(z: Tensor, levels: tuple[int, ...], inverse_temperature: 
     """log p of `z` (N, C) over the product of `levels`: (N, prod(levels)), in the order of indices."""
     joint = z.new_zeros(len(z), 1)
     for channel, level in enumerate(levels):
-        values = (torch.arange(level, device=z.device) - level // 2) / (level // 2)
+        values = (torch.arange(level, device=z.device, dtype=torch.float32) - level // 2) / (level // 2)
         single = torch.log_softmax(inverse_temperature * z[:, channel, None] * values, dim=-1)
         joint = (single[:, :, None] + joint[:, None, :]).flatten(1)
     return joint

@@ -60,6 +60,9 @@ class _Stream:
 
     With `at_a_time`, the input is computed in groups of so many frames, the first of one more, whatever the pushes
     bring; a video that ends within its first group is computed in one piece, as a whole clip is.
+
+    An error inside of the model ends the stream, as some of its layers have then moved on and others have not. A copy
+    made before that (`copy`) goes on, with the same result.
     """
 
     def __init__(self, model: StreamingModel, coder: Coder, *, encodes: bool, at_a_time: int | None) -> None:
@@ -73,9 +76,9 @@ class _Stream:
             self._coder, self._state = tiled, tiled.new_state()
         self._at_a_time = at_a_time
         self._held: Tensor | None = None
-        self._generator: torch.Generator | None = None
         self._emitted = 0
         self._closed = False
+        self._broken = False
 
     def __enter__(self: S) -> S:
         return self
@@ -116,19 +119,24 @@ class _Stream:
         return ready
 
     @contextmanager
-    def _undone_on_error(self) -> Iterator[None]:
-        """Leave the stream where it was if the block raises, so that the same push can be tried again."""
-        before = self._state.copy(), self._held, self._emitted
-        noise = None if self._generator is None else self._generator.get_state()
+    def _closed_on_error(self) -> Iterator[None]:
+        """Close the stream if the block raises: some layers have moved on and others have not.
+
+        To go back to where it was, all that the layers remember would have to be held twice.
+        """
         try:
             yield
         except BaseException:
-            self._state, self._held, self._emitted = before
-            if self._generator is not None and noise is not None:
-                self._generator.set_state(noise)
+            self._close()
+            self._broken = True
             raise
 
     def _check_open(self) -> None:
+        if self._broken:
+            raise ValueError(
+                "this stream broke off in an error and cannot go on; open a new one, or go on with a copy "
+                "(stream.copy()) made before the push that failed"
+            )
         if self._closed:
             raise ValueError("this stream has ended; open a new one for another video")
 
@@ -198,12 +206,12 @@ class EncodeStream(_Stream):
         """
         self._check_open()
         check_video(frames, self.model.config)
+        self._take(frames.to(self.model.device, self.model.dtype), "frames", "T")
         found: list[tuple[Tensor, RegLog]] = []
-        with self._undone_on_error():
-            self._take(frames.to(self.model.device, self.model.dtype), "frames", "T")
+        with self._closed_on_error():
             while (ready := self._next(self.model.config.temporal_factor)) is not None:
                 found.append(self._encode(ready))
-        return self._joined(found or [self._encode(frames[:, :, :0])])
+            return self._joined(found or [self._encode(frames[:, :, :0])])
 
     @torch.no_grad()
     def flush(self) -> Tensor:
@@ -213,7 +221,7 @@ class EncodeStream(_Stream):
             # A stream's first frame is a latent frame by itself; once it is through, whole groups follow.
             through = int(self._state.started)
             held = pad_frames(held, padded_frames(through + held.shape[2], self.model.config) - through)
-        with self._undone_on_error():
+        with self._closed_on_error():
             self._state.end = True
             out = self._joined([self._encode(held)])
         self._close()
@@ -283,12 +291,12 @@ class DecodeStream(_Stream):
         check_latent(z, self.model.config)
         if not z.shape[2] and self._held is None:
             raise ValueError("a stream cannot start with no latent frames")
+        self._take(z, "a latent", "T'")
         found = []
-        with self._undone_on_error():
-            self._take(z, "a latent", "T'")
+        with self._closed_on_error():
             while (ready := self._next(1, more=more)) is not None:
                 found.append(self._decode(ready))
-        return torch.cat(found, 2) if found else self._nothing(z)
+            return torch.cat(found, 2) if found else self._nothing(z)
 
     @torch.no_grad()
     def drain(self) -> Tensor:
@@ -296,7 +304,7 @@ class DecodeStream(_Stream):
         held = self._begin_end()
         if not held.shape[2]:
             return self._nothing(held)
-        with self._undone_on_error():
+        with self._closed_on_error():
             self._held = held[:, :, :0]
             return self._decode(held)
 
@@ -304,7 +312,7 @@ class DecodeStream(_Stream):
     def flush(self) -> Tensor:
         """End the stream: the frames that were held back, `delay` of them or none."""
         held = self._begin_end()
-        with self._undone_on_error():
+        with self._closed_on_error():
             self._state.end = True
             out = self._decode(held)
         self._close()
