@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.video.test_container import streams
 
 import vidtok
 from tiny import (
@@ -73,6 +74,17 @@ def test_fsq(
     bits = {FSQ_1_0: 12, FSQ_NONCAUSAL: 18}[name]
     assert lines["tokens"] == f"{tokens} x 2 x 2, T x H x W), each one of {codes:,}"
     assert lines["rate"].startswith(f"{int(tokens[:2]) * bits / (18 * 16 * 16):.4f} bits per pixel")
+
+
+def test_another_stream(models: dict[str, ModelFiles], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = streams(tmp_path / "in.mkv", [(32, 48), (64, 96)])
+    for option, number, size in (((), 1, "96 x 64"), (("--stream", "0"), 0, "48 x 32")):
+        assert call(models[FSQ_1_0], path, "-o", tmp_path / "out.mp4", "--size", "original", *option) == 0
+        lines = rows(capsys.readouterr().out)
+        assert lines["frames"] == f"10, 25 a second, {size} pixels"
+        assert lines["stream"] == f"video stream {number} of 2 (0 to 1); another one: --stream N (stream=N)"
+    assert call(models[FSQ_1_0], path, "-o", tmp_path / "out.mp4", "--stream", "2") == 2
+    assert "in.mkv has no video stream 2; expected 0 to 1, or leave --stream" in capsys.readouterr().err
 
 
 def test_the_default_is_the_published_size(

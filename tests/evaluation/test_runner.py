@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from vidtok.metrics.i3d import I3D
 from vidtok.metrics.image import psnr
 from vidtok.metrics.unavailable import Unavailable
 from vidtok.runtime.passes import Pair
-from vidtok.video import VideoWriter, read_video, to_float
+from vidtok.video import VideoWriter, read_video, source, to_float
 
 SMALL = Settings(height=64, width=64)
 
@@ -169,6 +170,31 @@ def test_unreadable_videos_are_listed_and_the_rest_is_measured(folder: Path, tmp
         assert "is neither a video nor a picture" in outcome.unreadable[0].reason
     truncated = runner(tmp_path, Settings(height=64, width=64, allow_truncated=True)).measure(subject(KL_1_1))
     assert [video.name for video in truncated.measured] == ["b.mp4", "c.mp4"]
+
+
+@pytest.mark.parametrize("at", ["__init__", "frames"])
+def test_whatever_one_video_brings_about_the_rest_is_measured(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    for name in ("a", "b", "c"):
+        write_video(tmp_path / f"{name}.mp4", 5, 64, 64)
+    whole = getattr(source.FileSource, at)
+
+    def failing(self: source.FileSource, *arguments: Any, **named: Any) -> Any:
+        if "b.mp4" in str(getattr(self, "path", arguments[0])):
+            raise IndexError("tuple index out of range")
+        return whole(self, *arguments, **named)
+
+    monkeypatch.setattr(source.FileSource, at, failing)
+    outcome = runner(tmp_path).measure(subject(KL_1_1))
+    assert [video.name for video in outcome.measured] == ["a.mp4", "c.mp4"]
+    assert [(video.name, video.reason) for video in outcome.unreadable] == [
+        (
+            "b.mp4",
+            f"{tmp_path / 'b.mp4'} cannot be read (IndexError: tuple index out of range); get an undamaged copy, or "
+            "convert it",
+        )
+    ]
 
 
 def test_values_that_are_not_finite_are_an_error(folder: Path) -> None:

@@ -22,11 +22,13 @@ from vidtok.cli.options import (
     ModelOption,
     SizeOption,
     StartOption,
+    StreamOption,
     TileOption,
     TileOverlapOption,
     TruncatedOption,
     WidthOption,
     load_model,
+    say_other_streams,
 )
 from vidtok.cli.reconstruct import wanted_size
 
@@ -75,6 +77,7 @@ def encode(
     fps: FpsOption = None,
     start: StartOption = 0.0,
     max_frames: MaxFramesOption = None,
+    stream: StreamOption = None,
     audio: Annotated[bool, typer.Option("--audio", help="Keep the sound beside the token file, as .mka.")] = False,
     device: DeviceOption = None,
     dtype: DTypeOption = DType.float32,
@@ -102,6 +105,7 @@ def encode(
         fps=fps,
         start=start,
         max_frames=max_frames,
+        stream=stream,
         chunk_frames=chunk_frames,
         tile=tile,
         tile_overlap=tile_overlap,
@@ -122,6 +126,7 @@ def encode(
     with progress_bar("encoding", job.frame_estimate) as progress:
         result = job.run(tokenizer, progress)
     typer.echo(_summary(result, tokenizer, sound_wanted=options.sound))
+    say_other_streams(job.other_streams)
 
 
 def _encode_tree(

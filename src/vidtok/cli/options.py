@@ -62,6 +62,12 @@ FpsOption = Annotated[float | None, typer.Option(help="Frames per second to samp
 StartOption = Annotated[float, typer.Option(min=0, help="Seconds into the video to start at.")]
 MaxFramesOption = Annotated[int | None, typer.Option(min=1, help="Stop after this many frames.", show_default="all")]
 TruncatedOption = Annotated[bool, typer.Option("--allow-truncated", help="Use what can be decoded of a damaged video.")]
+StreamOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0, metavar="N", help="Video stream of the file, from 0 on.", show_default="the one that FFmpeg takes"
+    ),
+]
 ChunkFramesOption = Annotated[
     int | None,
     typer.Option(
@@ -102,3 +108,9 @@ def load_model(
     if not limited:
         keep_freed_memory()
     return vidtok.load(model, checkpoint, device=choose_device(device), dtype=dtype.torch)
+
+
+def say_other_streams(said: str) -> None:
+    """Print that the input has several video streams, where it has."""
+    if said:
+        typer.echo(f"{'stream':<8}{said}")

@@ -20,11 +20,13 @@ from vidtok.cli.options import (
     ModelOption,
     SizeOption,
     StartOption,
+    StreamOption,
     TileOption,
     TileOverlapOption,
     TruncatedOption,
     WidthOption,
     load_model,
+    say_other_streams,
 )
 
 _PUBLISHED_SIZE = 256
@@ -41,6 +43,7 @@ def reconstruct(
     fps: FpsOption = None,
     start: StartOption = 0.0,
     max_frames: MaxFramesOption = None,
+    stream: StreamOption = None,
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="Put the source to the left of the reconstruction.")
     ] = False,
@@ -70,6 +73,7 @@ def reconstruct(
         fps=fps,
         start=start,
         max_frames=max_frames,
+        stream=stream,
         chunk_frames=chunk_frames,
         tile=tile,
         tile_overlap=tile_overlap,
@@ -82,6 +86,7 @@ def reconstruct(
     with progress_bar("reconstructing", job.frame_estimate) as progress:
         result = job.run(tokenizer, progress)
     typer.echo(summary(result, tokenizer))
+    say_other_streams(job.other_streams)
 
 
 def wanted_size(height: int | None, width: int | None, size: str | None) -> dict[str, int | None]:

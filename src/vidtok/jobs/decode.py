@@ -13,7 +13,6 @@ from pathlib import Path
 from torch import Tensor
 
 from vidtok.errors import VideoError
-from vidtok.files import Aside
 from vidtok.jobs.sound import sound_path
 from vidtok.jobs.timestamp import Timestamp, frame_range
 from vidtok.models.base import VideoModel
@@ -25,7 +24,6 @@ from vidtok.runtime.planning import plan
 from vidtok.runtime.threads import Behind
 from vidtok.tokens import Chunk, TokenFile, TokenFileError, TokenHeader, check_model
 from vidtok.video import VideoWriter, to_uint8
-from vidtok.video.retiming import retime
 from vidtok.video.source import check_apart
 
 
@@ -139,29 +137,22 @@ class DecodeJob:
         chosen = plan(model, self._file.size[1:], self._options, "decode", length)
         model, skip_damaged = model.with_tiling(chosen.tiling), self._options.skip_damaged
         decoding = Decoding(model, self._file, *self._range, chosen.frames, skip_damaged=skip_damaged)
-        video = self.header.video
-        timed = self._file.timed and self.frames > 1 and self._output.suffix.lower() != ".png"
-        untimed = Aside(self._output)
+        video, timed = self.header.video, self._file.timed
         writer = VideoWriter(
-            untimed.path if timed else self._output,
+            self._output,
             video.fps,
             audio_from=self._sound,
             sample_aspect_ratio=video.sample_aspect_ratio,
+            times=(lambda: self._file.times(*self._range, skip_damaged=skip_damaged).tolist()) if timed else None,
         )
-        try:
-            done = 0
-            with writer, computing(), Behind(depth=1) as behind:
-                for piece in decoding:
-                    pixels = to_uint8(piece)
-                    behind.put(partial(writer.write, pixels))
-                    done += len(pixels)
-                    if progress is not None:
-                        progress(done)
-            if timed:
-                times = self._file.times(*self._range, skip_damaged=skip_damaged)
-                retime(untimed.path, self._output, video.fps, (times - times[0]).tolist())
-        finally:
-            untimed.discard()
+        done = 0
+        with writer, computing(), Behind(depth=1) as behind:
+            for piece in decoding:
+                pixels = to_uint8(piece)
+                behind.put(partial(writer.write, pixels))
+                done += len(pixels)
+                if progress is not None:
+                    progress(done)
         return Decoded(
             output=self._output,
             frames=writer.frame_count,

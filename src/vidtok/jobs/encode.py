@@ -25,8 +25,7 @@ from vidtok.runtime.threads import Ahead
 from vidtok.tokens import LATENT_CODINGS, TOKEN_CODINGS, Source, TokenFileError, TokenHeader, TokenWriter, make_header
 from vidtok.tokens.writer import check_place, partial_path
 from vidtok.video import Fit, Frame, Pixels, to_float
-from vidtok.video.packets import Window
-from vidtok.video.source import check_apart, open_source
+from vidtok.video.source import check_apart
 
 TOKEN_SUFFIX = ".vtok"
 _RGB_BYTES = 3
@@ -62,6 +61,8 @@ class EncodeOptions(ReadOptions):
         }
         if not model.is_causal:
             noted["chunk_frames"] = self.chunk_frames
+        if self.stream is not None:
+            noted["stream"] = self.stream
         tiles = {"tile": self.tile, "tile_overlap": self.tile_overlap, "max_memory": self.max_memory}
         if model.tiling is not None and self.tile is None and self.max_memory is None:
             tiles = {"tile": model.tiling.size, "tile_overlap": model.tiling.overlap}
@@ -142,6 +143,11 @@ class EncodeJob:
         self._reader = options.open(input)
 
     @property
+    def other_streams(self) -> str:
+        """A word about the video streams of the input that are left out; empty if there are none."""
+        return self._reader.info.other_streams
+
+    @property
     def frame_estimate(self) -> int | None:
         """Frames of the video, as far as the file says."""
         return self._reader.frame_estimate
@@ -162,8 +168,9 @@ class EncodeJob:
         tiled = model.with_tiling(chosen.tiling)
         sound = Aside(sound_path(self._output))
         try:
-            sounds = self.options.sound and self._reader.info.has_audio and extract_sound(self._input, sound.path)
-            timed = self.options.fps is None and _rate_varies(self._input, self.options)
+            sounds = self.options.sound and self._reader.info.has_audio
+            sounds = sounds and extract_sound(self._input, sound.path, self.options.stream)
+            timed = self.options.fps is None and self._reader.rate_varies
             with (
                 self._reader as reader,
                 computing(),
@@ -295,14 +302,6 @@ def _in_batches(frames: Iterable[Frame], first: int, count: int) -> Iterator[lis
 def _video(frames: list[Frame]) -> Tensor:
     pixels: Pixels = np.stack([frame.pixels for frame in frames])
     return to_float(pixels)
-
-
-def _rate_varies(path: Path, options: EncodeOptions) -> bool:
-    """True if the frame rate alone does not give the times of the frames."""
-    window = None
-    if options.max_frames is not None:
-        window = Window(options.start, options.start + 1, options.max_frames)
-    return not open_source(path, window).timing.constant
 
 
 def _printable(name: str) -> str:

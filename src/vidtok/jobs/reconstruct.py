@@ -126,8 +126,16 @@ class ReconstructionJob:
             self._reader.fps,
             audio_from=input if options.to_the_end and info.has_audio else None,
             sample_aspect_ratio=info.sample_aspect_ratio,
+            times=(lambda: self._times) if options.fps is None and self._reader.rate_varies else None,
+            stream=options.stream,
         )
+        self._times: list[float] = []
         self._sound_left_out = info.has_audio and not options.to_the_end
+
+    @property
+    def other_streams(self) -> str:
+        """A word about the video streams of the input that are left out; empty if there are none."""
+        return self._reader.info.other_streams
 
     @property
     def frame_estimate(self) -> int | None:
@@ -146,7 +154,7 @@ class ReconstructionJob:
             memory_advice(),
             self._reader as reader,
             self._writer as writer,
-            Ahead(reader.chunks(chosen.frames), depth=1) as chunks,
+            Ahead(reader.chunks(chosen.frames, self._times), depth=1) as chunks,
             Behind(depth=1) as behind,
         ):
             for pair in _checked(model, pairs(model, chunks, chosen.frames)):
@@ -190,8 +198,9 @@ def reconstruct(
     """Write to `output` what `model` makes of the video, picture or folder of pictures `input`.
 
     A causal model takes videos of any length as one stream, with the result of the whole at once and in constant
-    memory; a non-causal one takes them in independent clips. Latents are the posterior's mode. The sound is copied
-    where the whole video is reconstructed, from its start to its end. `output` appears whole, when all is done, and
+    memory; a non-causal one takes them in independent clips. Latents are the posterior's mode. Frames keep their times
+    where the rate varies, unless `fps` is given. The sound is copied where the whole video is reconstructed, from its
+    start to its end. `output` appears whole, when all is done, and
     then replaces what stood there.
 
     Args:

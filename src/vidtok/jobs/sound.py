@@ -17,7 +17,7 @@ def sound_path(path: str | os.PathLike[str]) -> Path:
     return Path(path).with_suffix(SOUND_SUFFIX)
 
 
-def extract_sound(source: str | os.PathLike[str], path: Path) -> bool:
+def extract_sound(source: str | os.PathLike[str], path: Path, stream: int | None = None) -> bool:
     """Write the first audio track of `source` to `path`, from the first video frame on; whether there is one.
 
     Packets are copied as they are where Matroska and browsers take them, else coded as AAC. Raises `VideoError` if the
@@ -28,7 +28,7 @@ def extract_sound(source: str | os.PathLike[str], path: Path) -> bool:
     found = False
     try:
         with av.open(os.fspath(path), "w", format="matroska") as output:
-            sound = AudioCopy.start(source, output, "matroska")
+            sound = AudioCopy.start(source, output, "matroska", stream)
             if sound is not None:
                 found = True
                 sound.copy_until(None)

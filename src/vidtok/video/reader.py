@@ -132,13 +132,18 @@ class VideoReader:
         self._iterators.add(iterator)
         return iterator
 
-    def chunks(self, frames: int) -> Iterator[Pixels]:
-        """The chosen frames as arrays of (T, H, W, 3) uint8 with T = `frames`, fewer in the last one only."""
+    def chunks(self, frames: int, times: list[float] | None = None) -> Iterator[Pixels]:
+        """The chosen frames as arrays of (T, H, W, 3) uint8 with T = `frames`, fewer in the last one only.
+
+        Their times, in seconds, are appended to `times`.
+        """
         if frames < 1:
             raise VideoError(f"a chunk of {frames} frames was asked for; expected at least 1")
         chunk: list[Pixels] = []
         for frame in self:
             chunk.append(frame.pixels)
+            if times is not None:
+                times.append(frame.time)
             if len(chunk) == frames:
                 yield np.stack(chunk)
                 chunk = []

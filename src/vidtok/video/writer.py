@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from vidtok.files import Aside, check_place, writing
 from vidtok.video.audio import AudioCopy
 from vidtok.video.container import open_container
 from vidtok.video.frames import Pixels, as_rate
+from vidtok.video.retiming import retime
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -46,6 +49,9 @@ class VideoWriter:
             browsers play it, else as AAC. It is moved so that the first video frame of that file coincides with the
             first one here. Nothing happens if it has no audio, or with `.png`.
         sample_aspect_ratio: width to height of one pixel.
+        times: called at the end, returns the time of each frame in seconds, from any start, where they are no multiples
+            of `1 / fps`, which is their average then; see `retime`. Sound keeps its own times.
+        stream: number of the video stream of `audio_from` that its sound goes with; by default as in `VideoReader`.
 
     Raises:
         VideoError: a suffix or value that cannot be used, a folder that does not exist or cannot be written, frames of
@@ -61,6 +67,8 @@ class VideoWriter:
         preset: str = "medium",
         audio_from: str | os.PathLike[str] | None = None,
         sample_aspect_ratio: Fraction = Fraction(1),
+        times: Callable[[], Sequence[float]] | None = None,
+        stream: int | None = None,
     ) -> None:
         self.path = Path(path)
         self.fps = as_rate(fps)
@@ -85,6 +93,8 @@ class VideoWriter:
         self._output: _H264Output | _PNGOutput | None = None
         self._options = {"crf": str(crf), "preset": preset}
         self._audio_from = audio_from
+        self._audio_stream = stream
+        self._times = times
         self._ratio = sample_aspect_ratio
         self._picture = picture
         self._size: tuple[int, ...] = ()
@@ -117,7 +127,10 @@ class VideoWriter:
         height, width = self._size
         if self._picture:
             return _PNGOutput(self._aside.path, height, width)
-        return _H264Output(self._aside.path, self.fps, height, width, self._options, self._ratio, self._audio_from)
+        audio = (
+            None if self._audio_from is None else partial(AudioCopy.start, self._audio_from, stream=self._audio_stream)
+        )
+        return _H264Output(self._aside.path, self.fps, height, width, self._options, self._ratio, audio)
 
     def close(self) -> None:
         """Finishes the file and moves it to its place. Raises `VideoError` if no frame was written."""
@@ -129,10 +142,19 @@ class VideoWriter:
                 raise VideoError(f"no frames were written to {self.path}; expected at least one")
             with _writing(self.path):
                 self._output.finish()
-                self._aside.commit()
+            self._place()
         except BaseException:
             self._discard()
             raise
+
+    def _place(self) -> None:
+        times = [] if self._times is None or self._picture else self._times()
+        if len(times) < 2:
+            with _writing(self.path):
+                self._aside.commit()
+        else:
+            retime(self._aside.path, self.path, self.fps, [float(time - times[0]) for time in times])
+            self._aside.discard()
 
     def abort(self) -> None:
         """Gives up, and removes what was written so far."""
@@ -167,7 +189,7 @@ class _H264Output:
         width: int,
         options: dict[str, str],
         ratio: Fraction,
-        audio_from: str | os.PathLike[str] | None,
+        audio: Callable[[OutputContainer, str], AudioCopy | None] | None,
     ) -> None:
         import av
         from av.video.reformatter import VideoReformatter
@@ -191,7 +213,7 @@ class _H264Output:
         context.color_range = _LIMITED
         context.sample_aspect_ratio = ratio
         self._stream = stream
-        self._audio = None if audio_from is None else AudioCopy.start(audio_from, self._container, kind)
+        self._audio = None if audio is None else audio(self._container, kind)
 
     def write(self, pixels: Pixels) -> None:
         from av.video.frame import VideoFrame

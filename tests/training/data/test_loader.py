@@ -23,7 +23,7 @@ from vidtok.training.data.loader import ClipLoader, Loading, TrainingLoader
 from vidtok.training.data.order import EvaluationOrder, Place, Position, Ranks, TrainingOrder
 from vidtok.training.data.sources import VideoSource
 from vidtok.training.data.unreadable import Unreadable
-from vidtok.video import Clip, to_uint8
+from vidtok.video import Clip, read_clip, to_uint8
 
 PLACE = "data.params.train.params"
 FRAMES = 60
@@ -303,6 +303,26 @@ def test_a_file_that_goes_away_or_may_not_be_read_counts_as_unreadable(folder, t
 
     monkeypatch.setattr("vidtok.training.data.sources.read_clip", fail)
     assert videos.load([Place(0, 0, 3)]).failures[0].reason == f"{tmp_path}/v/003.mp4: Input/output error"
+
+
+@pytest.mark.parametrize(
+    "error", [IndexError("tuple index\nout of range"), ZeroDivisionError("by zero"), MemoryError()]
+)
+def test_whatever_one_video_brings_about_another_one_is_taken(folder, tmp_path, monkeypatch, error):
+    videos = source(spoil(folder, tmp_path / "v", range(0)))
+
+    def read(path: Any, *arguments: Any, **named: Any) -> Any:
+        if str(path).endswith("003.mp4"):
+            raise error
+        return read_clip(path, *arguments, **named)
+
+    monkeypatch.setattr("vidtok.training.data.sources.read_clip", read)
+    loaded = videos.load([Place(0, 0, 3)])
+    (failure,) = loaded.failures
+    cause = " ".join(f"{type(error).__name__}: {error}".split())
+    assert failure.reason.strip() == f"{tmp_path}/v/003.mp4: {cause}"
+    assert loaded.batch is not None
+    assert loaded.batch["name"] != [f"{tmp_path}/v/003.mp4"]
 
 
 def test_the_share_is_of_all_videos_of_a_small_set_and_of_those_opened_of_a_large_one():
