@@ -9,9 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidtok.models.config import ModelConfig
+from vidtok.models.plain import has_values
 
 Size = tuple[int, int, int]
 """Frames, height and width of a clip."""
+BRIGHTEST = 10.0
+"""No video in -1..1 that has no negative value goes beyond this, however it was sharpened or disturbed."""
 
 Padding = Literal["end", "front"]
 """The end of a clip that copies of its outermost frame are put at, until it has whole latent frames."""
@@ -79,6 +82,13 @@ def check_video(video: Tensor, config: ModelConfig) -> None:
         raise ValueError(
             f"the video has dtype {video.dtype}; expected {expected}: vidtok.video.to_float converts uint8 frames"
         )
+    if has_values(video):
+        lowest, highest = (float(value) for value in torch.aminmax(video.detach()))
+        if lowest >= 0 and highest > BRIGHTEST:
+            raise ValueError(
+                f"the video's values run from {lowest:g} to {highest:g}; expected -1..1: divide values of 0..255 by "
+                "127.5 and subtract 1"
+            )
 
 
 def check_latent(z: Tensor, config: ModelConfig) -> None:

@@ -50,13 +50,16 @@ def to_float(frames: npt.NDArray[Any] | Tensor) -> Tensor:
 def to_uint8(video: Tensor) -> Pixels:
     """`(1, 3, T, H, W)` or `(3, T, H, W)` in -1..1, of any float type and device, as `(T, H, W, 3)` uint8.
 
-    Values out of range are clamped, the others rounded to the nearest level. Raises `VideoError` for another shape.
+    Values out of range are clamped, the others rounded to the nearest level. Raises `VideoError` for NaN or
+    another shape.
     """
     if video.ndim == 5 and video.shape[0] == 1:
         video = video[0]
     if video.ndim != 4 or video.shape[0] != 3 or not video.is_floating_point():
         shape = tuple(video.shape)
         raise VideoError(f"video is {video.dtype} of shape {shape}; expected float (1, 3, T, H, W) or (3, T, H, W)")
+    if bool(video.isnan().any()):
+        raise VideoError("the video has pixels that are NaN; expected values in -1..1")
     levels = video.detach().to(torch.float32).add(1.0).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
     pixels: Pixels = levels.permute(1, 2, 3, 0).contiguous().cpu().numpy()
     return pixels
