@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 import vidtok
 import vidtok.config.read
 from support import make_clip, small_model
+from tiny import FSQ_1_1, tiny_model
 from vidtok import CheckpointError, ConfigError, Tokenizer
 
 KL = "vidtok_kl_causal_488_4chn_v1_1"
@@ -169,3 +170,11 @@ def test_public_names_exist() -> None:
         assert getattr(vidtok, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = vidtok.nothing
+
+
+def test_indices_to_codes_is_the_published_name() -> None:
+    model = tiny_model(FSQ_1_1)
+    _, log = model.encode(make_clip(1, 3, 9, 16, 16), True)
+    codes = model.regularization.indices_to_codes(log["indices"])
+    assert torch.equal(codes, model.regularization.decode_indices(log["indices"]))
+    assert torch.equal(model.decode(codes), model.decode(log["indices"], decode_from_indices=True))

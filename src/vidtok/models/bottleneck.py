@@ -57,6 +57,10 @@ class Bottleneck(nn.Module):
         """The latent (B, z, T', H', W'), float32, that `indices` (B, T', H', W') stand for."""
         raise ValueError("a continuous (KL) model has no token indices; decode its latents instead")
 
+    def indices_to_codes(self, indices: Tensor) -> Tensor:
+        """`decode_indices` under its published name."""
+        return self.decode_indices(indices)
+
 
 class DiagonalGaussian(Bottleneck, config=KLConfig):
     """KL bottleneck: mean and log-variance per value (Kingma and Welling, arXiv 1312.6114).
