@@ -26,13 +26,13 @@ import torch
 from common import seconds, write_results
 
 import vidtok
-from vidtok.evaluation.measuring import Networks
-from vidtok.evaluation.options import Settings
+from vidtok.evaluation.options import EvaluationOptions
 from vidtok.evaluation.runner import Runner
 from vidtok.evaluation.subjects import ModelSubject
 from vidtok.evaluation.videos import FrameStream, find_videos
 from vidtok.metrics.i3d import I3D
 from vidtok.metrics.lpips import LPIPS
+from vidtok.metrics.networks import Networks
 from vidtok.metrics.unavailable import Unavailable
 from vidtok.runtime.limits import CLIP_FRAMES
 from vidtok.runtime.passes import pairs
@@ -59,8 +59,8 @@ def turns(model: vidtok.Tokenizer, runner: Runner, count: int) -> Iterator[dict[
     subject = ModelSubject(model)
     held = []
     for video in runner.videos:
-        stream = FrameStream(video, runner.settings)
-        held.append(list(stream.chunks(subject.cut(stream.size, runner.settings)[0])))
+        stream = FrameStream(video, runner.options)
+        held.append(list(stream.chunks(subject.cut(stream.size, runner.options)[0])))
     alone(model, [held[0][:1]])
     for _ in range(count):
         bare = seconds(lambda: alone(model, held))
@@ -83,13 +83,13 @@ def main() -> None:
     torch.manual_seed(0)
     device = torch.device(options.device)
     model = vidtok.Tokenizer.from_config(options.config).eval().to(device)
-    settings = Settings(height=options.size, width=options.size)
+    chosen = EvaluationOptions(height=options.size, width=options.size)
     with tempfile.TemporaryDirectory() as folder:
         spec = EvaluationSet(
             clips=options.videos, height=2 * options.size, width=2 * options.size, frames=options.frames
         )
         write_evaluation_set(Path(folder) / "clips", spec)
-        runner = Runner(find_videos(Path(folder) / "clips"), settings, networks(options.figures, device))
+        runner = Runner(find_videos(Path(folder) / "clips"), chosen, networks(options.figures, device))
         measured = list(turns(model, runner, options.turns))
     results: dict[str, Any] = {
         "share": round(median(turn["model"] / turn["whole"] for turn in measured), 3),

@@ -18,11 +18,11 @@ from common import video_options, write_results
 import vidtok
 from vidtok.evaluation.evaluate import file_name
 from vidtok.evaluation.linear import BlockShape
-from vidtok.evaluation.measuring import Networks
-from vidtok.evaluation.options import Settings
+from vidtok.evaluation.options import EvaluationOptions
 from vidtok.evaluation.runner import Runner
 from vidtok.evaluation.subjects import ModelSubject, Subject, TransformSubject
 from vidtok.evaluation.videos import Video
+from vidtok.metrics.networks import Networks
 from vidtok.metrics.unavailable import Unavailable
 
 
@@ -51,8 +51,8 @@ def main() -> None:
     torch.set_grad_enabled(False)
     none = Unavailable("not wanted here")
     videos = [Video(path, path.name) for path in options.videos]
-    settings = Settings(height=options.size, width=options.size, max_frames=options.frames)
-    runner = Runner(videos, settings, Networks(none, none, torch.device("cpu")))
+    chosen = EvaluationOptions(height=options.size, width=options.size, max_frames=options.frames)
+    runner = Runner(videos, chosen, Networks(none, none, torch.device("cpu")))
     rows: dict[str, dict[str, float]] = {}
     for subject in subjects(options.model, options.block):
         outcome = runner.measure(subject)

@@ -28,6 +28,7 @@ from vidtok import Tokenizer, tokens
 from vidtok.config.read import read_config
 from vidtok.jobs import decode_file, encode_file
 from vidtok.metrics.image import psnr
+from vidtok.metrics.rate import bits_per_pixel
 from vidtok.models.vidtok.config import AutoencoderConfig
 from vidtok.tokens import LATENT_CODINGS, TOKEN_CODINGS, TokenWriter, make_header
 from vidtok.video import Pixels, VideoWriter, read_video, to_float
@@ -113,7 +114,7 @@ def measure_codings(options: argparse.Namespace) -> None:
             taken = path.stat().st_size
             results[coding] = {
                 "bytes": taken,
-                "bits_per_pixel": round(8 * taken / prod(size), 4),
+                "bits_per_pixel": round(bits_per_pixel(8 * taken, prod(size)), 4),
                 "psnr": round(psnr(decoded, source).mean().item(), 3),
                 "psnr_to_exact_values": round(psnr(decoded, exact).mean().item(), 2),
                 "latent_snr": None if writer.int8_snr is None else round(writer.int8_snr, 2),

@@ -12,13 +12,13 @@ from evaluation.models import NO_NETWORKS, subject
 from tiny import FSQ_1_1, KL_1_1, write_video
 from vidtok.evaluation.comparison import compare
 from vidtok.evaluation.evaluate import bit_targets, file_name
-from vidtok.evaluation.options import Settings
+from vidtok.evaluation.options import EvaluationOptions
 from vidtok.evaluation.plots import Point, Series, axis, bars, chart
 from vidtok.evaluation.results import Result, ResultError, assemble
 from vidtok.evaluation.runner import Runner
 from vidtok.evaluation.videos import find_videos
 
-SMALL = Settings(height=64, width=64)
+SMALL = EvaluationOptions(height=64, width=64)
 
 
 @pytest.fixture(scope="module")

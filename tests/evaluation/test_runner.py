@@ -15,19 +15,20 @@ from vidtok import VidTokError
 from vidtok.evaluation.codecs import CODECS, RateSearch
 from vidtok.evaluation.highlights import PICTURES, error_picture
 from vidtok.evaluation.linear import BlockShape, BlockTransform
-from vidtok.evaluation.measuring import Measured, Networks, Tally
-from vidtok.evaluation.options import Settings
+from vidtok.evaluation.measuring import Measured, Tally
+from vidtok.evaluation.options import EvaluationOptions
 from vidtok.evaluation.runner import Outcome, Runner
 from vidtok.evaluation.storage import PartStore
 from vidtok.evaluation.subjects import BitTarget, CodecSubject, Frames, ModelSubject, TransformSubject
 from vidtok.evaluation.videos import find_videos
 from vidtok.metrics.i3d import I3D
 from vidtok.metrics.image import psnr
+from vidtok.metrics.networks import Networks
 from vidtok.metrics.unavailable import Unavailable
 from vidtok.runtime.passes import Pair
 from vidtok.video import VideoWriter, read_video, source, to_float
 
-SMALL = Settings(height=64, width=64)
+SMALL = EvaluationOptions(height=64, width=64)
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def runner(folder: Path, settings: Settings = SMALL, store: PartStore | None = None, workers: int = 2) -> Runner:
-    return Runner(find_videos(folder), settings, NO_NETWORKS, store=store, workers=workers)
+def runner(
+    folder: Path, options: EvaluationOptions = SMALL, store: PartStore | None = None, workers: int = 2
+) -> Runner:
+    return Runner(find_videos(folder), options, NO_NETWORKS, store=store, workers=workers)
 
 
 def expected(pairs: Iterator[Pair]) -> tuple[float, int]:
@@ -51,8 +54,8 @@ def expected(pairs: Iterator[Pair]) -> tuple[float, int]:
 @pytest.mark.parametrize("name", [KL_1_1, FSQ_1_0, KL_NONCAUSAL])
 @pytest.mark.parametrize(("clip_frames", "workers"), [(None, 3), (4, 1)])
 def test_figures_are_those_of_the_frames(name: str, clip_frames: int | None, workers: int, folder: Path) -> None:
-    settings = Settings(height=64, width=64, clip_frames=clip_frames)
-    outcome = runner(folder, settings, workers=workers).measure(subject(name))
+    options = EvaluationOptions(height=64, width=64, clip_frames=clip_frames)
+    outcome = runner(folder, options, workers=workers).measure(subject(name))
     assert [video.name for video in outcome.measured] == ["0.mp4", "1.mp4"]
     assert outcome.unreadable == []
     model = tiny_model(name)
@@ -85,8 +88,8 @@ def test_bits_and_codes_are_counted(folder: Path) -> None:
 
 def test_a_model_of_the_other_family(folder: Path) -> None:
     model = ModelSubject(tiny_twin())
-    settings = Settings(height=SIDE, width=SIDE)
-    for video in runner(folder, settings).measure(model).measured:
+    options = EvaluationOptions(height=SIDE, width=SIDE)
+    for video in runner(folder, options).measure(model).measured:
         assert video.tally.bits == 16 * model.model.config.z_channels
         frames = read_video(folder / video.name, height=SIDE, width=SIDE).numpy()
         mean, _ = expected(clip_pairs(model.model, [frames]))
@@ -113,8 +116,8 @@ def test_what_was_done_is_not_done_again(folder: Path, tmp_path: Path, monkeypat
     for one, other in zip(first.measured, again.measured, strict=True):
         assert one.scores.state() == other.scores.state()
         assert (one.sha256, one.tally.bits, one.fps) == (other.sha256, other.tally.bits, other.fps)
-        assert one.moments == other.moments
-    assert set(again.moments()) == {"best", "worst"}
+        assert one.highlights == other.highlights
+    assert set(again.highlights()) == {"best", "worst"}
 
 
 def test_an_interrupted_run_keeps_the_videos_that_were_done(folder: Path, tmp_path: Path) -> None:
@@ -130,21 +133,19 @@ def test_an_interrupted_run_keeps_the_videos_that_were_done(folder: Path, tmp_pa
     assert len(list((tmp_path / "parts").iterdir())) == 1
 
 
-@pytest.mark.parametrize("change", ["settings", "weights", "file", "networks"])
+@pytest.mark.parametrize("change", ["options", "weights", "file"])
 def test_other_conditions_are_measured_anew(change: str, tmp_path: Path) -> None:
     store = PartStore(tmp_path)
     video = write_video(tmp_path / "a.mp4", 5, 64, 64)
     runner(tmp_path, store=store).measure(subject(KL_1_1))
-    model, settings, networks = subject(KL_1_1), SMALL, NO_NETWORKS
-    if change == "settings":
-        settings = Settings(height=64, width=64, max_frames=4)
+    model, options = subject(KL_1_1), SMALL
+    if change == "options":
+        options = EvaluationOptions(height=64, width=64, max_frames=4)
     elif change == "weights":
         next(model.model.parameters()).add_(0.1)
-    elif change == "file":
-        write_video(video, 6, 64, 64)
     else:
-        networks = Networks(networks.lpips, I3D().eval(), networks.device)
-    changed = Runner(find_videos(tmp_path), settings, networks, store=store)
+        write_video(video, 6, 64, 64)
+    changed = runner(tmp_path, options, store=store)
     assert store.load(changed.key(model, changed.videos[0])) is None
 
 
@@ -168,7 +169,7 @@ def test_unreadable_videos_are_listed_and_the_rest_is_measured(folder: Path, tmp
         assert [video.name for video in outcome.measured] == ["c.mp4"]
         assert [video.name for video in outcome.unreadable] == ["a.mp4", "b.mp4"]
         assert "is neither a video nor a picture" in outcome.unreadable[0].reason
-    truncated = runner(tmp_path, Settings(height=64, width=64, allow_truncated=True)).measure(subject(KL_1_1))
+    truncated = runner(tmp_path, EvaluationOptions(height=64, width=64, allow_truncated=True)).measure(subject(KL_1_1))
     assert [video.name for video in truncated.measured] == ["b.mp4", "c.mp4"]
 
 
@@ -205,13 +206,13 @@ def test_values_that_are_not_finite_are_an_error(folder: Path) -> None:
 
 
 def test_sampling_is_repeatable_video_by_video(folder: Path) -> None:
-    def run(name: str, settings: Settings) -> Outcome:
-        return runner(folder, settings).measure(subject(name))
+    def run(name: str, options: EvaluationOptions) -> Outcome:
+        return runner(folder, options).measure(subject(name))
 
-    drawn = Settings(height=64, width=64, sample=True)
+    drawn = EvaluationOptions(height=64, width=64, sample=True)
     for one, other in zip(run(KL_1_0, drawn).measured, run(KL_1_0, drawn).measured, strict=True):
         assert one.scores.state() == other.scores.state()
-    reseeded = run(KL_1_0, Settings(height=64, width=64, sample=True, seed=1))
+    reseeded = run(KL_1_0, EvaluationOptions(height=64, width=64, sample=True, seed=1))
     assert reseeded.measured[0].scores.state() != run(KL_1_0, drawn).measured[0].scores.state()
 
 
@@ -227,7 +228,7 @@ def test_a_codec_meets_the_bits_of_each_video(folder: Path) -> None:
     assert not rate.show
     for video in runner(folder).measure(rate).measured:
         assert video.bits_per_pixel == pytest.approx(0.3, rel=0.1)
-        assert video.moments == {}
+        assert video.highlights == {}
 
 
 def test_a_long_video_is_read_anew_for_each_pass(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +249,7 @@ def test_the_transform_has_as_many_values_as_the_model(folder: Path, monkeypatch
     fitted = BlockTransform.fit(shape, [to_float(read_video(folder / "0.mp4", height=64).numpy())])
     monkeypatch.setattr(BlockTransform, "fit_synthetic", classmethod(lambda cls, shape: fitted))
     for clip_frames in (None, 4):
-        measure = runner(folder, Settings(height=64, width=64, clip_frames=clip_frames)).measure
+        measure = runner(folder, EvaluationOptions(height=64, width=64, clip_frames=clip_frames)).measure
         transform = measure(TransformSubject(shape, ("a model",)))
         for one, other in zip(measure(model).measured, transform.measured, strict=True):
             assert one.tally.bits == other.tally.bits
@@ -265,7 +266,7 @@ class Fading(TransformSubject):
     def prepare(self) -> None:
         pass
 
-    def pairs(self, frames: Frames, settings: Settings, tally: Tally) -> Iterator[Pair]:
+    def pairs(self, frames: Frames, options: EvaluationOptions, tally: Tally) -> Iterator[Pair]:
         levels = (5, 4, 1, 6, 7, 8, 30, 9, 8, 7, 6)
         for chunk in frames.chunks:
             error = torch.tensor(levels[: len(chunk)]).view(1, 1, -1, 1, 1) / 127.5
@@ -278,20 +279,20 @@ def test_the_best_and_the_worst_frame_are_kept(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "grey.mp4", 25, crf=0) as writer:
         writer.write(grey)
     outcome = Runner(find_videos(tmp_path), SMALL, NO_NETWORKS).measure(Fading())
-    shown = outcome.moments()
-    assert {kind: (video, moment.frame) for kind, (video, moment) in shown.items()} == {
+    shown = outcome.highlights()
+    assert {kind: (video, highlight.frame) for kind, (video, highlight) in shown.items()} == {
         "best": ("grey.mp4", 2),
         "worst": ("grey.mp4", 6),
     }
     assert shown["worst"][1].value < shown["best"][1].value
-    for _, moment in shown.values():
-        assert set(moment.files) == {*PICTURES, "clip"}
+    for _, highlight in shown.values():
+        assert set(highlight.files) == {*PICTURES, "clip"}
         for name in PICTURES:
             picture = tmp_path / f"{name}.webp"
-            picture.write_bytes(moment.files[name])
+            picture.write_bytes(highlight.files[name])
             assert read_video(picture).shape == (1, 64, 64, 3)
-        clip = tmp_path / "moment.mp4"
-        clip.write_bytes(moment.files["clip"])
+        clip = tmp_path / "highlight.mp4"
+        clip.write_bytes(highlight.files["clip"])
         assert read_video(clip).shape == (11, 64, 192, 3)
     np.testing.assert_array_equal(error_picture(grey[0], grey[0] - 10), np.full((64, 64, 3), 40))
 
@@ -301,14 +302,13 @@ def test_features_and_scores_survive_storage(folder: Path, tmp_path: Path) -> No
     write_video(tmp_path / "long.mp4", 17, 64, 64)
     outcome = Runner(find_videos(tmp_path), SMALL, networks).measure(subject(FSQ_1_1))
     video = outcome.measured[0]
-    assert video.features is not None
-    assert [part.shape for part in video.features] == [(1, 400), (1, 400)]
+    assert [part.shape for part in video.features["fvd"]] == [(1, 400), (1, 400)]
     back = Measured.from_arrays(video.to_arrays())
-    assert back.features is not None
-    np.testing.assert_array_equal(back.features[1], video.features[1])
+    np.testing.assert_array_equal(back.features["fvd"][1], video.features["fvd"][1])
     assert back.tally.codebook is not None
     assert back.tally.codebook.state() == video.tally.codebook.state()  # type: ignore[union-attr]
-    assert back.moments == video.moments
+    assert back.highlights == video.highlights
+    assert back.versions == video.versions == {"psnr": 1, "ssim": 1, "fvd": 1, "flicker": 1}
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

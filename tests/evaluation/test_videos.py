@@ -11,7 +11,7 @@ import pytest
 
 from tiny import write_video
 from vidtok import VideoError, VidTokError
-from vidtok.evaluation.options import Settings
+from vidtok.evaluation.options import EvaluationOptions
 from vidtok.evaluation.videos import FrameStream, Video, find_videos
 from vidtok.runtime.threads import Ahead, Behind
 from vidtok.video import read_video
@@ -54,7 +54,7 @@ def test_folders_without_videos(tmp_path: Path) -> None:
 
 
 def test_frames_are_hashed_as_they_pass(folder: Path) -> None:
-    stream = FrameStream(find_videos(folder)[0], Settings(height=16, width=16))
+    stream = FrameStream(find_videos(folder)[0], EvaluationOptions(height=16, width=16))
     frames = np.concatenate(list(stream.chunks(3)))
     np.testing.assert_array_equal(frames, read_video(folder / "b.mp4", height=16, width=16).numpy())
     assert stream.sha256 == hashlib.sha256(b"(16, 16)" + frames.tobytes()).hexdigest()
@@ -65,7 +65,7 @@ def test_frames_are_hashed_as_they_pass(folder: Path) -> None:
 
 
 def test_the_last_clip_is_filled_with_copies(folder: Path) -> None:
-    stream = FrameStream(find_videos(folder)[0], Settings(clip_frames=4, fill=True))
+    stream = FrameStream(find_videos(folder)[0], EvaluationOptions(clip_frames=4, fill=True))
     pieces = list(stream.chunks(5, fill=True))
     assert [len(piece) for piece in pieces] == [5, 5]
     for copy in pieces[1][2:]:
@@ -73,14 +73,14 @@ def test_the_last_clip_is_filled_with_copies(folder: Path) -> None:
     assert stream.frames == 10
 
 
-def test_settings_are_checked() -> None:
+def test_options_are_checked() -> None:
     with pytest.raises(VidTokError, match="clip_frames is 0; expected at least 1"):
-        Settings(clip_frames=0)
+        EvaluationOptions(clip_frames=0)
     with pytest.raises(VidTokError, match=r"no clips to fill; give their length too \(--clip-frames"):
-        Settings(fill=True)
-    assert Settings(clip_frames=16).clip_length(first_alone=True) == 17
-    assert Settings(clip_frames=16).clip_length(first_alone=False) == 16
-    assert Settings().clip_length(first_alone=True) is None
+        EvaluationOptions(fill=True)
+    assert EvaluationOptions(clip_frames=16).clip_length(first_alone=True) == 17
+    assert EvaluationOptions(clip_frames=16).clip_length(first_alone=False) == 16
+    assert EvaluationOptions().clip_length(first_alone=True) is None
 
 
 def test_ahead_gives_all_items_in_order_and_raises_in_their_place() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidtok.errors import VidTokError
-from vidtok.metrics.fvd import ClipFeatures, FeatureStatistics, FVDFigure, frechet_distance, fvd, resized
+from vidtok.metrics.fvd import ClipDistance, ClipFeatures, FeatureStatistics, frechet_distance, fvd, resized
 from vidtok.metrics.unavailable import Unavailable
 
 
@@ -42,7 +42,7 @@ def by_scipy(a: np.ndarray, b: np.ndarray) -> float:
 def test_distances_agree_with_scipy(size: int, count: int) -> None:
     a, b = features(count, size), features(count // 2 + size, size, seed=1)
     figure = fvd(statistics(a), statistics(b))
-    assert isinstance(figure, FVDFigure)
+    assert isinstance(figure, ClipDistance)
     assert figure.distance == pytest.approx(by_scipy(a, b), rel=1e-7)
     assert figure.clips == count
 
@@ -72,8 +72,8 @@ def test_singular_covariances_have_a_closed_form() -> None:
 def test_fewer_clips_than_features() -> None:
     a, b = features(20, 400), features(25, 400, seed=1)
     figure, swapped = fvd(statistics(a), statistics(b)), fvd(statistics(b), statistics(a))
-    assert isinstance(figure, FVDFigure)
-    assert isinstance(swapped, FVDFigure)
+    assert isinstance(figure, ClipDistance)
+    assert isinstance(swapped, ClipDistance)
     assert figure.distance == pytest.approx(swapped.distance, rel=1e-9)
     # The same trace from the small side: the singular values of the product of the centred features.
     centred = [(x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (a, b)]
@@ -86,8 +86,8 @@ def test_equal_sets_are_at_no_distance_and_a_shift_at_its_square() -> None:
     a = features(30, 400)
     scale = np.trace(np.cov(a, rowvar=False))
     same, shifted = fvd(statistics(a), statistics(a)), fvd(statistics(a), statistics(a + 2))
-    assert isinstance(same, FVDFigure)
-    assert isinstance(shifted, FVDFigure)
+    assert isinstance(same, ClipDistance)
+    assert isinstance(shifted, ClipDistance)
     assert 0 <= same.distance < 1e-10 * scale
     assert shifted.distance == pytest.approx(400 * 4, abs=1e-9 * scale)
 

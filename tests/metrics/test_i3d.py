@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 
 from golden.weights import clip, draw, stand_in
 from vidtok.metrics import i3d
-from vidtok.metrics.fvd import load_i3d
 from vidtok.metrics.i3d import I3D
 from vidtok.metrics.i3d_weights import I3DWeightsError
+from vidtok.metrics.networks import load_i3d
 from vidtok.metrics.unavailable import Unavailable
 
 State = dict[str, torch.Tensor]

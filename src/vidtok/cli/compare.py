@@ -1,4 +1,4 @@
-"""`vidtok compare`: the difference between two results, and whether it can be chance."""
+"""`vidtok compare`: the difference between two results, and the probability that it is chance."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(help="A .json file of results, which `vidtok evaluate` has written.")],
+    a: Annotated[Path, typer.Argument(help="A .json file of results that `vidtok evaluate` wrote.")],
     b: Annotated[Path, typer.Argument(help="Another one.")],
 ) -> None:
-    """Say how two results differ, metric by metric, and whether the difference is significant.
+    """Compare two results, metric by metric, and say which differences are significant.
 
-    Videos are paired by name. The interval of the difference is by the bootstrap over videos, p by the sign-flip
-    permutation test, both two-sided and with every frame the same weight.
+    Videos are paired by name. The interval of a difference comes from the bootstrap over videos, p from the sign-flip
+    permutation test; both are two-sided and give every frame the same weight.
     """
     from vidtok.evaluation.comparison import compare as compared
     from vidtok.evaluation.results import Result
@@ -59,8 +59,7 @@ def _table(comparison: Comparison) -> str:
 
 
 def _row(difference: Difference) -> tuple[str, ...]:
-    metric, digits = difference.metric, difference.metric.digits
-    label = f"{metric.label} ({metric.unit})" if metric.unit else metric.label
+    metric = difference.metric
     interval, p = difference.interval, difference.p_value
     verdict = "not significant"
     if difference.p_value is None:
@@ -68,11 +67,11 @@ def _row(difference: Difference) -> tuple[str, ...]:
     elif difference.significant:
         verdict = f"{difference.better} is better"
     return (
-        label,
-        f"{difference.a:.{digits}f}",
-        f"{difference.b:.{digits}f}",
-        f"{difference.mean:+.{digits}f}",
-        "" if interval is None else f"{interval.low:+.{digits}f} to {interval.high:+.{digits}f}",
+        metric.title,
+        metric.text(difference.a),
+        metric.text(difference.b),
+        metric.text(difference.mean, "+"),
+        "" if interval is None else f"{metric.text(interval.low, '+')} to {metric.text(interval.high, '+')}",
         "" if p is None else ("< 0.001" if p < 0.001 else f"{p:.3f}"),
         verdict,
     )

@@ -10,126 +10,126 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidtok.cli.options import DeviceOption, DType, DTypeOption, load_model
+from vidtok.cli.options import (
+    DeviceOption,
+    DType,
+    DTypeOption,
+    FpsOption,
+    HeightOption,
+    SizeOption,
+    WidthOption,
+    load_model,
+)
 from vidtok.cli.reconstruct import frame_size
+from vidtok.metrics.table import METRICS
 from vidtok.text import counted
 
 if TYPE_CHECKING:
     from vidtok.evaluation.evaluate import Evaluation, ModelMaker
     from vidtok.evaluation.results import Result
 
-_COLUMNS = ("psnr", "ssim", "lpips", "fvd", "flicker")
+DataArgument = Annotated[Path, typer.Argument(help="A folder with videos below it, or one video.")]
+ModelsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME|YAML|FOLDER|HUB[=CHECKPOINT]",
+        help="A model, as for `vidtok encode`, and its weights if it does not lead to them; any number of times.",
+    ),
+]
+BaselinesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--baseline",
+        "-b",
+        metavar="h264|h265|av1|h264-444|h265-444|pca",
+        help="A codec at the models' bit rates and around them, or the linear block transform with as many values "
+        "as each model; any number of times.",
+    ),
+]
+OutOption = Annotated[
+    Path, typer.Option("--out", "-o", help="A folder for results, report and the figures of finished videos.")
+]
+MetaOption = Annotated[
+    Path | None, typer.Option(help="A CSV file whose column `videos` names files of DATA.", show_default="all")
+]
+StartOption = Annotated[float, typer.Option(min=0, help="Seconds into each video to start at.")]
+MaxFramesOption = Annotated[
+    int | None, typer.Option(min=1, help="Stop after this many frames of each video.", show_default="all")
+]
+ClipFramesOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Take videos in independent clips of this many frames, one more for causal models.",
+        show_default="whole where possible",
+    ),
+]
+FillOption = Annotated[
+    bool, typer.Option("--fill", help="Repeat the last frame until the last clip is full, as published.")
+]
+SampleOption = Annotated[
+    bool, typer.Option("--sample", help="Let KL models draw from the posterior, as published; else its mode.")
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of the noise of sampling.")]
+TruncatedOption = Annotated[bool, typer.Option("--allow-truncated", help="Use what can be decoded of damaged videos.")]
+LPIPSOption = Annotated[
+    Path | None, typer.Option(help="A file or folder with LPIPS's weights.", show_default="the usual places")
+]
+I3DOption = Annotated[
+    Path | None, typer.Option(help="A file with I3D's weights, for FVD.", show_default="the usual places")
+]
+WorkersOption = Annotated[int, typer.Option(min=1, help="Videos to read ahead, and to measure behind the model.")]
+ReportOption = Annotated[bool, typer.Option("--report/--no-report", help="Write report.html.")]
 
 
 def evaluate(
-    data: Annotated[Path, typer.Argument(help="A folder with videos below it, or one video.")],
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="NAME|YAML|FOLDER|HUB[=CHECKPOINT]",
-            help="A model, as for `vidtok encode`, and its weights if it does not lead to them; any number of times.",
-        ),
-    ] = None,
-    baseline: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--baseline",
-            "-b",
-            metavar="h264|h265|av1|h264-444|h265-444|pca",
-            help="A codec at the models' bit rates and around them, or the linear block transform with as many values "
-            "as each model; any number of times.",
-        ),
-    ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="A folder for results, report and what is done so far.")
-    ] = Path("results"),
-    meta: Annotated[
-        Path | None, typer.Option(help="A CSV file whose column `videos` names files of DATA.", show_default="all")
-    ] = None,
-    height: Annotated[
-        int | None, typer.Option(min=1, help="Rows after resize and crop.", show_default="as --width, or 256")
-    ] = None,
-    width: Annotated[
-        int | None, typer.Option(min=1, help="Columns after resize and crop.", show_default="as --height, or 256")
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="original|N", help="`original`: no resize and no crop; N: both sides N.")
-    ] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames per second to sample.", show_default="every frame")] = None,
-    start: Annotated[float, typer.Option(min=0, help="Seconds into each video to start at.")] = 0.0,
-    max_frames: Annotated[
-        int | None, typer.Option(min=1, help="Stop after so many frames of each video.", show_default="all")
-    ] = None,
-    clip_frames: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Take videos in independent clips of so many frames, one more for causal models.",
-            show_default="whole where possible",
-        ),
-    ] = None,
-    fill: Annotated[
-        bool, typer.Option("--fill", help="Repeat the last frame until the last clip is full, as published.")
-    ] = False,
-    sample: Annotated[
-        bool, typer.Option("--sample", help="Let KL models draw from the posterior, as published; else its mode.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Of that noise.")] = 42,
-    allow_truncated: Annotated[
-        bool, typer.Option("--allow-truncated", help="Use what can be decoded of damaged videos.")
-    ] = False,
-    lpips: Annotated[
-        Path | None, typer.Option(help="A file or folder with LPIPS's weights.", show_default="the usual places")
-    ] = None,
-    i3d: Annotated[
-        Path | None, typer.Option(help="A file with I3D's weights, for FVD.", show_default="the usual places")
-    ] = None,
+    data: DataArgument,
+    model: ModelsOption = None,
+    baseline: BaselinesOption = None,
+    out: OutOption = Path("results"),
+    meta: MetaOption = None,
+    height: HeightOption = None,
+    width: WidthOption = None,
+    size: SizeOption = None,
+    fps: FpsOption = None,
+    start: StartOption = 0.0,
+    max_frames: MaxFramesOption = None,
+    clip_frames: ClipFramesOption = None,
+    fill: FillOption = False,
+    sample: SampleOption = False,
+    seed: SeedOption = 42,
+    allow_truncated: TruncatedOption = False,
+    lpips: LPIPSOption = None,
+    i3d: I3DOption = None,
     device: DeviceOption = None,
     dtype: DTypeOption = DType.float32,
-    workers: Annotated[int, typer.Option(min=1, help="Videos to read ahead, and to measure behind the model.")] = 2,
-    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html.")] = True,
+    workers: WorkersOption = 2,
+    report: ReportOption = True,
 ) -> None:
     """Measure models and baselines on the same frames: PSNR, SSIM, LPIPS, FVD, flicker, bits per pixel, codebook use.
 
     Writes OUT/NAME.json for each and OUT/report.html, one page with tables, plots, pictures and clips. A run that was
     stopped goes on where it was when the same command is given again; with more models, only these are measured.
-    Videos that cannot be read are listed and left out. What weights are missing for is said and left out too.
+    Videos that cannot be read are listed and left out. A metric whose weights are missing is listed and left out too.
     """
     height, width = frame_size(height, width, size)
 
     from vidtok.device import choose_device
     from vidtok.evaluation.evaluate import evaluate as measured
-    from vidtok.evaluation.options import Settings
+    from vidtok.evaluation.options import EvaluationOptions
 
-    settings = Settings(
-        height=height,
-        width=width,
-        fps=fps,
-        start=start,
-        max_frames=max_frames,
-        clip_frames=clip_frames,
-        fill=fill,
-        allow_truncated=allow_truncated,
-        sample=sample,
-        seed=seed,
-    )
+    options = EvaluationOptions(
+        height=height, width=width, fps=fps, start=start, max_frames=max_frames, clip_frames=clip_frames, fill=fill,
+        allow_truncated=allow_truncated, sample=sample, seed=seed,
+    )  # fmt: skip
     try:
         evaluation = measured(
-            data,
-            [_maker(each, device, dtype) for each in model or []],
-            out,
-            baselines=list(dict.fromkeys(baseline or [])),
-            settings=settings,
-            meta=meta,
-            lpips=lpips,
-            i3d=i3d,
-            device=choose_device(device),
-            workers=workers,
-            report=report,
-            announce=_announce,
-        )
+            data, [_maker(each, device, dtype) for each in model or []], out,
+            baselines=list(dict.fromkeys(baseline or [])), options=options, meta=meta, lpips=lpips, i3d=i3d,
+            device=choose_device(device), workers=workers, report=report, announce=_announce,
+        )  # fmt: skip
     except KeyboardInterrupt:
         typer.echo(f"stopped; what is done is kept in {out}, and the same command goes on from there", err=True)
         raise
@@ -138,7 +138,7 @@ def evaluate(
 
 @contextmanager
 def _announce(title: str, videos: int) -> Iterator[Callable[[float], None]]:
-    """A bar while `title` is measured; where stderr is no terminal, lines that say what is done."""
+    """A bar while `title` is measured; where stderr is no terminal, lines with the number of finished videos."""
     from vidtok.cli.report import progress_bar
 
     if sys.stderr.isatty():
@@ -158,7 +158,7 @@ def _announce(title: str, videos: int) -> Iterator[Callable[[float], None]]:
 
 
 def _maker(text: str, device: str | None, dtype: DType) -> ModelMaker:
-    """What makes the model that `--model TEXT` asks for."""
+    """A function that loads the model of `--model TEXT`."""
     from vidtok.evaluation.subjects import ModelSubject
 
     # A path may hold an equals sign itself.
@@ -174,10 +174,7 @@ def _maker(text: str, device: str | None, dtype: DType) -> ModelMaker:
 
 
 def _text(evaluation: Evaluation) -> str:
-    from vidtok.metrics.meter import METRICS
-
-    labels = {metric.name: metric.label for metric in METRICS} | {"fvd": "FVD"}
-    rows = [("", "bits/pixel", *(labels[name] for name in _COLUMNS), "codes used")]
+    rows = [("", "bits/pixel", *(metric.label for metric in METRICS.values()), "codes used")]
     rows += [_row(result) for result in evaluation.results]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -186,9 +183,7 @@ def _text(evaluation: Evaluation) -> str:
     ]
     first = evaluation.results[0].content
     lines += ["", f"{counted(first['data']['videos'], 'video')}, {counted(first['data']['frames'], 'frame')}"]
-    missing = {
-        labels[name]: figures["unavailable"] for name, figures in first["overall"].items() if "unavailable" in figures
-    }
+    missing = evaluation.results[0].unavailable()
     lines += [f"{label} is not measured: {reason}" for label, reason in missing.items()]
     lines += [line for result in evaluation.results for line in _off_rate(result)]
     lines += [f"left out: {each['reason']}" for each in first["data"]["unreadable"]]
@@ -210,13 +205,8 @@ def _off_rate(result: Result) -> list[str]:
 
 
 def _row(result: Result) -> tuple[str, ...]:
-    from vidtok.metrics.meter import METRICS
-
-    digits = {metric.name: metric.digits for metric in METRICS} | {"fvd": 1}
-    cells = []
-    for name in _COLUMNS:
-        mean = result.mean(name)
-        cells.append("-" if mean is None else f"{mean:.{digits[name]}f}")
+    means = ((metric, result.mean(metric.name)) for metric in METRICS.values())
+    cells = ["-" if mean is None else metric.text(mean) for metric, mean in means]
     codebook = result.content["codebook"]
     used = "" if codebook is None else f"{codebook['used']:,} of {codebook['size']:,}"
     return (result.name, f"{result.bits_per_pixel:.4f}", *cells, used)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from vidtok.metrics.rate import bits_per_pixel, compression
 
 if TYPE_CHECKING:
     from vidtok.tokens import LatentLayout, TokenFile
@@ -56,9 +59,9 @@ def tiles(tiling: Any) -> tuple[str, str]:
     return "tiles", "{rows} x {columns}, of at most {size} pixels, which overlap by {overlap} or more".format(**tiling)
 
 
-def rate(bits_per_pixel: float, compression: float, size: int, source_bytes: int | None) -> str:
+def rate(bits: float, times: float, size: int, source_bytes: int | None) -> str:
     """The rate of a file of `size` bytes."""
-    text = f"{bits_per_pixel:.4f} bits per pixel, {compression:.1f} times smaller than 24-bit RGB"
+    text = f"{bits:.4f} bits per pixel, {times:.1f} times smaller than 24-bit RGB"
     if not source_bytes:
         return text
     ratio = source_bytes / size
@@ -109,11 +112,11 @@ def _as_json(file: TokenFile, damages: list[str] | None) -> dict[str, Any]:
 
 
 def _figures(file: TokenFile) -> dict[str, Any]:
-    pixels = file.frames * file.header.video.height * file.header.video.width
+    cost = bits_per_pixel(8 * file.bytes, math.prod(file.size))
     source = _source_bytes(file)
     return {
-        "bits_per_pixel": 8 * file.bytes / pixels,
-        "compression": 3 * pixels / file.bytes,
+        "bits_per_pixel": cost,
+        "compression": compression(cost),
         "compression_of_source": None if source is None else source / file.bytes,
     }
 

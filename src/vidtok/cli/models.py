@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
+from vidtok.metrics.table import PUBLISHED
+
 app = typer.Typer(rich_markup_mode=None, help="List the models that can be loaded by name.")
 
-_COLUMNS = (
-    "name", "TxHxW", "latent", "version", "PSNR", "SSIM", "LPIPS", "FVD", "weights",
-)  # fmt: skip
-_FIGURES = ("PSNR", "SSIM", "LPIPS", "FVD")
+_COLUMNS = ("name", "TxHxW", "latent", "version")
+"""Columns before those of published figures."""
 
 
 @app.callback(invoke_without_command=True)
@@ -35,11 +35,12 @@ def list_models(
     if as_json:
         typer.echo(json.dumps(entries, indent=2))
         return
-    rows = [_row(entry) for entry in entries]
+    header = (*_COLUMNS, *(metric.label for metric in PUBLISHED), "weights")
+    rows = [header, *(_row(entry) for entry in entries)]
     if sys.stdout.isatty():
         _print_table(rows)
     else:
-        typer.echo("\n".join("\t".join(row) for row in (_COLUMNS, *rows)))
+        typer.echo("\n".join("\t".join(row) for row in rows))
 
 
 @app.command("show")
@@ -72,10 +73,7 @@ def _entries() -> list[dict[str, Any]]:
                 "channels": config.z_channels,
                 "streams": [asdict(stream) for stream in config.parts],
                 "codebook_size": bottleneck.codebook_size,
-                "psnr": entry.psnr,
-                "ssim": entry.ssim,
-                "lpips": entry.lpips,
-                "fvd": entry.fvd,
+                **{metric.name: getattr(entry, metric.name) for metric in PUBLISHED},
                 "weights": None if weights is None else str(weights),
                 "hub_repo": entry.hub_repo,
                 "hub_file": entry.hub_file,
@@ -87,23 +85,24 @@ def _entries() -> list[dict[str, Any]]:
 def _row(entry: dict[str, Any]) -> list[str]:
     codebook, channels = entry["codebook_size"], entry["channels"]
     latent = f"{channels} channels" if codebook is None else f"{codebook:,} codes"
-    scores = [(entry["psnr"], ".2f"), (entry["ssim"], ".3f"), (entry["lpips"], ".3f"), (entry["fvd"], ".1f")]
+    scores = [(entry[metric.name], metric.published) for metric in PUBLISHED]
     return [
         entry["name"],
         "x".join(map(str, entry["compression"])),
         f"{channels:,} values" if entry["streams"] else latent,
         entry["version"],
-        *("-" if value is None else format(value, form) for value, form in scores),
+        *("-" if value is None else f"{value:.{places}f}" for value, places in scores),
         "no" if entry["weights"] is None else f"yes: {entry['weights']}",
     ]
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
     """The rows in columns as wide as they need: a narrow terminal wraps them; a fitted table would cut figures."""
-    widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
-    for row in (_COLUMNS, *rows):
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    figures = range(len(_COLUMNS), len(_COLUMNS) + len(PUBLISHED))
+    for row in rows:
         cells = [
-            cell.rjust(width) if name in _FIGURES else cell.ljust(width)
-            for name, cell, width in zip(_COLUMNS, row, widths, strict=True)
+            cell.rjust(width) if at in figures else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         typer.echo("  ".join(cells).rstrip())

@@ -1,4 +1,4 @@
-"""What a reconstruction prints: a bar while it runs, and a summary."""
+"""Progress and summary of a reconstruction: a bar while it runs, and its figures as text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress_bar(what: str, total: int | None, unit: str = "frames") -> Iterator[Callable[[float], None]]:
-    """A bar over `total` frames on stderr, if that is a terminal; gives what is to be called with the frames done."""
+    """A bar over `total` frames on stderr, if that is a terminal; gives a function to call with the frames done."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -36,24 +36,27 @@ def progress_bar(what: str, total: int | None, unit: str = "frames") -> Iterator
 def summary(result: Reconstruction, model: Tokenizer) -> str:
     """The figures of `result` as lines of text."""
     from vidtok.cli.info import tiles
+    from vidtok.metrics.image import SSIM_SMALLEST_SIDE
+    from vidtok.metrics.rate import LATENT_BITS
 
     channels, frames, height, width = result.latent_shape
     streams = ", ".join(f"{s.name} {' x '.join(map(str, (s.channels, *s.positions)))}" for s in model.config.parts)
     grid = f"{frames} x {height} x {width}"
     if streams:
-        size = ("latent", f"{frames} clips of {channels:,} values ({streams}), counted as 16 bits each")
+        size = ("latent", f"{frames} clips of {channels:,} values ({streams}), counted as {LATENT_BITS} bits each")
     elif result.tokens is None:
-        values = f"{result.latent_shape[0] * frames * height * width:,}"
-        size = ("latent", f"{channels} channels x {grid} (T x H x W), {values} values, counted as 16 bits each")
+        values = f"{channels * frames * height * width:,} values, counted as {LATENT_BITS} bits each"
+        size = ("latent", f"{channels} channels x {grid} (T x H x W), {values}")
     else:
         size = ("tokens", f"{result.tokens:,} ({grid}, T x H x W), each one of {result.codebook_size:,}")
+    undefined = f"not defined below {SSIM_SMALLEST_SIDE} pixels a side"
     rate = "" if result.output.suffix.lower() == ".png" else f", {float(result.fps):.6g} a second"
     rows = [
         ("output", str(result.output)),
         ("model", f"{model.name}, {str(model.dtype).removeprefix('torch.')} on {model.device}"),
         ("frames", f"{result.frames:,}{rate}, {result.width} x {result.height} pixels"),
         ("PSNR", f"{result.psnr:.2f} dB"),
-        ("SSIM", "not defined below 11 pixels a side" if result.ssim is None else f"{result.ssim:.4f}"),
+        ("SSIM", undefined if result.ssim is None else f"{result.ssim:.4f}"),
         size,
         ("rate", f"{result.bits_per_pixel:.4f} bits per pixel, {result.compression:.1f} times smaller than 24-bit RGB"),
         ("time", f"{result.seconds:.2f} s, {result.frames_per_second:.2f} frames a second"),

@@ -1,4 +1,4 @@
-"""What the published scripts that measure a model on a folder of videos do."""
+"""The published scripts that measure a model on a folder of videos."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,13 +19,13 @@ from vidtok.config.dialect import frozen_parts
 from vidtok.config.read import read_config
 from vidtok.device import choose_device
 from vidtok.errors import VideoError, without_truncation
-from vidtok.evaluation.measuring import Networks
-from vidtok.evaluation.options import Settings
+from vidtok.evaluation.options import EvaluationOptions
 from vidtok.evaluation.runner import Outcome, Runner
 from vidtok.evaluation.subjects import ModelSubject
 from vidtok.evaluation.videos import find_videos
 from vidtok.metrics.accumulate import Scores
-from vidtok.metrics.meter import load_lpips
+from vidtok.metrics.networks import Networks, load_lpips
+from vidtok.metrics.table import METRICS
 from vidtok.metrics.unavailable import Unavailable
 from vidtok.text import counted
 from vidtok.zoo.checkpoint import take_weights
@@ -71,7 +70,7 @@ def evaluate(arguments: argparse.Namespace) -> str:
     model = load_model_from_config(arguments.config, arguments.ckpt).to(choose_device())
     check_chunk_size(arguments.chunk_size, model)
     networks = Networks(load_lpips(device=model.device), Unavailable("not part of the published command"), model.device)
-    runner = Runner(videos, _settings(arguments, model), networks)
+    runner = Runner(videos, _options(arguments, model), networks)
     # The noise of sampling goes on from video to video, as published.
     subject = ModelSubject(model, precision=partial(autocast, arguments.precision, model), reseed=False, show=False)
     torch.manual_seed(arguments.seed)
@@ -84,14 +83,14 @@ def evaluate(arguments: argparse.Namespace) -> str:
     return _text(outcome, long=arguments.read_long_video)
 
 
-def _settings(arguments: argparse.Namespace, model: vidtok.Tokenizer) -> Settings:
+def _options(arguments: argparse.Namespace, model: vidtok.Tokenizer) -> EvaluationOptions:
     """The published script's way to read and cut videos.
 
     Without `--read_long_video`, clips, the last one filled; the figures count the frames that fill it. With it, the
     first whole chunks of a video, a causal model's behind one frame, and no video that is shorter.
     """
     long, size = arguments.read_long_video, arguments.chunk_size
-    return Settings(
+    return EvaluationOptions(
         height=arguments.input_height,
         width=arguments.input_width,
         fps=arguments.sample_fps,
@@ -113,14 +112,10 @@ def _text(outcome: Outcome, *, long: bool) -> str:
     if outcome.unreadable:
         reason = ", too short or unreadable" if long else " that cannot be read whole"
         lines.append(f"not counted: {counted(len(outcome.unreadable), 'video')}{reason}; see above")
-    missing: dict[str, Any] = {
-        metric: reason for video in outcome.measured for metric, reason in video.unavailable.items()
-    }
     figures = []
-    for metric in _FIGURES:
-        figure = scores.estimate(metric)
-        measured = (
-            f"not measured: {missing.get(metric, figure)}" if isinstance(figure, Unavailable) else f"{figure.mean:.4f}"
-        )
-        figures.append(f"{metric.upper()}: {measured}")
+    for name in _FIGURES:
+        figure = scores.estimate(name)
+        missing = outcome.unavailable.get(name, figure)
+        measured = f"not measured: {missing}" if isinstance(figure, Unavailable) else f"{figure.mean:.4f}"
+        figures.append(f"{METRICS[name].label}: {measured}")
     return "\n".join([*lines, ", ".join(figures)])

@@ -1,4 +1,4 @@
-"""Two results side by side: the difference of every figure, and whether it can be chance."""
+"""Two results side by side: the difference of every figure, and the probability that it is chance."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vidtok.evaluation.results import Result, ResultError
-from vidtok.metrics.meter import METRICS, Metric
 from vidtok.metrics.resampling import Interval, bootstrap_interval, permutation_p_value, weighted_mean
+from vidtok.metrics.table import METRICS, Metric
 
 SIGNIFICANT = 0.05
 FEWEST_VIDEOS = 6
@@ -50,14 +50,15 @@ class Comparison:
     a: Result
     b: Result
     videos: list[str]
-    """Those that both have."""
+    """Names of the videos in both."""
     other_frames: list[str]
-    """Of these, those whose frames are not the same in both."""
+    """Of these, the videos whose frames are not the same in both."""
     differences: list[Difference]
+    """By metric, in the order of `METRICS`; those without figures of single videos are left out."""
 
     @property
     def rates_differ(self) -> bool:
-        """Whether one has more bits to a pixel than the other, by more than 5%."""
+        """True if one has more bits per pixel than the other, by more than 5%."""
         rates = sorted((self.a.bits_per_pixel, self.b.bits_per_pixel))
         return rates[1] > SAME_RATE * rates[0]
 
@@ -76,10 +77,10 @@ def compare(a: Result, b: Result) -> Comparison:
             "compare results of the same videos"
         )
     differences = []
-    for metric in METRICS:
-        both = [name for name in names if metric.name in of_a[name]["figures"] and metric.name in of_b[name]["figures"]]
+    for name, metric in METRICS.items():
+        both = [video for video in names if name in of_a[video]["figures"] and name in of_b[video]["figures"]]
         if both:
-            differences.append(_difference(metric, [of_a[name] for name in both], [of_b[name] for name in both]))
+            differences.append(_difference(metric, [of_a[video] for video in both], [of_b[video] for video in both]))
     other = [name for name in names if of_a[name]["sha256"] != of_b[name]["sha256"]]
     return Comparison(a, b, names, other, differences)
 

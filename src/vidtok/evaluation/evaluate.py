@@ -16,13 +16,13 @@ from vidtok.errors import VideoError, VidTokError
 from vidtok.evaluation.codecs import CODECS, Codec, RateSearch, check_codec
 from vidtok.evaluation.comparison import SAME_RATE
 from vidtok.evaluation.linear import BlockShape
-from vidtok.evaluation.measuring import Networks
-from vidtok.evaluation.options import Settings
+from vidtok.evaluation.options import EvaluationOptions
 from vidtok.evaluation.results import Result, assemble
 from vidtok.evaluation.runner import WORKERS, Progress, Runner, Shown
 from vidtok.evaluation.storage import PartStore
 from vidtok.evaluation.subjects import BitTarget, CodecSubject, ModelSubject, Subject, TransformSubject
 from vidtok.evaluation.videos import find_videos
+from vidtok.metrics.networks import Networks
 
 TRANSFORM = "pca"
 BASELINES = (*CODECS, TRANSFORM)
@@ -33,13 +33,13 @@ _MARGIN = 2.0
 _LARGEST_RATE = 2.0
 
 Announce = Callable[[str, int], AbstractContextManager[Progress]]
-"""Called with what is measured next and the number of videos; gives what is told how many are done."""
+"""Called with the name of the next subject and the number of videos; the context gives a `Progress`."""
 ModelMaker = Callable[[], ModelSubject]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation made."""
+    """The results of an evaluation, and its files."""
 
     results: list[Result]
     report: Path | None
@@ -53,7 +53,7 @@ def evaluate(
     out: str | Path,
     *,
     baselines: Sequence[str] = (),
-    settings: Settings | None = None,
+    options: EvaluationOptions | None = None,
     meta: str | Path | None = None,
     lpips: str | Path | None = None,
     i3d: str | Path | None = None,
@@ -64,8 +64,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure models and baselines side by side on the same frames.
 
-    What was measured is kept in `out` video by video, so that the same call goes on where one was stopped, and measures
-    only what is new. Each subject's result is written to `out/NAME.json`, and all of them to `out/report.html`.
+    Figures are kept in `out` video by video, so that the same call goes on where one was stopped, and measures only
+    what is new. Each subject's result is written to `out/NAME.json`, and all of them to `out/report.html`.
 
     Args:
         data: a folder with videos below it, or one video.
@@ -73,13 +73,13 @@ def evaluate(
         out: a folder; made if it does not exist.
         baselines: names of `BASELINES`. Codecs are measured at the bits per pixel of every model, video by video, and
             at rates around them; `pca` with the block and the number of values of every model.
-        settings: how videos are read; None: whole, at 256 x 256.
+        options: how videos are read; None: whole, at 256 x 256.
         meta: a CSV file with a column `videos`, of paths below `data`.
         lpips, i3d: files of weights, if not in the usual places, where they may be missing; see `docs/metrics.md`.
         device: where LPIPS and I3D compute; None: the CPU.
         workers: videos read ahead, and measured behind, at a time.
-        report: whether to write `report.html`.
-        announce: for progress.
+        report: write `report.html`.
+        announce: called before each subject, to show progress.
 
     Raises:
         VideoError: there are no videos, or none of them can be read.
@@ -89,12 +89,12 @@ def evaluate(
     codecs = [check_codec(name) for name in baselines if name != TRANSFORM]
     if not models and not baselines:
         raise VidTokError("there is nothing to measure; give at least one model or baseline (--model, --baseline)")
-    settings = Settings() if settings is None else settings
+    options = EvaluationOptions() if options is None else options
     place = torch.device("cpu") if device is None else device
     folder = Path(out)
     with PartStore(folder) as store, torch.no_grad():
         videos = find_videos(data, meta)
-        runner = Runner(videos, settings, Networks.load(place, lpips, i3d), store=store, workers=workers)
+        runner = Runner(videos, options, Networks.load(place, lpips, i3d), store=store, workers=workers)
         run = _Run(runner, str(data), folder, place, announce or (lambda title, videos: nullcontext(lambda done: None)))
         shapes = run.models(models)
         if TRANSFORM in baselines:
@@ -104,22 +104,22 @@ def evaluate(
     if report:
         from vidtok.evaluation.report import write_report
 
-        written = write_report(folder / "report.html", run.results, run.moments)
+        written = write_report(folder / "report.html", run.results, run.highlights)
     return Evaluation(run.results, written, run.files)
 
 
 class _Run:
-    """What has been measured so far."""
+    """The subjects of one evaluation, measured one after the other, and their results so far."""
 
     def __init__(self, runner: Runner, data: str, folder: Path, device: torch.device, announce: Announce) -> None:
         self._runner, self._data, self._folder = runner, data, folder
         self._device, self._announce = device, announce
         self.results: list[Result] = []
         self.files: list[Path] = []
-        self.moments: dict[str, Shown] = {}
+        self.highlights: dict[str, Shown] = {}
 
     def models(self, makers: Sequence[ModelMaker]) -> dict[BlockShape, list[str]]:
-        """Measure the models; returns the linear transforms that correspond to them, each with the models' names."""
+        """Measure the models; returns the linear transforms that match them, each with the models' names."""
         shapes: dict[BlockShape, list[str]] = {}
         for make in makers:
             subject = make()
@@ -133,10 +133,12 @@ class _Run:
         return shapes
 
     def transforms(self, shapes: dict[BlockShape, list[str]]) -> None:
+        """Measure these transforms, each with the models that it matches; without any, one of 4 x 8 x 8 in 16."""
         for shape, matches in (shapes or {BlockShape(4, 8, 16): []}).items():
             self._measure(TransformSubject(shape, tuple(matches)))
 
     def codecs(self, codecs: Sequence[Codec]) -> None:
+        """Measure each codec at the rates that `bit_targets` gives for the models."""
         targets = list(bit_targets([result for result in self.results if result.kind == "model"]))
         for codec in codecs:
             searches: dict[str, RateSearch] = {}
@@ -152,19 +154,19 @@ class _Run:
             none = f"none of the {videos} videos of {self._data} can"
             alone = f"the only video of {self._data} cannot"
             raise VideoError(f"{none if videos > 1 else alone} be read:\n{reasons}")
-        result = assemble(subject, self._runner.settings, self._data, outcome, self._device)
+        result = assemble(subject, self._runner.options, self._data, outcome, self._device)
         path = self._folder / f"{file_name(subject.name)}.json"
         result.write(path)
         self.results.append(result)
-        self.moments[subject.name] = outcome.moments()
+        self.highlights[subject.name] = outcome.highlights()
         self.files.append(path)
 
 
 def bit_targets(models: Sequence[Result]) -> Iterator[BitTarget]:
-    """At what rates to measure codecs, from low to high.
+    """The rates to measure codecs at, from low to high.
 
-    At those of the models, the same for each video as the model's; then below and above them, and between those that
-    lie far apart, so that the points make a curve.
+    The models' rates come video by video. Rates below and above them, and between two that lie far apart, fill up the
+    curve.
     """
     matched: list[BitTarget] = []
     for result in sorted(models, key=lambda result: result.bits_per_pixel):

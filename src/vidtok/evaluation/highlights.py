@@ -1,4 +1,4 @@
-"""Frames worth looking at, with what surrounds them: the best and the worst of a video, as pictures and as clips."""
+"""Frames worth looking at, with their neighbours: the best and the worst of a video, as pictures and as clips."""
 
 from __future__ import annotations
 
@@ -14,77 +14,80 @@ import numpy as np
 from vidtok.metrics.accumulate import Extreme, Figure
 from vidtok.video import Pixels, VideoWriter
 
+RANKED_BY = "psnr"
+"""The metric whose highest figure makes the best frame, and whose lowest the worst."""
+ERROR_GAIN = 4
+"""The error is shown this many times as bright as it is."""
+PICTURES = ("source", "reconstruction", "error")
 _AROUND = 24
 """Frames of the clip before and after the frame itself."""
-ERROR_GAIN = 4
-"""How much brighter than it is the error is shown."""
-PICTURES = ("source", "reconstruction", "error")
 _CLIP_CRF = 20
 
 
 @dataclass(frozen=True)
-class Moment:
+class Highlight:
     """One frame, and the clip around it."""
 
     frame: int
     """Its number in the video, from 0."""
     value: float
-    """Its PSNR, in dB."""
+    """Its figure of `RANKED_BY`."""
     files: dict[str, bytes]
     """Pictures as WebP without loss, by the names in `PICTURES`; `clip`, all three side by side as H.264, if there is
     more than one frame."""
 
     def described(self) -> dict[str, Any]:
+        """The same as JSON holds it, with the files' names alone."""
         return {"frame": self.frame, "value": self.value, "files": sorted(self.files)}
 
 
 @dataclass
-class _Window:
-    """The frames around an extreme, while they come."""
+class _Surroundings:
+    """The frames around an extreme, as they come."""
 
     extreme: Extreme
     frames: list[tuple[Pixels, Pixels]]
     """Source and reconstruction, (H, W, 3) uint8 each."""
     at: int
-    """Which of `frames` is the extreme."""
+    """Index in `frames` of the extreme."""
     missing: int
     """Frames still to come."""
 
 
-class Moments:
+class Highlights:
     """Keeps the frames around the best and the worst frame so far; memory does not grow with the video's length."""
 
     def __init__(self, fps: Fraction) -> None:
         self._fps = fps
         self._before: deque[tuple[Pixels, Pixels]] = deque(maxlen=_AROUND)
-        self._windows: dict[str, _Window] = {}
+        self._found: dict[str, _Surroundings] = {}
 
-    def update(self, first: int, source: Pixels, reconstruction: Pixels, psnr: Figure) -> None:
-        """Take the frames numbered from `first` on, (T, H, W, 3) uint8; `psnr` is of all frames up to here."""
-        ends = {"best": psnr.highest, "worst": psnr.lowest}
+    def update(self, first: int, source: Pixels, reconstruction: Pixels, figure: Figure) -> None:
+        """Take the frames numbered from `first` on, (T, H, W, 3) uint8; `figure` is of all frames up to the last."""
+        ends = {"best": figure.highest, "worst": figure.lowest}
         new = {kind: extreme for kind, extreme in ends.items() if extreme.frame >= first}
         for index, pair in enumerate(zip(source, reconstruction, strict=True)):
-            for window in self._windows.values():
-                if window.missing:
-                    window.frames.append(pair)
-                    window.missing -= 1
+            for found in self._found.values():
+                if found.missing:
+                    found.frames.append(pair)
+                    found.missing -= 1
             for kind, extreme in new.items():
                 if extreme.frame == first + index:
-                    self._windows[kind] = _Window(extreme, [*self._before, pair], len(self._before), _AROUND)
+                    self._found[kind] = _Surroundings(extreme, [*self._before, pair], len(self._before), _AROUND)
             self._before.append(pair)
 
-    def finish(self) -> dict[str, Moment]:
-        """The moments, by `best` and `worst`, coded."""
-        return {kind: self._coded(window) for kind, window in self._windows.items()}
+    def finish(self) -> dict[str, Highlight]:
+        """The highlights, by `best` and `worst`, coded."""
+        return {kind: self._coded(found) for kind, found in self._found.items()}
 
-    def _coded(self, window: _Window) -> Moment:
-        source, reconstruction = window.frames[window.at]
+    def _coded(self, found: _Surroundings) -> Highlight:
+        source, reconstruction = found.frames[found.at]
         shown = dict(zip(PICTURES, (source, reconstruction, error_picture(source, reconstruction)), strict=True))
         files = {name: webp(picture) for name, picture in shown.items()}
-        if len(window.frames) > 1:
-            strips = [np.concatenate([x, y, error_picture(x, y)], axis=1) for x, y in window.frames]
+        if len(found.frames) > 1:
+            strips = [np.concatenate([x, y, error_picture(x, y)], axis=1) for x, y in found.frames]
             files["clip"] = _h264(np.stack(strips), self._fps)
-        return Moment(window.extreme.frame, window.extreme.value, files)
+        return Highlight(found.extreme.frame, found.extreme.value, files)
 
 
 def error_picture(source: Pixels, reconstruction: Pixels) -> Pixels:

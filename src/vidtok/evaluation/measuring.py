@@ -1,74 +1,46 @@
-"""The figures of one video: metrics of its frames, rate, tokens, features, and frames worth looking at."""
+"""The figures of one video: metrics, rate, tokens, and frames worth looking at."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from vidtok.errors import VidTokError
-from vidtok.evaluation.highlights import Moment, Moments
+from vidtok.evaluation.highlights import RANKED_BY, Highlight, Highlights
 from vidtok.metrics.accumulate import VideoScores
 from vidtok.metrics.codebook import CodebookUse
-from vidtok.metrics.fvd import ClipFeatures
-from vidtok.metrics.i3d import I3D
-from vidtok.metrics.lpips import LPIPS
-from vidtok.metrics.meter import VideoMeter, load_lpips
-from vidtok.metrics.unavailable import Unavailable
+from vidtok.metrics.meter import VideoMeter
+from vidtok.metrics.networks import Networks
+from vidtok.metrics.rate import bits_per_pixel
+from vidtok.metrics.table import METRICS, Features
 from vidtok.runtime.passes import Pair
 from vidtok.video import to_float, to_uint8
 
 _TEXT = "text"
+_PLAIN = ("name", "frames", "height", "width", "sha256", "seconds", "versions", "unavailable")
+"""Fields that JSON holds as they are."""
 Arrays = dict[str, npt.NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Networks:
-    """What metrics need beside arithmetic; each may be unavailable."""
-
-    lpips: LPIPS | Unavailable
-    i3d: I3D | Unavailable
-    device: torch.device
-
-    @classmethod
-    def load(cls, device: torch.device, lpips: Any = None, i3d: Any = None) -> Networks:
-        """From the files given, or else from the usual places, where they need not be; see `load_lpips`, `load_i3d`.
-
-        Raises `VidTokError` if a file that is given cannot be used.
-        """
-        from vidtok.metrics.fvd import load_i3d
-
-        networks = cls(load_lpips(lpips, device), load_i3d(i3d, device), device)
-        for given, network in ((lpips, networks.lpips), (i3d, networks.i3d)):
-            if given is not None and isinstance(network, Unavailable):
-                raise VidTokError(network.reason)
-        return networks
-
-    def measured(self) -> list[str]:
-        """The names of those that are at hand."""
-        return [name for name in ("lpips", "i3d") if not isinstance(getattr(self, name), Unavailable)]
 
 
 @dataclass
 class Tally:
-    """What a subject notes of one video beside its frames."""
+    """A subject's notes on one video beside its frames."""
 
     bits: float = 0.0
-    """What the video costs; see `Subject.stored` for what kind of bits they are."""
+    """Cost of the video; `Subject.stored` tells the kind of bits."""
     codebook: CodebookUse | None = None
     details: dict[str, Any] = field(default_factory=dict)
-    """Whatever else there is to say, as JSON holds it, such as a codec's rate factor."""
+    """Anything else, as JSON holds it, such as a codec's rate factor."""
 
 
 @dataclass
 class Measured:
-    """All that was measured of one video with one subject."""
+    """The figures of one video with one subject."""
 
     name: str
     frames: int
@@ -81,45 +53,74 @@ class Measured:
     """In the subject: reading and measuring not counted."""
     tally: Tally
     scores: VideoScores
+    """Figures of frames, by the metric's name."""
+    features: dict[str, Features]
+    """Features of clips, by the metric's name."""
+    versions: dict[str, int]
+    """The metrics that were measured, each with the version of its definition."""
     unavailable: dict[str, str]
-    """Why metrics are missing, by name."""
-    features: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None
-    """I3D's of the clips of source and reconstruction, (N, 400) each."""
-    moments: dict[str, Moment]
+    """Of these, the metrics without a figure, by name, and why."""
+    highlights: dict[str, Highlight]
     """Frames to look at: `best` and `worst`."""
 
     @property
+    def pixels(self) -> int:
+        return self.frames * self.height * self.width
+
+    @property
     def bits_per_pixel(self) -> float:
-        return self.tally.bits / (self.frames * self.height * self.width)
+        return bits_per_pixel(self.tally.bits, self.pixels)
+
+    def lacking(self, metrics: Sequence[str]) -> list[str]:
+        """Those of `metrics` that were not measured, or by another version of their definition."""
+        return [name for name in metrics if self.versions.get(name) != METRICS[name].version]
+
+    def only(self, metrics: Collection[str]) -> Measured:
+        """The same with the figures of `metrics` alone."""
+        return replace(
+            self,
+            scores=self.scores.only(metrics),
+            features={name: found for name, found in self.features.items() if name in metrics},
+            versions={name: version for name, version in self.versions.items() if name in metrics},
+            unavailable={name: reason for name, reason in self.unavailable.items() if name in metrics},
+        )
+
+    def joined(self, newer: Measured) -> Measured:
+        """The same with the metrics of `newer`, of the same video, added or put in the place of older versions."""
+        kept = self.only(self.versions.keys() - newer.versions.keys())
+        kept.scores.merge(newer.scores)
+        return replace(
+            kept,
+            features=kept.features | newer.features,
+            versions=kept.versions | newer.versions,
+            unavailable=kept.unavailable | newer.unavailable,
+            highlights=newer.highlights or self.highlights,
+        )
 
     def to_arrays(self) -> Arrays:
-        """As `numpy.savez` keeps it; `from_arrays` undoes it."""
+        """The arrays that `numpy.savez` keeps; `from_arrays` undoes it."""
         text = {
-            "name": self.name,
-            "frames": self.frames,
-            "height": self.height,
-            "width": self.width,
+            **{name: getattr(self, name) for name in _PLAIN},
             "fps": str(self.fps),
-            "sha256": self.sha256,
-            "seconds": self.seconds,
             "bits": self.tally.bits,
             "details": self.tally.details,
             "scores": self.scores.state(),
-            "unavailable": self.unavailable,
-            "moments": {kind: moment.described() for kind, moment in self.moments.items()},
+            "features": list(self.features),
+            "highlights": {kind: highlight.described() for kind, highlight in self.highlights.items()},
         }
         arrays: Arrays = {_TEXT: np.array(json.dumps(text))}
         if self.tally.codebook is not None:
             state = self.tally.codebook.state()
             arrays |= {f"codebook_{name}": np.asarray(value, np.int64) for name, value in state.items()}
-        if self.features is not None:
-            arrays |= {"features_source": self.features[0], "features": self.features[1]}
-        for kind, moment in self.moments.items():
-            arrays |= {f"{kind}_{name}": np.frombuffer(content, np.uint8) for name, content in moment.files.items()}
+        for name, (source, reconstruction) in self.features.items():
+            arrays |= {f"source_{name}": source, f"reconstruction_{name}": reconstruction}
+        for kind, highlight in self.highlights.items():
+            arrays |= {f"{kind}_{name}": np.frombuffer(content, np.uint8) for name, content in highlight.files.items()}
         return arrays
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Measured:
+        """The figures that `to_arrays` gave. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
         text = json.loads(str(arrays[_TEXT]))
         codebook = None
         if "codebook_size" in arrays:
@@ -130,18 +131,17 @@ class Measured:
                     "counts": arrays["codebook_counts"],
                 }
             )
-        moments = {}
-        for kind, about in text["moments"].items():
+        highlights = {}
+        for kind, about in text["highlights"].items():
             files = {name: arrays[f"{kind}_{name}"].tobytes() for name in about["files"]}
-            moments[kind] = Moment(about["frame"], about["value"], files)
-        same = {name: text[name] for name in ("name", "frames", "height", "width", "sha256", "seconds", "unavailable")}
+            highlights[kind] = Highlight(about["frame"], about["value"], files)
         return cls(
-            **same,
+            **{name: text[name] for name in _PLAIN},
             fps=Fraction(text["fps"]),
             tally=Tally(text["bits"], codebook, text["details"]),
             scores=VideoScores.from_state(text["scores"]),
-            features=(arrays["features_source"], arrays["features"]) if "features" in arrays else None,
-            moments=moments,
+            features={name: (arrays[f"source_{name}"], arrays[f"reconstruction_{name}"]) for name in text["features"]},
+            highlights=highlights,
         )
 
 
@@ -149,43 +149,33 @@ class Measuring:
     """Measures one video as its pairs of source and reconstruction come.
 
     Args:
-        networks: for LPIPS and FVD.
-        fps: of the video, for the moments' clips.
-        show: whether to keep moments.
+        networks: what some metrics need.
+        fps: of the video, for the highlights' clips.
+        metrics: names of the metrics to measure; those whose network is missing are left out.
+        show: keep highlights.
     """
 
-    def __init__(self, networks: Networks, fps: Fraction, *, show: bool) -> None:
+    def __init__(self, networks: Networks, fps: Fraction, metrics: Collection[str], *, show: bool) -> None:
         self._device = networks.device
-        self._meter = VideoMeter(networks.lpips)
-        self._moments = Moments(fps) if show else None
-        self._unavailable = {}
-        self._clips: tuple[ClipFeatures, ClipFeatures] | None = None
-        if isinstance(networks.i3d, Unavailable):
-            self._unavailable["fvd"] = networks.i3d.reason
-        else:
-            self._clips = ClipFeatures(networks.i3d), ClipFeatures(networks.i3d)
-        self._features: tuple[list[npt.NDArray[np.float64]], ...] = ([], [])
+        self._meter = VideoMeter(networks, metrics)
+        # Without the metric that ranks frames there are none to choose.
+        self._highlights = Highlights(fps) if show and RANKED_BY in self._meter.versions else None
 
     def update(self, pair: Pair) -> None:
+        """Measure the next frames."""
         first = self._meter.frames
         source = to_float(pair.source).to(self._device)
         reconstruction = pair.reconstruction.to(self._device)
         self._meter.update(reconstruction, source)
-        if self._clips is not None:
-            for clips, video, found in zip(self._clips, (source, reconstruction), self._features, strict=True):
-                found.append(clips.update(video))
-        if self._moments is not None:
-            figure = self._meter.scores.result()["psnr"]
-            self._moments.update(first, pair.source, to_uint8(reconstruction), figure)
+        if self._highlights is not None:
+            figure = self._meter.scores.result()[RANKED_BY]
+            self._highlights.update(first, pair.source, to_uint8(reconstruction), figure)
 
     def result(
         self, name: str, size: tuple[int, int], fps: Fraction, sha256: str, seconds: float, tally: Tally
     ) -> Measured:
-        """All of it, after the last pair."""
-        reasons = {metric: str(reason) for metric, reason in self._meter.unavailable.items()}
-        features = None
-        if self._clips is not None:
-            features = np.concatenate(self._features[0]), np.concatenate(self._features[1])
+        """The figures, after the last pair."""
+        versions, reasons = self._meter.versions, self._meter.unavailable
         return Measured(
             name=name,
             frames=self._meter.frames,
@@ -196,7 +186,8 @@ class Measuring:
             seconds=seconds,
             tally=tally,
             scores=self._meter.scores,
-            unavailable={**reasons, **self._unavailable},
-            features=features,
-            moments={} if self._moments is None else self._moments.finish(),
+            features=self._meter.features(),
+            versions=versions,
+            unavailable={metric: str(reason) for metric, reason in reasons.items() if metric in versions},
+            highlights={} if self._highlights is None else self._highlights.finish(),
         )

@@ -1,4 +1,4 @@
-"""What is measured on: how videos are read and cut, the same for everything that is compared."""
+"""Options of an evaluation: the frames to measure on, the same for everything that is compared."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ SEED = 42
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How videos are read, cut and put through what is measured.
+class EvaluationOptions:
+    """The frames of each video, their cut into clips, and the noise of models that draw.
 
     Raises `VidTokError` for a value that is out of range.
     """
@@ -30,8 +30,8 @@ class Settings:
     max_frames: int | None = None
     """Frames of each video, at most."""
     clip_frames: int | None = None
-    """None: videos whole, as one stream, where that is possible. Otherwise in independent clips of so many frames, and
-    one more for what codes a first frame by itself (causal models and their baselines)."""
+    """Frames of independent clips, with one more for subjects that code a first frame by itself (causal models and
+    their baselines); None: videos whole, as one stream, where that is possible."""
     fill: bool = False
     """Repeat the last frame until the last clip is full, and count the copies, as the published figures do."""
     whole_chunks: tuple[int, int] | None = None
@@ -42,7 +42,7 @@ class Settings:
     sample: bool = False
     """Let KL models draw from the posterior as they are configured to, as published; otherwise its mode."""
     seed: int = SEED
-    """Of that noise, with the video's name."""
+    """Of the noise of sampling, with the video's name."""
 
     def __post_init__(self) -> None:
         for name in ("height", "width", "max_frames", "clip_frames"):
@@ -55,16 +55,17 @@ class Settings:
             raise VidTokError("there are no clips to fill; give their length too (--clip-frames, clip_frames)")
 
     def clip_length(self, first_alone: bool) -> int | None:
-        """Frames of a clip, with one more if a first frame is coded by itself; None: the video is not cut."""
+        """Frames of a clip, with one more if a first frame is coded by itself; None: videos are not cut."""
         return None if self.clip_frames is None else self.clip_frames + int(first_alone)
 
     def as_dict(self) -> dict[str, Any]:
+        """The options by name, as JSON holds them."""
         values = asdict(self)
         if self.whole_chunks is None:  # reports made before there was such a choice stay equal
             del values["whole_chunks"]
         return values
 
 
-def independent_clip(settings: Settings) -> int:
+def independent_clip(options: EvaluationOptions) -> int:
     """Frames of a clip for a model that cannot take a video as a stream."""
-    return settings.clip_length(False) or CLIP_FRAMES
+    return options.clip_length(False) or CLIP_FRAMES

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from vidtok.evaluation.codecs import CODECS
-from vidtok.evaluation.highlights import ERROR_GAIN, PICTURES, Moment
+from vidtok.evaluation.highlights import ERROR_GAIN, PICTURES, RANKED_BY, Highlight
 from vidtok.evaluation.plots import Point, Series, bars, chart, swatch
 from vidtok.evaluation.results import Result
 from vidtok.evaluation.runner import Shown
 from vidtok.files import write_whole
-from vidtok.metrics.meter import METRICS, Metric
+from vidtok.metrics.rate import LATENT_BITS
+from vidtok.metrics.table import METRICS, Metric
 
 _TEMPLATE = "report.html.j2"
-_FVD = Metric("fvd", "FVD", "", False, 1)
-_TABLE = (*METRICS[:3], _FVD, *METRICS[3:])
 _MOST_VIDEOS = 40
 """Videos that get a chart of their own."""
 _SHORT_HASH = 12
@@ -25,17 +24,17 @@ _NONE = "-"
 _KINDS = {"model": "model", "codec": "codec", "transform": "linear transform"}
 
 
-def write_report(path: Path, results: Sequence[Result], moments: Mapping[str, Shown]) -> Path:
-    """Write the page about `results`, at least one, with the frames to look at by the subject's name.
+def write_report(path: Path, results: Sequence[Result], highlights: Mapping[str, Shown]) -> Path:
+    """Write the page about `results`, at least one, with the highlights by the subject's name.
 
     Raises `VidTokError` if it cannot be written.
     """
-    write_whole(path, render(results, moments))
+    write_whole(path, render(results, highlights))
     return path
 
 
-def render(results: Sequence[Result], moments: Mapping[str, Shown]) -> str:
-    """The page as HTML: no scripts, and nothing that a network would be needed for."""
+def render(results: Sequence[Result], highlights: Mapping[str, Shown]) -> str:
+    """The page as HTML, without scripts and without addresses on a network."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup, escape
 
@@ -43,55 +42,50 @@ def render(results: Sequence[Result], moments: Mapping[str, Shown]) -> str:
         loader=PackageLoader("vidtok.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    page = _Page(results, moments)
+    page = _Page(results, highlights)
     environment.filters["markup"] = Markup
     environment.filters["breakable"] = lambda name: escape(name).replace("_", Markup("_<wbr>"))
     return environment.get_template(_TEMPLATE).render(
         page=page,
         first=results[0].content,
         error_gain=ERROR_GAIN,
+        latent_bits=LATENT_BITS,
+        ranked_by=METRICS[RANKED_BY],
         short=lambda text: text[:_SHORT_HASH],
     )
 
 
 class _Page:
-    """What the template shows."""
+    """The page's content, as the template asks for it."""
 
-    def __init__(self, results: Sequence[Result], moments: Mapping[str, Shown]) -> None:
+    def __init__(self, results: Sequence[Result], highlights: Mapping[str, Shown]) -> None:
         self.results = list(results)
-        self._moments = moments
+        self._highlights = highlights
         self.shown = [result for result in results if not _on_curve_only(result)] or self.results
         self._styles = {result.name: index for index, result in enumerate(self.shown)}
 
     @property
     def columns(self) -> Sequence[Metric]:
-        return _TABLE
+        return list(METRICS.values())
 
     @property
     def missing(self) -> dict[str, str]:
-        """Why metrics were not measured, by their labels."""
-        overall = self.results[0].content["overall"]
-        return {
-            metric.label: overall[metric.name]["unavailable"]
-            for metric in _TABLE
-            if "unavailable" in overall[metric.name]
-        }
+        """The labels of metrics that were not measured, and why."""
+        return self.results[0].unavailable()
 
     def kind(self, result: Result) -> str:
         return _KINDS[result.kind]
 
     def figure(self, result: Result, metric: Metric) -> str:
         mean = result.mean(metric.name)
-        return _NONE if mean is None else f"{mean:.{metric.digits}f}"
+        return _NONE if mean is None else metric.text(mean)
 
     def interval(self, result: Result, metric: Metric) -> str:
-        overall = result.content["overall"][metric.name]
-        if "low" not in overall:
-            return ""
-        return f"{overall['low']:.{metric.digits}f} to {overall['high']:.{metric.digits}f}"
+        found = result.overall(metric.name)
+        return f"{metric.text(found['low'])} to {metric.text(found['high'])}" if "low" in found else ""
 
     def is_best(self, result: Result, metric: Metric) -> bool:
-        """Whether no other model is better."""
+        """True for a model that no other model is better than."""
         means = [r.mean(metric.name) for r in self.shown if r.kind == "model"]
         known = [mean for mean in means if mean is not None]
         if result.kind != "model" or len(known) < 2:
@@ -99,16 +93,14 @@ class _Page:
         return result.mean(metric.name) == (max(known) if metric.higher_is_better else min(known))
 
     def rate_charts(self) -> list[tuple[str, str, list[tuple[str, str]]]]:
-        """For each metric that can be drawn over the rate: its label, the chart, and the legend."""
+        """Each metric that was measured, over the rate: its label, the chart, and the legend."""
         charts = []
-        for metric in (METRICS[0], METRICS[2], METRICS[1]):
+        for metric in METRICS.values():
             series = self._rate_series(metric)
             if series:
-                title = f"{metric.label} ({metric.unit})" if metric.unit else metric.label
-                better = "higher is better" if metric.higher_is_better else "lower is better"
                 legend = [(swatch(each.style, line=each.line), each.name) for each in series]
-                drawn = chart(series, "bits per pixel", title, log_x=True)
-                charts.append((f"{metric.label}, {better}", drawn, legend))
+                drawn = chart(series, "bits per pixel", metric.title, log_x=True)
+                charts.append((f"{metric.label}, {metric.better}", drawn, legend))
         return charts
 
     def _rate_series(self, metric: Metric) -> list[Series]:
@@ -149,10 +141,10 @@ class _Page:
                 points = [Point(x, y) for x, y in zip(found["frames"], found["values"], strict=True)]
                 series.append(Series(result.name, points, self._styles[result.name], markers=len(points) == 1))
         legend = [(swatch(each.style, marker=False), each.name) for each in series]
-        return chart(series, "frame", "PSNR (dB)"), legend
+        return chart(series, "frame", METRICS["psnr"].title), legend
 
     def codebooks(self) -> list[tuple[Result, Mapping[str, Any], str]]:
-        """Each model with tokens, the use of its codebook, and a histogram."""
+        """Each model with tokens, its codebook use, and a histogram."""
         found = []
         for result in self.shown:
             use = result.content["codebook"]
@@ -162,7 +154,7 @@ class _Page:
         return found
 
     def ranks(self) -> tuple[str, list[tuple[str, str]]]:
-        """How often codes occur, the commonest first."""
+        """A chart of the number of tokens by the rank of their code, and its legend."""
         series = [
             Series(
                 result.name,
@@ -175,21 +167,21 @@ class _Page:
         legend = [(swatch(each.style, marker=False), each.name) for each in series]
         return chart(series, "rank of the code", "tokens", log_x=True, log_y=True), legend
 
-    def moments(self) -> list[tuple[Result, list[tuple[str, str, Moment]]]]:
-        """Each subject with its frames to look at: which, of which video, and the frame."""
-        found: list[tuple[Result, list[tuple[str, str, Moment]]]] = []
+    def highlights(self) -> list[tuple[Result, list[tuple[str, str, Highlight]]]]:
+        """Each subject with its highlights: `worst` or `best`, the video's name, and the frame."""
+        found: list[tuple[Result, list[tuple[str, str, Highlight]]]] = []
         for result in self.shown:
-            shown = self._moments.get(result.name, {})
+            shown = self._highlights.get(result.name, {})
             if shown:
                 found.append((result, [(kind, *shown[kind]) for kind in ("worst", "best") if kind in shown]))
         return found
 
-    def pictures(self, moment: Moment) -> list[tuple[str, str]]:
+    def pictures(self, highlight: Highlight) -> list[tuple[str, str]]:
         """The names of the pictures, and their content as addresses."""
-        return [(name, _data("image/webp", moment.files[name])) for name in PICTURES]
+        return [(name, _data("image/webp", highlight.files[name])) for name in PICTURES]
 
-    def clip(self, moment: Moment) -> str | None:
-        return _data("video/mp4", moment.files["clip"]) if "clip" in moment.files else None
+    def clip(self, highlight: Highlight) -> str | None:
+        return _data("video/mp4", highlight.files["clip"]) if "clip" in highlight.files else None
 
     def video_rows(self) -> list[tuple[Mapping[str, Any], list[str]]]:
         """Each video with the PSNR of every subject that is shown."""
@@ -199,7 +191,7 @@ class _Page:
             cells = []
             for videos in by_name:
                 other = videos.get(video["name"])
-                cells.append(_NONE if other is None else f"{other['figures']['psnr']['mean']:.2f}")
+                cells.append(_NONE if other is None else METRICS["psnr"].text(other["figures"]["psnr"]["mean"]))
             rows.append((video, cells))
         return rows
 
@@ -207,14 +199,14 @@ class _Page:
 def _rate_point(result: Result, metric: Metric, *, whisker: bool) -> Point:
     mean = result.mean(metric.name)
     assert mean is not None
-    overall = result.content["overall"][metric.name]
-    label = f"{result.name}: {mean:.{metric.digits}f} at {result.bits_per_pixel:.4f} bits per pixel"
-    low, high = (overall.get("low"), overall.get("high")) if whisker else (None, None)
+    found = result.overall(metric.name)
+    label = f"{result.name}: {metric.text(mean)} at {result.bits_per_pixel:.4f} bits per pixel"
+    low, high = (found.get("low"), found.get("high")) if whisker else (None, None)
     return Point(result.bits_per_pixel, mean, label, low, high)
 
 
 def _on_curve_only(result: Result) -> bool:
-    """Whether it is one of the points between and around the models' rates."""
+    """True for a codec at a rate between or around the models' rates."""
     return result.kind == "codec" and not result.content["subject"]["matches"]
 
 

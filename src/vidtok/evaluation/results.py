@@ -1,4 +1,4 @@
-"""The results of an evaluation as JSON: one schema for models, codecs and transforms. See `docs/evaluation.md`."""
+"""Results of an evaluation as JSON: one schema for models, codecs and transforms. See `docs/evaluation.md`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,14 +19,15 @@ import torch
 import vidtok
 from vidtok.errors import VidTokError
 from vidtok.evaluation.measuring import Measured
-from vidtok.evaluation.options import Settings
+from vidtok.evaluation.options import EvaluationOptions
 from vidtok.evaluation.runner import Outcome
 from vidtok.evaluation.subjects import Subject
 from vidtok.files import write_whole
-from vidtok.metrics.accumulate import CurvePoints, Estimate, Scores, VideoScores
+from vidtok.metrics.accumulate import CurvePoints, Estimate, Scores
 from vidtok.metrics.codebook import CodebookUse
-from vidtok.metrics.fvd import FeatureStatistics, fvd
-from vidtok.metrics.meter import METRICS
+from vidtok.metrics.fvd import ClipDistance
+from vidtok.metrics.rate import bits_per_pixel
+from vidtok.metrics.table import METRICS, ClipMetric
 from vidtok.metrics.unavailable import Unavailable
 
 SCHEMA = "vidtok-evaluation"
@@ -42,7 +43,7 @@ class ResultError(VidTokError):
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of one subject: the content of a file of results, as JSON holds it."""
+    """The figures of one subject: the content of a file of results, as JSON holds it."""
 
     content: dict[str, Any]
 
@@ -65,18 +66,28 @@ class Result:
         videos: list[dict[str, Any]] = self.content["videos"]
         return videos
 
+    def overall(self, metric: str) -> dict[str, Any]:
+        """The entry of `metric` over all videos; empty if the result was written without it."""
+        found: dict[str, Any] = self.content["overall"].get(metric, {})
+        return found
+
+    def unavailable(self) -> dict[str, str]:
+        """The labels of the metrics that were not measured, and why."""
+        found = {metric.label: self.overall(name).get("unavailable") for name, metric in METRICS.items()}
+        return {label: reason for label, reason in found.items() if reason is not None}
+
     def mean(self, metric: str) -> float | None:
-        """The figure over all videos; None if it was not measured."""
-        value = self.content["overall"].get(metric, {}).get("mean")
+        """The figure of `metric` over all videos; None if it was not measured."""
+        value = self.overall(metric).get("mean")
         return None if value is None else float(value)
 
     def write(self, path: Path) -> None:
-        """Raises `VidTokError` if it cannot be written."""
+        """Write the file. Raises `VidTokError` if it cannot be written."""
         write_whole(path, json.dumps({"schema": SCHEMA, "version": VERSION, **self.content}, indent=1) + "\n")
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Result:
-        """What `write` wrote. Raises `ResultError` for anything else."""
+        """The result that `write` wrote. Raises `ResultError` for any other file."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
@@ -94,20 +105,22 @@ class Result:
         return cls(content)
 
 
-def assemble(subject: Subject, settings: Settings, folder: str, outcome: Outcome, device: torch.device) -> Result:
-    """The result of `subject` on all videos, of which at least one must have been measured."""
+def assemble(
+    subject: Subject, options: EvaluationOptions, folder: str, outcome: Outcome, device: torch.device
+) -> Result:
+    """The result of `subject` on all videos; at least one must have been measured."""
     measured = outcome.measured
     scores = Scores()
     for video in measured:
         scores.update(video.name, video.scores)
     bits = sum(video.tally.bits for video in measured)
-    pixels = sum(video.frames * video.height * video.width for video in measured)
+    pixels = sum(video.pixels for video in measured)
     spent = sum(video.seconds for video in measured)
     frames = sum(video.frames for video in measured)
     return Result(
         {
             "subject": {"name": subject.name, "kind": subject.kind, **subject.identity()},
-            "settings": settings.as_dict(),
+            "settings": options.as_dict(),
             "data": {
                 "folder": folder,
                 "videos": len(measured),
@@ -117,12 +130,12 @@ def assemble(subject: Subject, settings: Settings, folder: str, outcome: Outcome
                 "unreadable": [asdict(each) for each in outcome.unreadable],
             },
             "rate": {
-                "bits_per_pixel": bits / pixels,
+                "bits_per_pixel": bits_per_pixel(bits, pixels),
                 "bits": bits,
                 "kind": "stored" if subject.stored else "nominal",
             },
-            "overall": _overall(scores, measured),
-            "curves": {metric: _curve(scores.curve(metric)) for metric in scores.metrics},
+            "overall": _overall(scores, outcome),
+            "curves": {name: _curve(scores.curve(name)) for name in METRICS if name in scores.metrics},
             "codebook": _codebook(measured),
             "videos": [_video(video) for video in measured],
             "timing": {
@@ -142,7 +155,7 @@ def hash_of_all(measured: Sequence[Measured]) -> str:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions and hardware that figures belong to."""
+    """Versions and hardware that the figures depend on."""
     packages = {}
     for package in ("torch", "av", "numpy"):
         try:
@@ -160,16 +173,18 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _overall(scores: Scores, measured: Sequence[Measured]) -> dict[str, Any]:
-    reasons = {metric: reason for video in measured for metric, reason in video.unavailable.items()}
+def _overall(scores: Scores, outcome: Outcome) -> dict[str, Any]:
     overall: dict[str, Any] = {}
-    for metric in METRICS:
-        found = scores.estimate(metric.name)
-        if isinstance(found, Estimate):
-            overall[metric.name] = _estimate(found)
+    for name, metric in METRICS.items():
+        found: Estimate | ClipDistance | Unavailable
+        if isinstance(metric, ClipMetric):
+            found = metric.distance(video.features[name] for video in outcome.measured if name in video.features)
         else:
-            overall[metric.name] = {"unavailable": reasons.get(metric.name, str(found))}
-    overall["fvd"] = {"unavailable": reasons["fvd"]} if "fvd" in reasons else _fvd(measured)
+            found = scores.estimate(name)
+        if isinstance(found, Unavailable):
+            overall[name] = {"unavailable": outcome.unavailable.get(name, found.reason)}
+        else:
+            overall[name] = _estimate(found) if isinstance(found, Estimate) else _distance(found)
     return overall
 
 
@@ -181,20 +196,12 @@ def _estimate(estimate: Estimate) -> dict[str, Any]:
     return {"mean": estimate.mean, **spread, "videos": estimate.videos, "frames": estimate.frames}
 
 
-def _fvd(measured: Sequence[Measured]) -> dict[str, Any]:
-    source, reconstruction = FeatureStatistics(), FeatureStatistics()
-    for video in measured:
-        if video.features is not None:
-            source.update(video.features[0])
-            reconstruction.update(video.features[1])
-    found = fvd(source, reconstruction)
-    if isinstance(found, Unavailable):
-        return {"unavailable": found.reason}
+def _distance(found: ClipDistance) -> dict[str, Any]:
     return {"mean": found.distance, "clips": found.clips}
 
 
 def _codebook(measured: Sequence[Measured]) -> dict[str, Any] | None:
-    """Figures of the use of the codebook; how often codes occur by rank, and by ranges of successive codes."""
+    """Codebook use over all videos, with counts of tokens by the rank of their code and by ranges of codes."""
     whole: CodebookUse | None = None
     for video in measured:
         if video.tally.codebook is not None:
@@ -217,6 +224,7 @@ def _curve(points: CurvePoints) -> dict[str, Any]:
 
 
 def _video(video: Measured) -> dict[str, Any]:
+    figures = video.scores.result()
     return {
         "name": video.name,
         "frames": video.frames,
@@ -228,10 +236,6 @@ def _video(video: Measured) -> dict[str, Any]:
         "bits_per_pixel": video.bits_per_pixel,
         "seconds": video.seconds,
         **({"details": video.tally.details} if video.tally.details else {}),
-        "figures": _figures(video.scores),
+        "figures": {name: asdict(figures[name]) for name in METRICS if name in figures},
         "psnr": _curve(video.scores.curve("psnr")),
     }
-
-
-def _figures(scores: VideoScores) -> Mapping[str, Any]:
-    return {metric: asdict(figure) for metric, figure in scores.result().items()}

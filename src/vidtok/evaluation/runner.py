@@ -1,4 +1,4 @@
-"""Measures subjects on videos: frames are read ahead, figures computed behind, and what is done is kept."""
+"""Measures subjects on videos: frames are read ahead, figures computed behind, and finished videos kept."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from functools import partial
 from typing import Any
 
 from vidtok.errors import VideoError
-from vidtok.evaluation.highlights import Moment
-from vidtok.evaluation.measuring import Measured, Measuring, Networks, Tally
-from vidtok.evaluation.options import Settings
+from vidtok.evaluation.highlights import Highlight
+from vidtok.evaluation.measuring import Measured, Measuring, Tally
+from vidtok.evaluation.options import EvaluationOptions
 from vidtok.evaluation.storage import PartStore
 from vidtok.evaluation.subjects import Frames, Subject
 from vidtok.evaluation.videos import FrameStream, Video
+from vidtok.metrics.networks import Networks
+from vidtok.metrics.table import METRICS
 from vidtok.runtime.threads import Ahead, Behind
 from vidtok.video import Pixels
 
 WORKERS = 2
-Shown = dict[str, tuple[str, Moment]]
+Shown = dict[str, tuple[str, Highlight]]
 """By `best` and `worst`: the video's name and the frame."""
 Progress = Callable[[float], None]
-"""Called with how many videos are done, the part of the one under way included."""
+"""Called with the number of videos done, the part of the one under way included."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +40,22 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `Runner.measure` returns, in the videos' order."""
+    """The figures of one subject on all videos, in the videos' order."""
 
     measured: list[Measured]
     unreadable: list[Unreadable]
+    unavailable: dict[str, str]
+    """The metrics that some video has no figure for, by name, and why."""
     seconds: float
     """From the start to the end."""
     subject_seconds: float
     """Of these, in the subject; videos that were kept from before count in neither."""
 
-    def moments(self) -> Shown:
+    def highlights(self) -> Shown:
         """The best and the worst frame of all videos, by `best` and `worst`, if the subject is shown."""
         shown: Shown = {}
         for kind, sign in (("best", 1), ("worst", -1)):
-            found = [(video.name, video.moments[kind]) for video in self.measured if kind in video.moments]
+            found = [(video.name, video.highlights[kind]) for video in self.measured if kind in video.highlights]
             if found:
                 shown[kind] = max(found, key=lambda each: sign * each[1].value)
         return shown
@@ -61,30 +65,36 @@ class Runner:
     """Measures any number of subjects on the same videos, in the same way.
 
     Args:
-        videos: what to measure on.
-        settings: how they are read.
-        networks: for LPIPS and FVD.
-        store: keeps what is done; None: nothing is kept.
-        workers: how many videos are opened ahead, and how many may have their figures computed behind the subject, each
-            by a thread of its own.
+        videos: the videos to measure on.
+        options: how they are read.
+        networks: what some metrics need.
+        store: keeps finished videos; None: nothing is kept.
+        workers: videos that are opened ahead, and videos whose figures may be computed behind the subject, each by a
+            thread of its own.
+
+    Attributes:
+        metrics: names of the metrics that are measured: all of `METRICS` whose network is at hand.
+        unavailable: the other ones, and why.
     """
 
     def __init__(
-        self, videos: Sequence[Video], settings: Settings, networks: Networks, *,
+        self, videos: Sequence[Video], options: EvaluationOptions, networks: Networks, *,
         store: PartStore | None = None, workers: int = WORKERS,
     ) -> None:  # fmt: skip
         self.videos = list(videos)
-        self.settings = settings
+        self.options = options
         self.networks = networks
         self.store = store
         self.workers = workers
+        self.unavailable = {name: str(reason) for name, reason in networks.unavailable().items()}
+        self.metrics = [name for name in METRICS if name not in self.unavailable]
         self._unreadable: dict[str, Unreadable] = {}
 
     def measure(self, subject: Subject, progress: Progress | None = None) -> Outcome:
-        """Measure `subject` on all videos; those that were kept from before are not measured again.
+        """Measure `subject` on all videos; figures that were kept from before are not measured again.
 
-        Videos that cannot be read are left out and listed, and not tried again for other subjects. What is done is
-        kept, whatever ends this early.
+        Of a kept video that lacks a metric, only that metric is measured. Videos that cannot be read are left out and
+        listed, and not tried again for other subjects. Finished videos are kept, whatever ends this early.
         """
         started = time.perf_counter()
         job = _Job(self, subject, self._unreadable, progress)
@@ -94,16 +104,19 @@ class Runner:
             job.close()
         measured = [job.measured[video.name] for video in self.videos if video.name in job.measured]
         failures = [self._unreadable[video.name] for video in self.videos if video.name in self._unreadable]
-        return Outcome(measured, failures, time.perf_counter() - started, job.subject_seconds)
+        reasons = {name: reason for video in measured for name, reason in video.unavailable.items()} | self.unavailable
+        return Outcome(measured, failures, reasons, time.perf_counter() - started, job.subject_seconds)
 
     def key(self, subject: Subject, video: Video) -> dict[str, Any]:
-        """What the figures of a subject on a video depend on. Raises `VideoError` if the video is gone."""
+        """The conditions that all figures of a subject on a video depend on; metrics have versions of their own.
+
+        Raises `VideoError` if the video is gone.
+        """
         return {
             "kind": subject.kind,
             "subject": subject.key(video.name),
             "show": subject.show,
-            "settings": self.settings.as_dict(),
-            "networks": self.networks.measured(),
+            "options": self.options.as_dict(),
             "video": video.name,
             "file": video.stamp(),
         }
@@ -112,10 +125,10 @@ class Runner:
 class _Opened:
     """A video whose frames are being read ahead."""
 
-    def __init__(self, video: Video, subject: Subject, settings: Settings) -> None:
-        self.stream = FrameStream(video, settings)
-        self._settings = settings
-        self._length, self._fill = subject.cut(self.stream.size, settings)
+    def __init__(self, video: Video, subject: Subject, options: EvaluationOptions) -> None:
+        self.stream = FrameStream(video, options)
+        self._options = options
+        self._length, self._fill = subject.cut(self.stream.size, options)
         self.ahead = Ahead(self.stream.chunks(self._length, fill=self._fill))
 
     def frames(self) -> Frames:
@@ -123,10 +136,10 @@ class _Opened:
         return Frames(stream.video.name, stream.size, stream.fps, stream.frame_estimate, self.ahead, self._again)
 
     def _again(self) -> Iterator[Pixels]:
-        return FrameStream(self.stream.video, self._settings).chunks(self._length, fill=self._fill)
+        return FrameStream(self.stream.video, self._options).chunks(self._length, fill=self._fill)
 
     def share(self, frames: int) -> float:
-        """How much of it so many frames are, 0 to 1, as far as that can be told."""
+        """The share of the video that `frames` frames are, 0 to 1; 0 where its length is not known."""
         return min(1.0, frames / self.stream.frame_estimate) if self.stream.frame_estimate else 0.0
 
     def close(self) -> None:
@@ -146,6 +159,7 @@ class _Job:
         self._failed = failed
         self.subject_seconds = 0.0
         self._keys: dict[str, dict[str, Any]] = {}
+        self._kept: dict[str, Measured] = {}
         self._extremes: dict[str, float] = {}
         self._lock = threading.Lock()
         self._behind: deque[Behind] = deque()
@@ -153,7 +167,7 @@ class _Job:
         self._opening: deque[tuple[Video, Future[_Opened]]] = deque()
 
     def run(self) -> None:
-        todo = self._not_kept()
+        todo = self._unfinished()
         done = len(self._runner.videos) - len(todo)
         self._progress(done)
         if todo:
@@ -170,15 +184,15 @@ class _Job:
             self._behind.popleft().finish()
 
     def close(self) -> None:
-        """End all threads; what they have not finished is dropped."""
+        """End all threads; unfinished videos are dropped."""
         for behind in self._behind:
             behind.abandon()
         self._pool.shutdown(cancel_futures=True)
         for _, future in self._opening:
             _close(future)
 
-    def _not_kept(self) -> list[Video]:
-        """The videos that are still to be measured."""
+    def _unfinished(self) -> list[Video]:
+        """The videos that lack a metric, or all of them; figures that were kept are taken in."""
         todo = []
         for video in self._runner.videos:
             if video.name in self._failed:
@@ -192,9 +206,17 @@ class _Job:
             kept = None if self._runner.store is None else self._runner.store.load(key)
             if kept is None:
                 todo.append(video)
+            elif kept.lacking(self._runner.metrics):
+                self._kept[video.name] = kept
+                todo.append(video)
             else:
                 self._note(kept)
         return todo
+
+    def _lacking(self, video: Video) -> list[str]:
+        """The metrics still to be measured of `video`."""
+        kept = self._kept.get(video.name)
+        return self._runner.metrics if kept is None else kept.lacking(self._runner.metrics)
 
     def _opened(self, videos: Sequence[Video]) -> Iterator[tuple[Video, Future[_Opened]]]:
         """The videos as they are opened, a few ahead; each is closed when the next is asked for."""
@@ -202,21 +224,21 @@ class _Job:
         while waiting or self._opening:
             while waiting and len(self._opening) < self._runner.workers:
                 video = waiting.popleft()
-                future = self._pool.submit(_Opened, video, self._subject, self._runner.settings)
+                future = self._pool.submit(_Opened, video, self._subject, self._runner.options)
                 self._opening.append((video, future))
             yield self._opening[0]
             _close(self._opening.popleft()[1])
 
     def _put_through(self, video: Video, opened: _Opened, done: int) -> None:
-        """Put one video through the subject, its figures following behind. Raises `VideoError` if it breaks off."""
+        """Put one video through the subject; its figures follow behind. Raises `VideoError` if it breaks off."""
         while len(self._behind) >= self._runner.workers:
             self._behind.popleft().finish()
-        stream, networks = opened.stream, self._runner.networks
-        measuring, tally, seconds = Measuring(networks, stream.fps, show=self._subject.show), Tally(), 0.0
-        frames = 0
+        stream, networks, lacking = opened.stream, self._runner.networks, self._lacking(video)
+        measuring = Measuring(networks, stream.fps, lacking, show=self._subject.show)
+        tally, seconds, frames = Tally(), 0.0, 0
         behind = Behind()
         try:
-            pairs = self._subject.pairs(opened.frames(), self._runner.settings, tally)
+            pairs = self._subject.pairs(opened.frames(), self._runner.options, tally)
             while True:
                 begun, waited = time.perf_counter(), opened.ahead.waited
                 pair = next(pairs, None)
@@ -235,21 +257,25 @@ class _Job:
         self._behind.append(behind)
 
     def _keep(self, video: Video, measured: Measured) -> None:
-        noted = self._note(measured)
+        kept = self._kept.get(video.name)
+        noted = self._note(measured if kept is None else kept.joined(measured))
         if self._runner.store is not None:
             self._runner.store.save(self._keys[video.name], noted)
 
     def _note(self, measured: Measured) -> Measured:
-        """Take figures in. Only those moments stay that are the best or the worst so far: pictures take much room."""
+        """Take figures in, those of this run's metrics; returns all, as they are to be kept.
+
+        Only highlights stay that are the best or the worst so far: pictures take much room.
+        """
         with self._lock:
-            moments = {}
-            for kind, moment in measured.moments.items():
-                value = moment.value if kind == "best" else -moment.value
+            highlights = {}
+            for kind, highlight in measured.highlights.items():
+                value = highlight.value if kind == "best" else -highlight.value
                 if value > self._extremes.get(kind, float("-inf")):
                     self._extremes[kind] = value
-                    moments[kind] = moment
-            noted = replace(measured, moments=moments)
-            self.measured[measured.name] = noted
+                    highlights[kind] = highlight
+            noted = replace(measured, highlights=highlights)
+            self.measured[measured.name] = noted.only(self._runner.metrics)
             return noted
 
 

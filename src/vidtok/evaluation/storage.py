@@ -1,4 +1,4 @@
-"""What was measured, kept video by video, so that an evaluation that was stopped goes on where it was."""
+"""Figures kept video by video, so that an evaluation that was stopped goes on from there."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from vidtok.evaluation.measuring import Measured
 from vidtok.files import write_whole
 
 _FOLDER = "parts"
-_VERSION = 1
+_VERSION = 2
 
 
 class PartStore:
     """The folder `parts` of an evaluation: a file for each subject and video.
 
-    What is kept is found again only for the same subject, settings and file. Raises `VidTokError` if the folder cannot
-    be written. Used as a context, it leaves no empty folder of its own behind.
+    Figures are found again for the same subject, options and file alone. A part says which metrics it has and by which
+    versions of their definitions, so that a new metric costs nothing of what is kept. Raises `VidTokError` if the
+    folder cannot be written. Used as a context, it leaves no empty folder of its own behind.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,12 +41,12 @@ class PartStore:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):  # what holds anything stays
+        with suppress(OSError):  # a folder that is not empty stays
             for folder in self._made:
                 folder.rmdir()
 
     def load(self, key: Mapping[str, Any]) -> Measured | None:
-        """What was kept under `key`; None if there is nothing, or it is damaged."""
+        """The figures kept under `key`; None if there are none, or the file is damaged."""
         path = self._path(key)
         try:
             with np.load(path, allow_pickle=False) as arrays:
@@ -54,6 +55,7 @@ class PartStore:
             return None
 
     def save(self, key: Mapping[str, Any], measured: Measured) -> None:
+        """Keep `measured` under `key`. Raises `VidTokError` if the file cannot be written."""
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {**measured.to_arrays()}
         np.savez(buffer, **arrays)

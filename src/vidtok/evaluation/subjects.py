@@ -1,4 +1,4 @@
-"""What is measured: models, classical codecs and the linear block transform, behind one face."""
+"""The subjects of an evaluation: models, classical codecs and the linear block transform, behind one interface."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import torch
 from vidtok.evaluation.codecs import Codec, Coding, RateSearch, coded_pairs
 from vidtok.evaluation.linear import FITTING_CLIPS, FITTING_SEED, LARGEST_BLOCK, BlockShape, BlockTransform
 from vidtok.evaluation.measuring import Tally
-from vidtok.evaluation.options import Settings, independent_clip
+from vidtok.evaluation.options import EvaluationOptions, independent_clip
 from vidtok.metrics.codebook import CodebookUse
-from vidtok.metrics.rate import LATENT_BITS, token_bits
+from vidtok.metrics.rate import LATENT_BITS, nominal_bits
 from vidtok.models.base import VideoModel
 from vidtok.runtime.limits import CLIP_FRAMES, check_finite, frames_at_a_time, memory_advice
 from vidtok.runtime.passes import Pair, pairs
@@ -37,7 +37,7 @@ class Frames:
     size: tuple[int, int]
     fps: Fraction
     estimate: int | None
-    """How many there are, as far as the file says."""
+    """Their number, as far as the file says."""
     chunks: Iterable[Pixels]
     """(T, H, W, 3) uint8, cut as the subject's `cut` says; for one pass."""
     again: Callable[[], Iterator[Pixels]]
@@ -50,30 +50,30 @@ class Subject(ABC):
     kind: str
     """`model`, `codec` or `transform`."""
     name: str
-    """What tables and files call it; one of its own among all that are compared."""
+    """The name in tables and files, unique among all that are compared."""
     stored: bool
-    """Whether its bits are those of real streams; else they follow from the number of tokens or values."""
+    """True if its bits are counted in real streams; else they follow from the number of tokens or values."""
     show: bool = True
-    """Whether to keep frames to look at."""
+    """Keep frames to look at."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What tells it from others, as JSON holds it: equal where the figures would be."""
+        """Its description, as JSON holds it; subjects with equal ones have equal figures."""
 
     def key(self, video: str) -> dict[str, Any]:
-        """What its figures of this video depend on, beside the settings and the video."""
+        """The part of `identity` that its figures of this video depend on."""
         return self.identity()
 
     def prepare(self) -> None:  # noqa: B027  # most have nothing to prepare
-        """Called once, before the first video, if there is one to measure."""
+        """Get ready; called once before the first video, if there is one to measure."""
 
     @abstractmethod
-    def cut(self, size: tuple[int, int], settings: Settings) -> tuple[int, bool]:
-        """How many frames it takes at a time, of this (height, width), and whether the last piece is to be filled."""
+    def cut(self, size: tuple[int, int], options: EvaluationOptions) -> tuple[int, bool]:
+        """Frames of a piece, for frames of this (height, width), and True if the last piece is to be filled."""
 
     @abstractmethod
-    def pairs(self, frames: Frames, settings: Settings, tally: Tally) -> Iterator[Pair]:
-        """The video with what comes back of it; `tally` is filled by the end."""
+    def pairs(self, frames: Frames, options: EvaluationOptions, tally: Tally) -> Iterator[Pair]:
+        """The video piece by piece, each with its reconstruction; `tally` is filled by the end."""
 
 
 class ModelSubject(Subject):
@@ -81,11 +81,11 @@ class ModelSubject(Subject):
 
     Args:
         model: ready to encode and decode.
-        name: what to call it.
+        name: its name in tables and files; None: the model's own.
         precision: makes the context that it computes in, such as `torch.autocast`.
-        reseed: whether the noise of sampling is drawn anew for each video, so that a video's figures do not depend on
-            those before it.
-        show: whether to keep frames to look at.
+        reseed: draw the noise of sampling anew for each video, so that a video's figures do not depend on the videos
+            before it.
+        show: keep frames to look at.
     """
 
     kind = "model"
@@ -120,23 +120,23 @@ class ModelSubject(Subject):
             "codebook_size": self.model.codebook_size,
         }
 
-    def cut(self, size: tuple[int, int], settings: Settings) -> tuple[int, bool]:
-        if settings.clip_frames is not None:
-            length = settings.clip_length(self.model.is_causal)
+    def cut(self, size: tuple[int, int], options: EvaluationOptions) -> tuple[int, bool]:
+        if options.clip_frames is not None:
+            length = options.clip_length(self.model.is_causal)
             assert length is not None
-            return length, settings.fill
+            return length, options.fill
         if self.model.is_causal:
             return frames_at_a_time(self.model.config, size, None), False
-        return independent_clip(settings), False
+        return independent_clip(options), False
 
-    def pairs(self, frames: Frames, settings: Settings, tally: Tally) -> Iterator[Pair]:
+    def pairs(self, frames: Frames, options: EvaluationOptions, tally: Tally) -> Iterator[Pair]:
         codes = self.model.codebook_size
         use = None if codes is None else CodebookUse(codes)
         if self._reseed:
-            torch.manual_seed(_seed_of(settings.seed, frames.name))
-        latent_frames, sample = 0, None if settings.sample else False
-        at_a_time, _ = self.cut(frames.size, settings)
-        clips = settings.clip_frames is not None
+            torch.manual_seed(_seed_of(options.seed, frames.name))
+        latent_frames, sample = 0, None if options.sample else False
+        at_a_time, _ = self.cut(frames.size, options)
+        clips = options.clip_frames is not None
         with self._precision(), memory_advice():
             found = pairs(
                 self.model, frames.chunks, at_a_time, clips=clips, sample=sample,
@@ -152,8 +152,7 @@ class ModelSubject(Subject):
     def _bits(self, latent_frames: int, size: tuple[int, int]) -> float:
         config = self.model.config
         positions = latent_frames * math.prod(-(-side // config.spatial_factor) for side in size)
-        codes = self.model.codebook_size
-        return LATENT_BITS * config.z_channels * positions if codes is None else token_bits(positions, codes)
+        return nominal_bits(positions, config.z_channels, self.model.codebook_size)
 
     def block_shape(self) -> BlockShape | None:
         """The linear transform with this model's block and number of values; None if its blocks are too large."""
@@ -165,12 +164,12 @@ class ModelSubject(Subject):
 
 @dataclass(frozen=True)
 class BitTarget:
-    """How many bits a codec is to make of each video."""
+    """The bits that a codec is to make of each video."""
 
     bits_per_pixel: float
     """Over all videos."""
     bits: Mapping[str, float] = field(default_factory=dict)
-    """By the video's name, where that is known: what a model makes of it."""
+    """The bits that a model makes of each video, by its name; empty where there is no model to match."""
     matches: tuple[str, ...] = ()
     """The models whose bits these are."""
 
@@ -209,14 +208,14 @@ class CodecSubject(Subject):
         of_all = {name: value for name, value in self.identity().items() if name not in ("matches", "label")}
         return {**of_all, "target_bits": self.target.bits.get(video)}
 
-    def cut(self, size: tuple[int, int], settings: Settings) -> tuple[int, bool]:
-        return _baseline_cut(settings, first_alone=True)
+    def cut(self, size: tuple[int, int], options: EvaluationOptions) -> tuple[int, bool]:
+        return _baseline_cut(options, first_alone=True)
 
-    def pairs(self, frames: Frames, settings: Settings, tally: Tally) -> Iterator[Pair]:
+    def pairs(self, frames: Frames, options: EvaluationOptions, tally: Tally) -> Iterator[Pair]:
         height, width = frames.size
         held = frames.estimate is not None and 3 * frames.estimate * height * width <= _HELD_BYTES
         chunks = list(frames.chunks) if held else None
-        interval = settings.clip_length(first_alone=True)
+        interval = options.clip_length(first_alone=True)
 
         def passed() -> Iterable[Pixels]:
             return frames.again() if chunks is None else chunks
@@ -263,18 +262,18 @@ class TransformSubject(Subject):
     def key(self, video: str) -> dict[str, Any]:
         return {name: value for name, value in self.identity().items() if name != "matches"}
 
-    def cut(self, size: tuple[int, int], settings: Settings) -> tuple[int, bool]:
-        return _baseline_cut(settings, first_alone=self.shape.first_alone)
+    def cut(self, size: tuple[int, int], options: EvaluationOptions) -> tuple[int, bool]:
+        return _baseline_cut(options, first_alone=self.shape.first_alone)
 
     def prepare(self) -> None:
         if self._fitted is None:
             self._fitted = BlockTransform.fit_synthetic(self.shape)
 
-    def pairs(self, frames: Frames, settings: Settings, tally: Tally) -> Iterator[Pair]:
+    def pairs(self, frames: Frames, options: EvaluationOptions, tally: Tally) -> Iterator[Pair]:
         self.prepare()
         assert self._fitted is not None
         values = 0
-        streams = [frames.chunks] if settings.clip_frames is None else ([clip] for clip in frames.chunks)
+        streams = [frames.chunks] if options.clip_frames is None else ([clip] for clip in frames.chunks)
         for stream in streams:
             length = 0
             for pair in self._fitted.pairs(stream):
@@ -284,10 +283,10 @@ class TransformSubject(Subject):
         tally.bits = LATENT_BITS * values
 
 
-def _baseline_cut(settings: Settings, *, first_alone: bool) -> tuple[int, bool]:
-    return settings.clip_length(first_alone) or CLIP_FRAMES, settings.fill
+def _baseline_cut(options: EvaluationOptions, *, first_alone: bool) -> tuple[int, bool]:
+    return options.clip_length(first_alone) or CLIP_FRAMES, options.fill
 
 
 def _seed_of(seed: int, video: str) -> int:
-    """A seed for each video: of the noise of sampling."""
+    """The seed of a video's noise of sampling."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{video}".encode()).digest()[:8], "little") >> 1

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vidtok.errors import VideoError
-from vidtok.evaluation.options import Settings
+from vidtok.evaluation.options import EvaluationOptions
 from vidtok.video import Pixels, VideoReader
 from vidtok.video.container import reading
 from vidtok.video.library import VIDEO_SUFFIXES, find_files, read_list
@@ -27,7 +27,7 @@ class Video:
     """Its path below the folder, with forward slashes."""
 
     def stamp(self) -> str:
-        """What changes when the file does: its size and when it was written. Raises `VideoError` if it is gone."""
+        """Size and time of the last change of the file, as text. Raises `VideoError` if the file is gone."""
         try:
             status = self.path.stat()
         except OSError as error:
@@ -48,7 +48,7 @@ def find_videos(
     Args:
         folder: a folder, or one video.
         meta: a list of paths relative to `folder`, as `read_list` reads it.
-        suffixes: what the names of videos end in, in lower case.
+        suffixes: endings of the names of videos, in lower case.
         named, meta_named: the options that gave `folder` and `meta`, for messages.
 
     Raises:
@@ -73,35 +73,35 @@ def find_videos(
 
 
 class FrameStream:
-    """The frames of one video as `settings` choose them; iterated over once, in pieces, and hashed as they pass.
+    """The frames of one video as `options` choose them, in pieces, hashed as they pass.
 
     Raises `VideoError`, at once or while iterating, if the video cannot be read to its end.
     """
 
-    def __init__(self, video: Video, settings: Settings) -> None:
+    def __init__(self, video: Video, options: EvaluationOptions) -> None:
         self.video = video
-        self.settings = settings
+        self.options = options
         with reading(video.path):
             self._reader = VideoReader(
                 video.path,
-                sample_fps=settings.fps,
-                height=settings.height,
-                width=settings.width,
-                max_frames=settings.max_frames,
-                start=settings.start,
-                allow_truncated=settings.allow_truncated,
+                sample_fps=options.fps,
+                height=options.height,
+                width=options.width,
+                max_frames=options.max_frames,
+                start=options.start,
+                allow_truncated=options.allow_truncated,
             )
         self.size = self._reader.size
         """(height, width)."""
         self.fps: Fraction = self._reader.fps
         self.frame_estimate = self._reader.frame_estimate
         self.frames = 0
-        """How many have passed."""
+        """The number of frames that have passed."""
         self._hash = hashlib.sha256()
 
     @property
     def sha256(self) -> str:
-        """Of the frames that have passed: RGB, 8 bits, row by row; (height, width) in front."""
+        """SHA-256 of the frames that have passed: (height, width), then RGB of 8 bits, row by row."""
         return self._hash.hexdigest()
 
     def chunks(self, frames: int, *, fill: bool = False) -> Iterator[Pixels]:
@@ -120,11 +120,11 @@ class FrameStream:
                 yield chunk
 
     def _wanted(self, chunks: Iterator[Pixels]) -> Iterator[Pixels]:
-        """The frames of `chunks` up to the last whole one of `Settings.whole_chunks`; `VideoError` if there is none."""
-        if self.settings.whole_chunks is None:
+        """The frames of `chunks` up to the last of `whole_chunks`. Raises `VideoError` if there is no whole one."""
+        if self.options.whole_chunks is None:
             yield from chunks
             return
-        lead, size = self.settings.whole_chunks
+        lead, size = self.options.whole_chunks
         held: Pixels | None = None
         passed = 0
         for chunk in chunks:

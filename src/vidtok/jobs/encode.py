@@ -16,6 +16,7 @@ from torch import Tensor
 from vidtok.errors import VidTokError
 from vidtok.files import Aside
 from vidtok.jobs.sound import extract_sound, sound_path
+from vidtok.metrics import rate
 from vidtok.models.base import VideoModel
 from vidtok.runtime.limits import Progress, check_finite, computing, frame_size
 from vidtok.runtime.options import ReadOptions
@@ -28,7 +29,6 @@ from vidtok.video import Fit, Frame, Pixels, to_float
 from vidtok.video.source import check_apart
 
 TOKEN_SUFFIX = ".vtok"
-_RGB_BYTES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,16 +94,12 @@ class Encoded:
 
     @property
     def bits_per_pixel(self) -> float:
-        return 8 * self.bytes / self._pixels
+        return rate.bits_per_pixel(8 * self.bytes, self.frames * self.header.video.height * self.header.video.width)
 
     @property
     def compression(self) -> float:
         """Size of RGB of 24 bits a pixel over the file's."""
-        return _RGB_BYTES * self._pixels / self.bytes
-
-    @property
-    def _pixels(self) -> int:
-        return self.frames * self.header.video.height * self.header.video.width
+        return rate.compression(self.bits_per_pixel)
 
 
 class EncodeJob:

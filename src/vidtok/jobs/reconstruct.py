@@ -15,7 +15,8 @@ import numpy as np
 from torch import Tensor
 
 from vidtok.errors import VideoError
-from vidtok.metrics.image import psnr, ssim
+from vidtok.metrics import rate
+from vidtok.metrics.image import SSIM_SMALLEST_SIDE, psnr, ssim
 from vidtok.models.base import VideoModel
 from vidtok.models.tiles import Tiling
 from vidtok.runtime.limits import Progress, check_finite, memory_advice
@@ -25,11 +26,6 @@ from vidtok.runtime.planning import plan
 from vidtok.runtime.threads import Ahead, Behind
 from vidtok.video import VideoWriter, to_float, to_uint8
 from vidtok.video.source import check_apart
-
-LATENT_BITS = 16
-"""Bits that a value of a continuous latent counts as."""
-_RGB_BITS = 24
-_SSIM_SIDE = 11
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,18 +67,17 @@ class Reconstruction:
     @property
     def bits(self) -> float:
         """Size of the latent: log2(codebook size) bits a token, or 16 bits a value for KL; no entropy coding."""
-        if self.codebook_size is None:
-            return LATENT_BITS * math.prod(self.latent_shape)
-        return math.log2(self.codebook_size) * math.prod(self.latent_shape[1:])
+        channels, *positions = self.latent_shape
+        return rate.nominal_bits(math.prod(positions), channels, self.codebook_size)
 
     @property
     def bits_per_pixel(self) -> float:
-        return self.bits / (self.frames * self.height * self.width)
+        return rate.bits_per_pixel(self.bits, self.frames * self.height * self.width)
 
     @property
     def compression(self) -> float:
         """Size of RGB of 24 bits a pixel over the latent's."""
-        return _RGB_BITS / self.bits_per_pixel
+        return rate.compression(self.bits_per_pixel)
 
     @property
     def frames_per_second(self) -> float:
@@ -170,7 +165,7 @@ class ReconstructionJob:
             width=width,
             fps=writer.fps,
             psnr=figures.psnr / figures.frames,
-            ssim=figures.ssim / figures.frames if min(reader.size) >= _SSIM_SIDE else None,
+            ssim=figures.ssim / figures.frames if min(reader.size) >= SSIM_SMALLEST_SIDE else None,
             latent_shape=(model.config.z_channels, figures.latent_frames, -(-height // factor), -(-width // factor)),
             codebook_size=model.codebook_size,
             seconds=time.perf_counter() - started,
@@ -239,5 +234,5 @@ class _Figures:
         self.frames += source.shape[2]
         self.latent_frames = pair.latent_frames
         self.psnr += psnr(pair.reconstruction, source).sum().item()
-        if min(source.shape[3:]) >= _SSIM_SIDE:
+        if min(source.shape[3:]) >= SSIM_SMALLEST_SIDE:
             self.ssim += ssim(pair.reconstruction, source).sum().item()

@@ -10,7 +10,7 @@ the whole gives, up to the rounding of float64 sums.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -157,6 +157,15 @@ class VideoScores:
         """Add the figures of other frames of the same video."""
         for metric, series in other._series.items():
             self._series.setdefault(metric, _Series(self.points)).merge(series)
+
+    def only(self, metrics: Collection[str]) -> VideoScores:
+        """The figures of `metrics` alone, as scores of their own that may be added to."""
+        scores = VideoScores(self.points)
+        for metric, series in self._series.items():
+            if metric in metrics:
+                scores._series[metric] = _Series(self.points)
+                scores._series[metric].merge(series)
+        return scores
 
     def state(self) -> State:
         """Plain values for `from_state`."""

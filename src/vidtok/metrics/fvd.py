@@ -8,9 +8,8 @@ only comparable between runs on the same clips; `docs/metrics.md` tells which of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,20 +20,11 @@ from torch import Tensor
 
 from vidtok.errors import VidTokError
 from vidtok.metrics.i3d import I3D, LOGITS, SHORTEST, SIDE
-from vidtok.metrics.i3d_weights import I3DWeightsError
 from vidtok.metrics.unavailable import Unavailable
 
 Floats = npt.NDArray[np.float64]
 
 CLIP_FRAMES = 16
-
-
-def load_i3d(source: str | Path | None = None, device: torch.device | str = "cpu") -> I3D | Unavailable:
-    """I3D from `source` or the cache, as `I3D.from_weights` finds it; where that fails, why."""
-    try:
-        return I3D.from_weights(source).to(device)
-    except I3DWeightsError as error:
-        return Unavailable(str(error))
 
 
 class ClipFeatures:
@@ -74,6 +64,24 @@ class ClipFeatures:
         left = len(self._frames)
         self._frames.clear()
         return left
+
+
+class PairFeatures:
+    """The features of one video and of its reconstruction, which come side by side in pieces."""
+
+    def __init__(self, network: I3D) -> None:
+        self._clips = ClipFeatures(network), ClipFeatures(network)
+        self._found: tuple[list[Floats], list[Floats]] = ([], [])
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Take the next frames of reconstruction and source, (1, 3, T, H, W) in -1..1."""
+        for clips, video, found in zip(self._clips, (target, prediction), self._found, strict=True):
+            found.append(clips.update(video))
+
+    def result(self) -> tuple[Floats, Floats]:
+        """The features (N, 400) of all whole clips so far: the source's, the reconstruction's."""
+        source, reconstruction = (np.concatenate([np.empty((0, LOGITS)), *found]) for found in self._found)
+        return source, reconstruction
 
 
 def resized(pictures: Tensor) -> Tensor:
@@ -137,8 +145,8 @@ class FeatureStatistics:
 
 
 @dataclass(frozen=True)
-class FVDFigure:
-    """A Fréchet video distance."""
+class ClipDistance:
+    """A distance between two sets of clips, such as the Fréchet video distance."""
 
     distance: float
     """0 for equal sets; the less the better."""
@@ -146,7 +154,7 @@ class FVDFigure:
     """Of the reference; only distances over the same number of clips compare."""
 
 
-def fvd(reference: FeatureStatistics, generated: FeatureStatistics) -> FVDFigure | Unavailable:
+def fvd(reference: FeatureStatistics, generated: FeatureStatistics) -> ClipDistance | Unavailable:
     """The distance between two sets of clips; `Unavailable` if either has fewer than two."""
     fewest = min(reference.count, generated.count)
     if fewest < 2:
@@ -155,7 +163,16 @@ def fvd(reference: FeatureStatistics, generated: FeatureStatistics) -> FVDFigure
             f"{'is 1' if fewest == 1 else 'are none'}; give more videos or longer ones"
         )
     distance = frechet_distance(reference.mean, reference.covariance, generated.mean, generated.covariance)
-    return FVDFigure(distance, reference.count)
+    return ClipDistance(distance, reference.count)
+
+
+def fvd_of_videos(features: Iterable[tuple[Floats, Floats]]) -> ClipDistance | Unavailable:
+    """The distance between all sources and all reconstructions, by the features of each video and what became of it."""
+    sources, reconstructions = FeatureStatistics(), FeatureStatistics()
+    for source, reconstruction in features:
+        sources.update(source)
+        reconstructions.update(reconstruction)
+    return fvd(sources, reconstructions)
 
 
 def frechet_distance(

@@ -9,6 +9,8 @@ from torch import Tensor
 from vidtok.errors import VidTokError
 
 _WINDOW = 11
+SSIM_SMALLEST_SIDE = _WINDOW
+"""Pixels: SSIM is not defined for frames with a smaller side."""
 _SIGMA = 1.5
 _C1 = 0.01**2
 _C2 = 0.03**2
@@ -37,7 +39,7 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     f = round(shorter side / 256) is above 1, both are first averaged over f x f pixels. Raises `VidTokError` if the
     shapes differ or a side is below 11 pixels.
     """
-    check_pair(prediction, target, "SSIM", smallest_side=_WINDOW)
+    check_pair(prediction, target, "SSIM", smallest_side=SSIM_SMALLEST_SIDE)
     x, y = as_frames(prediction), as_frames(target)
     count = max(1, len(y))
     # On a CPU, few frames at a time stay in its caches.

@@ -35,8 +35,8 @@ _STAGES = (
     (24, (512, 512, 512, 512)),
 )
 """For each stage of VGG16, its first convolution's place in torchvision's `features`, and the channels through it."""
-_SMALLEST_SIDE = 16
-"""Four poolings must leave at least one position."""
+SMALLEST_SIDE = 16
+"""Pixels: four poolings must leave at least one position."""
 
 
 class LPIPS(nn.Module):
@@ -73,7 +73,7 @@ class LPIPS(nn.Module):
         `prediction` receives a gradient, and no graph is kept for `target`. Raises `VidTokError` if the shapes differ,
         there are not 3 channels, or a side is below 16 pixels.
         """
-        check_pair(prediction, target, "LPIPS", channels=3, smallest_side=_SMALLEST_SIDE)
+        check_pair(prediction, target, "LPIPS", channels=3, smallest_side=SMALLEST_SIDE)
         x, y = self.scaling_layer(as_frames(prediction)), self.scaling_layer(as_frames(target.detach()))
         total = torch.zeros(len(y), device=y.device)
         for stage, weight in self._stages():

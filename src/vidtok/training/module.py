@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from vidtok.errors import TrainingError
-from vidtok.metrics.image import psnr, ssim
+from vidtok.metrics.image import SSIM_SMALLEST_SIDE, psnr, ssim
 from vidtok.models.base import VideoModel
 from vidtok.training.config import TrainingConfig
 from vidtok.training.ema import MovingAverages
@@ -30,7 +30,6 @@ from vidtok.training.objective.losses import Log, Objective
 from vidtok.training.optimization import clip_gradients, make_optimizer
 from vidtok.training.sharding import average_gradients, reshard, shard, synchronize
 
-_SMALLEST_FOR_SSIM = 11
 PUBLISHED_NAMES = {
     "train/aeloss": "train/total_loss",
     "train/discloss": "train/disc_loss",
@@ -40,7 +39,6 @@ PUBLISHED_NAMES = {
 """Names of scalars in runs of the original, logged beside this package's own."""
 _STEPS_PER_BATCH = 2
 """Steps that the objective counts for a batch, whether or not there is a discriminator."""
-
 
 SECTIONS = ("forward", "generator's objective", "backward", "discriminator", "optimizers")
 """Parts of a training step, as the trainer's profiler knows them."""
@@ -321,7 +319,7 @@ class TrainingModule(LightningModule):
             log |= self.loss({}, video, reconstruction, 1, step, split=split)[1]
         shown = reconstruction.float().clamp(-1, 1)
         log[f"{split}/psnr"] = psnr(shown, video).mean()
-        if min(video.shape[-2:]) >= _SMALLEST_FOR_SSIM:
+        if min(video.shape[-2:]) >= SSIM_SMALLEST_SIDE:
             log[f"{split}/ssim"] = ssim(shown, video).mean()
         if "indices" in reg_log:
             self._count_codes(reg_log["indices"], split)
