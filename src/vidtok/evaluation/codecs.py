@@ -1,10 +1,10 @@
-"""Classical video codecs as baselines: H.264, H.265 and AV1, in memory, frame by frame, at a wanted number of bits.
+"""Classical video codecs as baselines: H.264, H.265 and AV1, in memory, frame by frame, at a given number of bits.
 
     RGB -> YUV (BT.709) -> encoder -> packets, counted -> decoder -> RGB
 
-Sizes are those of the elementary stream: no container, and without the note about itself that x264 puts in front.
-Encoders run at their common presets and tuned as they come, for eyes and not for PSNR; 4:2:0 halves the colours'
-resolution, as nearly all video does, and the loss of that is part of what is measured.
+Sizes count the elementary stream: no container, and not the note about itself that x264 puts in front. Encoders run at
+their common presets and default tuning, for eyes and not for PSNR. 4:2:0 halves the colours' resolution, as in nearly
+all video, and that loss counts.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SEI_UNIT = 6
 
 @dataclass(frozen=True)
 class Codec:
-    """An encoder, its decoder, and the settings that both are used with."""
+    """An encoder, its decoder, and their settings."""
 
     name: str
     label: str
@@ -47,10 +47,10 @@ class Codec:
     coarsest: float
     """The range of `crf`, the constant rate factor that trades quality for bits."""
     whole_steps: bool
-    """Whether `crf` must be a whole number."""
+    """True if `crf` must be a whole number."""
     options: dict[str, str] = field(default_factory=dict)
     talks: bool = False
-    """Whether the stream holds a note of the encoder about itself, as H.264 supplemental enhancement information."""
+    """True if the stream holds a note of the encoder about itself, as H.264 supplemental enhancement information."""
 
 
 _X265 = {"preset": "medium", "x265-params": "log-level=none:info=0:open-gop=0"}
@@ -74,13 +74,13 @@ class Coding:
     """One pass of frames, all of one size, through an encoder and, unless only the size is wanted, its decoder.
 
     Args:
-        codec: which.
+        codec: the codec.
         crf: its rate factor.
         size: (height, width) of the frames.
         fps: frames per second, by which encoders weigh frames against each other.
         key_interval: frames from a key frame to the next, at most; None: only the first one is a key frame, unless the
             encoder sees a cut.
-        decode: whether to decode.
+        decode: decode what was encoded; without it only the size is counted.
 
     Raises `VidTokError` if this FFmpeg lacks the encoder or decoder, or cannot use them on such frames.
     """
@@ -122,7 +122,7 @@ class Coding:
         return self._code(frame)
 
     def flush(self) -> list[Pixels]:
-        """The rest of the decoded frames; ends the pass."""
+        """End the pass; returns the rest of the decoded frames."""
         return self._code(None)
 
     def _code(self, frame: Any) -> list[Pixels]:
@@ -137,12 +137,12 @@ class Coding:
         return [np.ascontiguousarray(self._to_rgb(each)[:height, :width]) for each in decoded]
 
     def _counted(self, packet: Any) -> int:
-        """Bytes of `packet`, less what is not needed to decode it."""
+        """Bytes of `packet` that decoding needs."""
         return int(packet.size) - (_note_bytes(bytes(packet)) if self._codec.talks else 0)
 
 
 def coded_pairs(coding: Coding, chunks: Iterable[Pixels]) -> Iterator[Pair]:
-    """A video, (T, H, W, 3) uint8 in pieces, with what the codec makes of it, in pieces as they come out of it."""
+    """A video, (T, H, W, 3) uint8 in pieces, with its reconstruction, in pieces as they come out of the codec."""
     waiting: deque[Pixels] = deque()
     ready: list[Pixels] = []
 
@@ -162,7 +162,7 @@ def coded_pairs(coding: Coding, chunks: Iterable[Pixels]) -> Iterator[Pair]:
 
 
 class RateSearch:
-    """Finds the rate factors at which a codec makes wanted numbers of bits of one video; keeps what it has tried."""
+    """Finds the rate factors at which a codec spends given numbers of bits on one video; keeps all trials."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
@@ -188,7 +188,7 @@ class RateSearch:
         return float(round(crf)) if self._codec.whole_steps else round(crf * 8) / 8
 
     def _interpolated(self, bits: float, first: float) -> float:
-        """Where `bits` lies, if the logarithm of the bits is linear in the factor between those tried nearest to it."""
+        """The factor for `bits`, if log(bits) is linear in the factor between the nearest two trials."""
         if not self._tried:
             return first
         finer = max((crf for crf, size in self._tried.items() if size >= bits), default=None)
@@ -216,7 +216,7 @@ def check_codec(name: str) -> Codec:
 def _context(name: str, mode: str, codec: Codec) -> Any:
     import av
 
-    # SVT-AV1 writes about itself to stderr otherwise.
+    # Without it SVT-AV1 writes about itself to stderr.
     os.environ.setdefault("SVT_LOG", "1")
     try:
         return av.CodecContext.create(name, mode)  # type: ignore[call-overload]
@@ -241,7 +241,7 @@ def _encoder(codec: Codec, crf: float, size: list[int], fps: Fraction, key_inter
 
 
 def _note_bytes(packet: bytes) -> int:
-    """How many bytes of an H.264 packet, in the byte stream format (ITU-T H.264, annex B), are of SEI units."""
+    """Bytes of SEI units in an H.264 packet in the byte stream format (ITU-T H.264, annex B)."""
     starts = [match.start() for match in re.finditer(b"\x00?\x00\x00\x01", packet)]
     total = 0
     for start, end in zip(starts, [*starts[1:], len(packet)], strict=True):

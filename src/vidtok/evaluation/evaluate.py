@@ -73,10 +73,10 @@ def evaluate(
         out: a folder; made if it does not exist.
         baselines: names of `BASELINES`. Codecs are measured at the bits per pixel of every model, video by video, and
             at rates around them; `pca` with the block and the number of values of every model.
-        options: how videos are read; None: whole, at 256 x 256.
+        options: frames to measure on; None: videos whole, at 256 x 256.
         meta: a CSV file with a column `videos`, of paths below `data`.
         lpips, i3d: files of weights, if not in the usual places, where they may be missing; see `docs/metrics.md`.
-        device: where LPIPS and I3D compute; None: the CPU.
+        device: the device of LPIPS and I3D; None: the CPU.
         workers: videos read ahead, and measured behind, at a time.
         report: write `report.html`.
         announce: called before each subject, to show progress.

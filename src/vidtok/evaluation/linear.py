@@ -1,9 +1,9 @@
-"""The best linear block transform (principal components), a yardstick that needs no network and hardly any training.
+"""The best linear block transform (principal components): a yardstick without a network and with hardly any training.
 
 Video is cut into blocks of t x s x s pixels of three colours, and each block is kept as the k numbers that lose least
 of it: its projections on the k leading eigenvectors of the covariance of blocks (Karhunen-Loève transform; Hotelling
-1933). With the same block and the same k as a tokenizer's factors and channels, it says what a model gains over
-linear algebra at the same number of values. The k numbers are not quantized.
+1933). With a tokenizer's factors as the block and its channels as k, it shows the gain of the model over linear algebra
+at the same number of values. The k numbers are not quantized.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from vidtok.video import Pixels, to_float
 _COLOURS = 3
 FITTING_CLIPS = 60
 FITTING_SEED = 241_213_061
-"""Not one that clips to measure on would be made with."""
+"""A seed that no clips to measure on are made with."""
 LARGEST_BLOCK = 6144
 """Numbers in a block; the eigenvectors of larger ones take many minutes."""
 
 
 @dataclass(frozen=True)
 class BlockShape:
-    """How video is cut, and how much of each block is kept."""
+    """The block that video is cut into, and the numbers kept of each."""
 
     frames: int
     """t: frames of a block."""
@@ -39,7 +39,7 @@ class BlockShape:
     components: int
     """k: numbers kept of a block."""
     first_alone: bool = True
-    """Whether the first frame is coded by itself, in blocks of 1 x s x s, as causal models do it."""
+    """Code the first frame by itself, in blocks of 1 x s x s, as causal models do."""
 
     def __post_init__(self) -> None:
         if min(self.frames, self.side, self.components) < 1 or self.numbers > LARGEST_BLOCK:
@@ -62,7 +62,7 @@ class BlockShape:
         return f"pca-{self.frames}x{self.side}x{self.side}-{self.components}{'' if self.first_alone else '-noncausal'}"
 
     def values(self, frames: int, height: int, width: int) -> int:
-        """How many numbers a video of this size becomes."""
+        """The count of numbers that a video of this size becomes."""
         alone = int(self.first_alone and frames > 0)
         groups = alone + -(-(frames - alone) // self.frames)
         return groups * -(-height // self.side) * -(-width // self.side) * self.components
@@ -81,12 +81,12 @@ class _Basis:
         return (blocks - self.mean.to(blocks.device)) @ self.directions.to(blocks.device)
 
     def project(self, blocks: Tensor) -> Tensor:
-        """What the k numbers keep of `blocks` (..., N)."""
+        """`blocks` (..., N) as their k numbers give them back."""
         return self.mean + self.coefficients(blocks) @ self.directions.T
 
 
 class BlockTransform:
-    """A transform that was fitted to clips; `fit` makes one."""
+    """A transform fitted to clips by `fit`."""
 
     def __init__(self, shape: BlockShape, inner: _Basis, first: _Basis) -> None:
         self.shape = shape
@@ -96,10 +96,9 @@ class BlockTransform:
     def fit(cls, shape: BlockShape, clips: Iterable[Tensor]) -> BlockTransform:
         """The transform that loses least, in squared error, of `clips`, each (B, 3, T, H, W) in -1..1.
 
-        Fit it on other clips than those that it is to be judged on. Raises `VidTokError` if there is nothing in them to
-        fit.
+        Fit it on other clips than it is judged on. Raises `VidTokError` if they hold no whole block.
         """
-        inner, first = _Moments(shape.numbers), _Moments(_COLOURS * shape.side**2)
+        inner, first = _Sums(shape.numbers), _Sums(_COLOURS * shape.side**2)
         for clip in clips:
             first.add(cut_blocks(clip, 1, shape.side))
             whole = clip[:, :, : clip.shape[2] // shape.frames * shape.frames]
@@ -126,10 +125,10 @@ class BlockTransform:
         return self._inner.coefficients(blocks).movedim(-1, 1)
 
     def __call__(self, video: Tensor, *, start: bool = True) -> Tensor:
-        """What the transform keeps of `video` (B, 3, T, H, W) in -1..1, of the same shape; any T, H and W.
+        """The reconstruction of `video` (B, 3, T, H, W) in -1..1, of the same shape; any T, H and W.
 
-        `start` says whether the first frame is the first of the video. What does not fill a block is filled by
-        repeating the last frame, row and column.
+        With `start`, the first frame is the first of the video. Blocks that are not full are filled by repeating the
+        last frame, row and column.
         """
         if not (start and self.shape.first_alone):
             return _rebuilt(video, self.shape.frames, self.shape.side, self._inner)
@@ -138,14 +137,14 @@ class BlockTransform:
         return torch.cat([first, self(rest, start=False)], 2) if rest.shape[2] else first
 
     def pairs(self, chunks: Iterable[Pixels]) -> Iterator[Pair]:
-        """A video, (T, H, W, 3) uint8 in pieces of any length, with what is kept of it, as `roundtrip` gives pairs."""
+        """A video, (T, H, W, 3) uint8 in pieces of any length, with its reconstruction."""
         groups = 0
         for piece, start in self._whole_groups(chunks):
             groups += 1 if start and self.shape.first_alone else -(-len(piece) // self.shape.frames)
             yield Pair(piece, self(to_float(piece), start=start).clamp(-1, 1), groups)
 
     def _whole_groups(self, chunks: Iterable[Pixels]) -> Iterator[tuple[Pixels, bool]]:
-        """The video cut where groups end, and whether the piece is its start."""
+        """The video cut at the ends of groups, each piece with True if it is the start."""
         held: Pixels | None = None
         start = True
         for chunk in chunks:
@@ -162,8 +161,8 @@ class BlockTransform:
             yield held, False
 
 
-class _Moments:
-    """Sums over blocks, in float64."""
+class _Sums:
+    """Sums over blocks and their products, in float64."""
 
     def __init__(self, numbers: int) -> None:
         self._count = 0
@@ -200,7 +199,7 @@ def cut_blocks(video: Tensor, frames: int, side: int) -> Tensor:
 
 
 def _rebuilt(video: Tensor, frames: int, side: int, basis: _Basis) -> Tensor:
-    """`video` with only what `basis` keeps of each block."""
+    """`video` with each block as `basis` gives it back."""
     blocks = cut_blocks(video, frames, side)
     batch, t, h, w = blocks.shape[:4]
     kept = basis.project(blocks).view(batch, t, h, w, _COLOURS, frames, side, side)

@@ -149,7 +149,7 @@ class Measuring:
     """Measures one video as its pairs of source and reconstruction come.
 
     Args:
-        networks: what some metrics need.
+        networks: the networks that some metrics need.
         fps: of the video, for the highlights' clips.
         metrics: names of the metrics to measure; those whose network is missing are left out.
         show: keep highlights.

@@ -24,7 +24,7 @@ class Point:
     x: float
     y: float
     label: str = ""
-    """Shown when it is pointed at."""
+    """Text that is shown when the pointer is on it."""
     low: float | None = None
     high: float | None = None
     """The ends of a whisker through it, on the y axis."""
@@ -37,16 +37,16 @@ class Series:
     name: str
     points: Sequence[Point]
     style: int
-    """Which colour, shape and kind of line, from 0; colours repeat after `COLOURS`, with dashed lines."""
+    """Number of its colour, shape and kind of line, from 0; colours repeat after `COLOURS`, with dashed lines."""
     line: bool = True
-    """Whether the points are joined."""
+    """Join the points."""
     markers: bool = True
-    """Whether each point is marked."""
+    """Mark each point."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """How values lie along a side of a chart."""
+    """The scale along one side of a chart."""
 
     title: str
     log: bool = False
@@ -55,7 +55,7 @@ class Axis:
     high: float = 1.0
 
     def at(self, value: float) -> float:
-        """0 to 1."""
+        """The place of `value` along the axis, 0 to 1."""
         if self.log:
             return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
         return (value - self.low) / (self.high - self.low)
@@ -134,7 +134,7 @@ def _number(value: float) -> str:
 
 
 class _Place:
-    """Where values lie in the drawing."""
+    """The place of values in the drawing."""
 
     def __init__(self, x: Axis, y: Axis) -> None:
         self.x_axis, self.y_axis = x, y

@@ -66,8 +66,8 @@ class Runner:
 
     Args:
         videos: the videos to measure on.
-        options: how they are read.
-        networks: what some metrics need.
+        options: the frames of each.
+        networks: the networks that some metrics need.
         store: keeps finished videos; None: nothing is kept.
         workers: videos that are opened ahead, and videos whose figures may be computed behind the subject, each by a
             thread of its own.
@@ -263,7 +263,7 @@ class _Job:
             self._runner.store.save(self._keys[video.name], noted)
 
     def _note(self, measured: Measured) -> Measured:
-        """Take figures in, those of this run's metrics; returns all, as they are to be kept.
+        """Take in the figures of this run's metrics; returns all, as they are to be kept.
 
         Only highlights stay that are the best or the worst so far: pictures take much room.
         """

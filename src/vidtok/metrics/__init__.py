@@ -1,1 +1,1 @@
-"""How well a reconstruction matches its video. A metric knows pictures and video as tensors, and no model."""
+"""Metrics of a reconstruction against its video. They know pictures and video as tensors, and no model."""

@@ -35,19 +35,19 @@ class CurvePoints:
     """A figure over the frame number."""
 
     width: int
-    """How many successive frames one point is the mean of: 1, 2, 4, …"""
+    """Successive frames that one point is the mean of: 1, 2, 4, …"""
     frames: list[int]
     """The number of each point's first frame, from 0. Points without a value are left out."""
     values: list[float]
     counts: list[int]
-    """How many values each point is the mean of; over several videos, fewer and fewer."""
+    """Values that each point is the mean of; over several videos, fewer and fewer."""
 
 
 class Curve:
     """Means of a figure by frame number, of one video or over several.
 
-    Holds at most `points` sums. Where a frame's number goes beyond them, neighbouring sums are added in pairs, so that
-    a point stands for 2, 4, 8, … frames: exact up to `points` frames, a moving picture of any length after that.
+    Holds at most `points` sums. A frame number beyond them adds neighbouring sums in pairs, so that a point stands for
+    2, 4, 8, … frames: exact up to `points` frames, coarser after that.
     """
 
     def __init__(self, points: int = CURVE_POINTS) -> None:
@@ -96,7 +96,7 @@ class Curve:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Curve:
-        """What `state` was taken of."""
+        """The object that `state` was taken of."""
         curve = cls(state["points"])
         curve.width = state["width"]
         curve._sums[: len(state["sums"])] = state["sums"]
@@ -124,7 +124,7 @@ class Figure:
 
     mean: float
     count: int
-    """Frames that have the figure: all, or for a metric of successive frames one fewer."""
+    """Frames with a figure: all, or for a metric of pairs of frames one fewer."""
     lowest: Extreme
     highest: Extreme
 
@@ -173,7 +173,7 @@ class VideoScores:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> VideoScores:
-        """What `state` was taken of."""
+        """The object that `state` was taken of."""
         scores = cls(state["points"])
         scores._series = {name: _Series.from_state(part) for name, part in state["metrics"].items()}
         return scores
@@ -237,7 +237,7 @@ class Estimate:
     mean: float
     """Every frame of every video counts the same, as in the published figures."""
     interval: Interval | None
-    """Where the mean of other videos of this kind may lie; None for one video."""
+    """The confidence interval of `mean` over other videos of this kind; None for one video."""
     videos: int
     frames: int
 
@@ -278,7 +278,7 @@ class Scores:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Scores:
-        """What `state` was taken of."""
+        """The object that `state` was taken of."""
         scores = cls(state["points"])
         for video, figures in state["videos"].items():
             scores._videos[video] = {metric: (mean, count) for metric, (mean, count) in figures.items()}
@@ -337,7 +337,7 @@ class Scores:
 
 
 def merged(parts: Iterable[Scores]) -> Scores:
-    """What the parts, made by different processes, give together; parts stay as they are."""
+    """The parts of different processes together; they stay as they are."""
     whole: Scores | None = None
     for part in parts:
         whole = Scores(part.points) if whole is None else whole

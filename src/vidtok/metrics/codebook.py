@@ -1,4 +1,4 @@
-"""How a quantizer uses its codebook, from counts of tokens."""
+"""Codebook use of a quantizer, from counts of tokens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class CodebookFigures:
-    """What `CodebookUse.result` gives."""
+    """Figures of codebook use."""
 
     size: int
     """Entries of the codebook."""
@@ -29,9 +29,9 @@ class CodebookFigures:
     use: float
     """`used` over `size`: 0 to 1. It cannot exceed `tokens` over `size`."""
     expected_use: float
-    """What `use` would be if as many tokens were drawn evenly from the codebook: the yardstick where tokens are few."""
+    """`use` of as many tokens drawn evenly from the codebook: the yardstick if tokens are few."""
     entropy: float
-    """Of the distribution of tokens, in bits: what an ideal coder without memory spends on one."""
+    """Of the distribution of tokens, in bits: the cost of one for an ideal coder without memory."""
     perplexity: float
     """2 to the power of `entropy`: as many entries, evenly used, would be as hard to guess. 1 to `size`."""
 
@@ -44,7 +44,7 @@ class CodebookUse:
             raise ValueError(f"a codebook has {size} entries; expected at least 1")
         self.size = size
         self.counts: Counts = np.zeros(size, np.int64)
-        """How often each entry occurs, (size,)."""
+        """Tokens of each entry, (size,)."""
 
     def update(self, indices: Tensor | npt.ArrayLike) -> None:
         """Count tokens of any shape, whole numbers from 0 to size - 1. `VidTokError` if one lies outside."""
@@ -71,13 +71,13 @@ class CodebookUse:
         self.counts += other.counts
 
     def state(self) -> dict[str, Any]:
-        """Plain values for `from_state`: the entries that occur, and how often."""
+        """Plain values for `from_state`: the entries that occur, and the tokens of each."""
         codes = np.flatnonzero(self.counts)
         return {"size": self.size, "codes": codes.tolist(), "counts": self.counts[codes].tolist()}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> CodebookUse:
-        """What `state` was taken of."""
+        """The object that `state` was taken of."""
         use = cls(state["size"])
         use.counts[np.asarray(state["codes"], np.int64)] = state["counts"]
         return use
@@ -101,7 +101,7 @@ class CodebookUse:
         )
 
     def ranked(self) -> Counts:
-        """How often the entries occur, the commonest first; those that do not occur are left out."""
+        """Tokens of each entry that occurs, the commonest first."""
         return -np.sort(-self.counts[self.counts > 0])
 
     def histogram(self, bins: int = 64) -> Counts:

@@ -1,4 +1,4 @@
-"""Temporal consistency: whether a reconstruction changes from frame to frame as its video does, or flickers.
+"""Temporal consistency: the flicker of a reconstruction that does not change from frame to frame as its video does.
 
 The measure is the error of frame differences. With x the video and y the reconstruction,
 

@@ -3,7 +3,7 @@
     video -> clips of 16 frames -> 224 x 224 -> I3D -> 400 logits -> mean and covariance -> Fréchet distance
 
 Both sets are described by a Gaussian over I3D's logits. The distance depends strongly on the number of clips, and is
-only comparable between runs on the same clips; `docs/metrics.md` tells which of the published variants this is.
+only comparable between runs on the same clips; `docs/metrics.md` tells this variant from other published ones.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class FeatureStatistics:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> FeatureStatistics:
-        """What `state` was taken of; what `numpy.load` gives will do."""
+        """The object that `state` was taken of; `state` may come from `numpy.load`."""
         mean = np.asarray(state["mean"], np.float64)
         statistics = cls(len(mean))
         statistics.count = int(state["count"])
@@ -167,7 +167,8 @@ def fvd(reference: FeatureStatistics, generated: FeatureStatistics) -> ClipDista
 
 
 def fvd_of_videos(features: Iterable[tuple[Floats, Floats]]) -> ClipDistance | Unavailable:
-    """The distance between all sources and all reconstructions, by the features of each video and what became of it."""
+    """The distance between all sources and all reconstructions, from the features of each video and its
+    reconstruction."""
     sources, reconstructions = FeatureStatistics(), FeatureStatistics()
     for source, reconstruction in features:
         sources.update(source)
@@ -204,7 +205,7 @@ def frechet_distance(
 def _root(covariance: Floats) -> Floats:
     """R with R R^T = `covariance`: eigenvectors times the roots of the eigenvalues, (D, D)."""
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    # What rounding makes of eigenvalues that are 0 would, under the root, be no longer small.
+    # Rounding leaves eigenvalues of 0 tiny, and their roots would not be small.
     noise = len(values) * np.finfo(np.float64).eps * max(float(values[-1]), 0.0)
     values = np.where(values > noise, values, 0.0)
     root: Floats = vectors * np.sqrt(values)

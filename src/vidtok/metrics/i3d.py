@@ -2,7 +2,7 @@
 
 Inception v1 with its filters inflated to three dimensions, trained on Kinetics-400 to name what people do.
 
-    video (N, 3, T, H, W) -> 64 -> 192 -> 9 Inception modules (256 to 1024 channels) -> mean -> 400 logits a moment
+    video (N, 3, T, H, W) -> 64 -> 192 -> 9 Inception modules (256 to 1024 channels) -> mean -> 400 logits a position
                            T/2, /4   /8    T/4, /16 … T/8, /32
 
 Padding is as in TensorFlow, where the weights were trained ("same", and where it is odd, one more at the end), batch
@@ -22,7 +22,7 @@ from vidtok.metrics.i3d_weights import find_weights
 SIDE = 224
 LOGITS = 400
 SHORTEST = 9
-"""Frames: fewer leave no two moments to average over."""
+"""Frames: fewer leave no two positions to average over."""
 
 _EPSILON = 1e-3
 # Channels: of the 1x1 branch; before and in the 3x3x3 branch; before and in the other one; after the pooling.
@@ -80,10 +80,10 @@ class I3D(nn.Module):
         `video` is (N, 3, T, 224, 224), float, -1..1; T at least 9. See `vidtok.metrics.fvd` for what prepares it.
         """
         with torch.autocast(video.device.type, enabled=False):
-            return self._moments(video.float()).mean(dim=(2, 3, 4))
+            return self._logits(video.float()).mean(dim=(2, 3, 4))
 
-    def _moments(self, video: Tensor) -> Tensor:
-        """Logits of every moment, (N, 400, T', 1, 1)."""
+    def _logits(self, video: Tensor) -> Tensor:
+        """Logits of every position in time, (N, 400, T', 1, 1)."""
         x = self.Conv3d_2c_3x3(self.Conv3d_2b_1x1(_pooled(self.Conv3d_1a_7x7(video), *_POOLINGS["2b"])))
         for name, _ in _MODULES:
             if name in _POOLINGS:
@@ -108,7 +108,7 @@ class _Unit(nn.Module):
 
 
 class _Inception(nn.Module):
-    """Four branches side by side; the names of their layers are those of the published weights."""
+    """Four branches side by side; their layers have the names of the published weights."""
 
     def __init__(self, before: int, widths: tuple[int, int, int, int, int, int]) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class _Inception(nn.Module):
 
 
 def _pooled(x: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> Tensor:
-    # What is pooled went through a ReLU, so zeros around it change no maximum.
+    # Pooled values went through a ReLU, so zeros around them change no maximum.
     return F.max_pool3d(_same(x, kernel, stride), kernel, stride)
 
 

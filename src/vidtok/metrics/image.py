@@ -35,7 +35,7 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     """Structural similarity (Wang et al., IEEE TIP 2004) of each frame, at most 1.
 
     Both are pictures (N, C, H, W), giving (N,), or video (B, C, T, H, W), giving (B, T); float, -1..1. Gaussian window
-    of 11 pixels and sigma 1.5 without padding, k1 0.01, k2 0.03, mean over positions and channels. Where
+    of 11 pixels and sigma 1.5 without padding, k1 0.01, k2 0.03, mean over positions and channels. If
     f = round(shorter side / 256) is above 1, both are first averaged over f x f pixels. Raises `VidTokError` if the
     shapes differ or a side is below 11 pixels.
     """

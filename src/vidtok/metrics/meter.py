@@ -21,7 +21,7 @@ class VideoMeter:
     """Measures one video, piece by piece. The figures do not depend on the cut.
 
     Args:
-        networks: what some metrics need.
+        networks: the networks that some metrics need.
         metrics: names of `METRICS`; None: all.
         points: of each curve, see `Curve`.
 
@@ -30,7 +30,7 @@ class VideoMeter:
         versions: the metrics that are measured, each with the version of its definition; those that turn out to be
             undefined for frames of this size included.
         unavailable: the metrics that have no figures, by name, and why.
-        frames: how many frames have been measured.
+        frames: frames measured so far.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from vidtok.metrics.unavailable import Unavailable
 
 @dataclass(frozen=True)
 class Networks:
-    """What metrics measure with, each by the name that `Metric.needs` gives; it may be unavailable."""
+    """The networks, each by the name that `Metric.needs` gives, or the reason why it is not at hand."""
 
     lpips: LPIPS | Unavailable
     i3d: I3D | Unavailable
@@ -32,9 +32,9 @@ class Networks:
         lpips: str | Path | Sequence[str | Path] | None = None,
         i3d: str | Path | None = None,
     ) -> Networks:
-        """From the files given, or else from the usual places, where they need not be; see `load_lpips`, `load_i3d`.
+        """The networks from the given files, or else from the usual places; see `load_lpips`, `load_i3d`.
 
-        Raises `VidTokError` if a file that is given cannot be used.
+        Raises `VidTokError` if a given file cannot be used.
         """
         networks = cls(load_lpips(lpips, device), load_i3d(i3d, device), device)
         for given, network in ((lpips, networks.lpips), (i3d, networks.i3d)):
@@ -58,7 +58,7 @@ class Networks:
 def load_lpips(
     source: str | Path | Sequence[str | Path] | None = None, device: torch.device | str = "cpu"
 ) -> LPIPS | Unavailable:
-    """LPIPS from `source` or the usual places, as `LPIPS.from_weights` finds it; where that fails, why."""
+    """LPIPS from `source` or the usual places, as `LPIPS.from_weights` finds it; if that fails, the reason."""
     try:
         return LPIPS.from_weights(source).to(device)
     except LPIPSWeightsError as error:
@@ -66,7 +66,7 @@ def load_lpips(
 
 
 def load_i3d(source: str | Path | None = None, device: torch.device | str = "cpu") -> I3D | Unavailable:
-    """I3D from `source` or the cache, as `I3D.from_weights` finds it; where that fails, why."""
+    """I3D from `source` or the cache, as `I3D.from_weights` finds it; if that fails, the reason."""
     try:
         return I3D.from_weights(source).to(device)
     except I3DWeightsError as error:

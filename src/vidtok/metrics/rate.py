@@ -33,5 +33,5 @@ def bits_per_pixel(bits: float, pixels: int) -> float:
 
 
 def compression(bits_per_pixel: float) -> float:
-    """How many times smaller than RGB of 24 bits a pixel; `bits_per_pixel` is above 0."""
+    """The ratio of RGB's 24 bits a pixel to `bits_per_pixel`, which is above 0."""
     return RGB_BITS / bits_per_pixel

@@ -1,7 +1,7 @@
-"""How sure a mean over videos is: bootstrap confidence intervals, and a permutation test for paired differences.
+"""Uncertainty of means over videos: bootstrap confidence intervals, and a permutation test for paired differences.
 
-Videos are the unit: frames of one video resemble each other, so resampling frames would promise far too much. All
-random numbers come from the seed; the same input gives the same output.
+Videos are the unit: frames of one video resemble each other, and resampling frames would give far too narrow
+intervals. All random numbers come from the seed; the same input gives the same output.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Method = Literal["bca", "percentile"]
 
 RESAMPLES = 10_000
 _BLOCK = 1 << 20
-"""How many draws are held at a time."""
+"""Draws that are held at a time."""
 _TIE = 1e-12
 """Relative difference below which two sums of the same numbers in another order count as equal."""
 
@@ -59,11 +59,11 @@ def bootstrap_interval(
 
     Args:
         values: one figure a video, (V,).
-        weights: what each counts, above 0, such as its number of frames; None: all the same.
+        weights: the weight of each, above 0, such as its number of frames; None: all the same.
         confidence: between 0 and 1.
         method: "percentile" takes the quantiles of the resampled means; "bca" corrects them for bias and for spread
             that changes with the mean, by the jackknife, which matters where there are few videos.
-        resamples: how many means are drawn.
+        resamples: number of means to draw.
         seed: of the draws.
 
     Returns:
@@ -90,7 +90,7 @@ def bootstrap_interval(
 def permutation_p_value(
     differences: npt.ArrayLike, weights: npt.ArrayLike | None = None, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> float:
-    """How probable a weighted mean at least as far from 0 is, if the sign of every video's difference were chance.
+    """The probability of a weighted mean at least as far from 0, if the sign of every video's difference were chance.
 
     The paired, two-sided sign-flip test (Fisher 1935): exact where 2^V is at most `resamples`, else by that many random
     flips, and then at least 1 / (resamples + 1). `ValueError` as for `bootstrap_interval`.

@@ -1,4 +1,4 @@
-"""The answer where a figure cannot be had."""
+"""The stand-in for a figure or network that is not to be had."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Unavailable:
-    """Stands where a figure would, or a network that measures it, and says why there is none.
+    """Stands in the place of a figure, or of a network that measures it, and holds the reason.
 
-    A missing file of weights or a picture too small for a metric costs one column of a table, not the table: what
-    finds the reason returns this in place of raising, and what is computed from it is `Unavailable` too.
+    A missing file of weights or a picture too small for a metric costs one column of a table, not the table: functions
+    return this instead of raising, and figures computed from it are `Unavailable` too.
     """
 
     reason: str
-    """A sentence or more for the user: what is missing and what to do."""
+    """A sentence or more for the user: the thing that is missing, and the remedy."""
 
     def __str__(self) -> str:
         return self.reason
