@@ -14,9 +14,10 @@ from vidtok.evaluation.comparison import compare
 from vidtok.evaluation.evaluate import bit_targets, file_name
 from vidtok.evaluation.options import EvaluationOptions
 from vidtok.evaluation.plots import Point, Series, axis, bars, chart
-from vidtok.evaluation.results import Result, ResultError, assemble
+from vidtok.evaluation.results import Result, ResultError, _positions, assemble
 from vidtok.evaluation.runner import Runner
 from vidtok.evaluation.videos import find_videos
+from vidtok.metrics.accumulate import Scores, VideoScores
 
 SMALL = EvaluationOptions(height=64, width=64)
 
@@ -73,11 +74,38 @@ def test_a_result_says_what_was_measured_on_what_with_what(results: dict[str, Re
     assert content["overall"]["lpips"] == {"unavailable": "no LPIPS here"}
     assert content["overall"]["fvd"] == {"unavailable": "no I3D here"}
     assert len(content["videos"][0]["psnr"]["values"]) == 9
+    group = content["positions"]["group"]["psnr"]
+    assert (group["period"], len(group["means"])) == (8, 8)
+    assert group["first"] == pytest.approx(content["curves"]["psnr"]["values"][0], abs=1e-4)
+    assert group["spread"] == pytest.approx(max(group["means"]) - min(group["means"]))
     bits = sum(video["bits"] for video in content["videos"])
     assert content["rate"] == {"bits_per_pixel": bits / (14 * 64 * 64), "bits": bits, "kind": "nominal"}
     assert content["codebook"]["size"] == 32768
     assert sum(content["codebook"]["histogram"]) == content["codebook"]["tokens"] == (2 + 2) * 8 * 8
     assert results[KL_1_1].content["codebook"] is None
+
+
+@pytest.mark.parametrize(
+    ("causal", "clip_frames", "periods"),
+    [
+        (True, None, {"group": 4}),
+        (True, 8, {"clip": 9}),
+        (False, None, {"group": 4, "clip": 16}),
+        (False, 8, {"group": 4, "clip": 8}),
+    ],
+)
+def test_places_are_counted_in_latent_groups_and_in_independent_clips(
+    causal: bool, clip_frames: int | None, periods: dict[str, int]
+) -> None:
+    scores, video = Scores(), VideoScores()
+    video.update(0, {"psnr": [float(frame) for frame in range(33)]})
+    scores.update("a", video)
+    options = EvaluationOptions(clip_frames=clip_frames)
+    found = _positions(scores, {"temporal_factor": 4, "causal": causal}, options)
+    assert {kind: figures["psnr"]["period"] for kind, figures in found.items()} == periods
+    streams = causal and clip_frames is None
+    assert all((figures["psnr"]["first"] == 0) == streams for figures in found.values())
+    assert _positions(scores, {"codec": "h264"}, options) == {}
 
 
 def test_results_are_read_as_they_were_written(results: dict[str, Result], tmp_path: Path) -> None:

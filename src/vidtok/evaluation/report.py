@@ -117,6 +117,18 @@ class _Page:
             series.append(Series(name, points, style, line=curve))
         return series
 
+    @property
+    def positions(self) -> list[tuple[str, str, Metric, Mapping[str, Any]]]:
+        """PSNR and LPIPS of each model by place: its name, "latent group" or "clip", the metric and the figures."""
+        kinds = {"group": "latent group", "clip": "clip"}
+        return [
+            (result.name, kinds[kind], METRICS[name], figures[name])
+            for result in self.shown
+            for kind, figures in result.content.get("positions", {}).items()
+            for name in ("psnr", "lpips")
+            if name in figures
+        ]
+
     def time_chart(self) -> tuple[str, list[tuple[str, str]]]:
         """PSNR by frame number, mean over videos."""
         return self._over_time(lambda result: result.content["curves"]["psnr"])

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,13 +19,14 @@ import torch
 import vidtok
 from vidtok.errors import VidTokError
 from vidtok.evaluation.measuring import Measured
-from vidtok.evaluation.options import EvaluationOptions
+from vidtok.evaluation.options import EvaluationOptions, independent_clip
 from vidtok.evaluation.runner import Outcome
 from vidtok.evaluation.subjects import Subject
 from vidtok.files import write_whole
 from vidtok.metrics.accumulate import CurvePoints, Estimate, Scores
 from vidtok.metrics.codebook import CodebookUse
 from vidtok.metrics.fvd import ClipDistance
+from vidtok.metrics.positions import PositionFigures, by_position
 from vidtok.metrics.rate import bits_per_pixel
 from vidtok.metrics.table import METRICS, ClipMetric
 from vidtok.metrics.unavailable import Unavailable
@@ -136,6 +137,7 @@ def assemble(
             },
             "overall": _overall(scores, outcome),
             "curves": {name: _curve(scores.curve(name)) for name in METRICS if name in scores.metrics},
+            "positions": _positions(scores, subject.identity(), options),
             "codebook": _codebook(measured),
             "videos": [_video(video) for video in measured],
             "timing": {
@@ -221,6 +223,34 @@ def _codebook(measured: Sequence[Measured]) -> dict[str, Any] | None:
 
 def _curve(points: CurvePoints) -> dict[str, Any]:
     return {"width": points.width, "frames": points.frames, "values": [round(value, 5) for value in points.values]}
+
+
+def _positions(scores: Scores, subject: Mapping[str, Any], options: EvaluationOptions) -> dict[str, Any]:
+    """Figures of a model by a frame's place in a latent frame's group, and in a clip where clips are independent.
+
+    Metrics without a figure for each frame, or with too few frames, are left out; other subjects have none.
+    """
+    if "temporal_factor" not in subject:
+        return {}
+    causal = bool(subject["causal"])
+    clip = options.clip_length(causal) or (None if causal else independent_clip(options))
+    periods: dict[str, int] = {}
+    if clip is None or not causal:  # else each clip begins with a frame by itself, and groups with none
+        periods["group"] = int(subject["temporal_factor"])
+    if clip is not None:
+        periods["clip"] = clip
+    found: dict[str, Any] = {}
+    for kind, period in periods.items():
+        curves = {name: scores.curve(name) for name in METRICS if name in scores.metrics}
+        figures = {
+            name: by_position(curve, period, first_alone=causal and clip is None) for name, curve in curves.items()
+        }
+        found[kind] = {name: _position(figure) for name, figure in figures.items() if figure is not None}
+    return found
+
+
+def _position(figure: PositionFigures) -> dict[str, Any]:
+    return {**asdict(figure), "spread": figure.spread, "seam": figure.seam}
 
 
 def _video(video: Measured) -> dict[str, Any]:

@@ -54,6 +54,8 @@ class Metric:
     """Decimal places that mean something."""
     needs: NetworkName | None = None
     """The network that it measures with."""
+    network: str = ""
+    """Name and version of that network, as headings show it."""
     version: int = 1
     """Raise it when figures change: those that were kept are measured again, and no others."""
     published: int | None = None
@@ -137,11 +139,12 @@ METRICS: dict[str, FrameMetric | ClipMetric] = {
         ),
         FrameMetric(name="ssim", label="SSIM", higher_is_better=True, digits=4, published=3, start=_ssim),
         FrameMetric(
-            name="lpips", label="LPIPS", higher_is_better=False, digits=4, published=3, needs="lpips", start=_lpips
+            name="lpips", label="LPIPS", higher_is_better=False, digits=4, published=3, needs="lpips",
+            network="VGG16, v0.1", start=_lpips,
         ),
         ClipMetric(
             name="fvd", label="FVD", higher_is_better=False, digits=1, published=1, needs="i3d",
-            start=_fvd, distance=_fvd_of_all,
+            network="I3D, RGB, Kinetics-400", start=_fvd, distance=_fvd_of_all,
         ),
         FrameMetric(
             name="flicker", label="flicker", unit="levels of 255", higher_is_better=False, digits=2, per="pair",
