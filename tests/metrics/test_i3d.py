@@ -40,6 +40,7 @@ def state() -> State:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder where PyTorch keeps weights, empty."""
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setenv("VIDTOK_CACHE", str(tmp_path / "own"))
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     return folder

@@ -42,6 +42,7 @@ def lpips(state: dict[str, torch.Tensor]) -> LPIPS:
 def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No weights in any of the usual places; the folder where PyTorch keeps its own."""
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setenv("VIDTOK_CACHE", str(tmp_path / "own"))
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr("vidtok.metrics.lpips_weights._PACKAGES", {})
     folder = tmp_path / "hub" / "checkpoints"
