@@ -34,7 +34,7 @@ def frame_range(file: TokenFile, start: Timestamp, end: Timestamp, *, skip_damag
     if first >= file.frames:
         raise TokenFileError(
             f"{file.path} has {file.frames} frames, {float(file.frames / file.header.video.fps):.2f} s, and ends "
-            f"before {start}; expected an earlier start"
+            f"before {start}; expected an earlier start (a number is in seconds, 100f is a frame)"
         )
     if last <= first:
         raise TokenFileError(f"there are no frames from {start or '0f'} to {end} in {file.path}; expected a later end")
