@@ -116,7 +116,8 @@ def test_what_was_done_is_not_done_again(folder: Path, tmp_path: Path, monkeypat
     for one, other in zip(first.measured, again.measured, strict=True):
         assert one.scores.state() == other.scores.state()
         assert (one.sha256, one.tally.bits, one.fps) == (other.sha256, other.tally.bits, other.fps)
-        assert one.highlights == other.highlights
+    # Which video keeps a frame depends on the order in which they were done; the best and the worst of all do not.
+    assert first.highlights() == again.highlights()
     assert set(again.highlights()) == {"best", "worst"}
 
 

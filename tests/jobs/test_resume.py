@@ -97,7 +97,7 @@ def test_most_of_what_is_there_is_not_computed_again(
 
 def test_times_of_a_varying_rate_are_taken_up(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each frame keeps its own time, on both sides of the interruption."""
-    monkeypatch.setattr("vidtok.jobs.encode._rate_varies", lambda *_: True)
+    monkeypatch.setattr(VideoReader, "rate_varies", True)
     model = tiny_model(FSQ_1_0)
     _, resumed = encode_twice(model, video, tmp_path / "a.vtok", PACKED, 200)
     assert resumed
