@@ -103,7 +103,7 @@ def _options(arguments: argparse.Namespace, model: vidtok.Tokenizer) -> Evaluati
 
 
 def _text(outcome: Outcome, *, long: bool) -> str:
-    """What was counted, and behind it the published line."""
+    """The counts of videos and frames, and behind them the published line."""
     scores = Scores()
     for video in outcome.measured:
         scores.update(video.name, video.scores)

@@ -141,7 +141,7 @@ def check_roles(raw: Mapping[str, Any], params: Mapping[str, Any]) -> None:
 
 
 def frozen_parts(params: Mapping[str, Any]) -> set[str]:
-    """Which of `fix_encoder` and `fix_decoder` are set: in the parameters of either network, or of the model itself."""
+    """Those of `fix_encoder` and `fix_decoder` that are set, for either network or for the model itself."""
     sections = [
         params,
         *((params.get(part) or {}).get("params") or {} for part in ("encoder_config", "decoder_config")),

@@ -36,7 +36,7 @@ class Family:
     from_sections: Callable[[Mapping[str, Any]], ModelConfig] | None = None
     """A configuration from sections of a published schema with a target of this family; None: it has no such schema."""
     fits: Callable[[Any, Shapes], bool] | None = None
-    """Whether weights of these names and shapes are of a model of a configuration; None: its models have no names."""
+    """True if weights of these names and shapes are of a model of a configuration; None: its models have no names."""
 
     def read(self, raw: Mapping[str, Any], kind: str) -> ModelConfig:
         """The configuration that the sections `raw` describe, under a target of `kind`."""

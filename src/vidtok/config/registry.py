@@ -59,11 +59,11 @@ _VIDTWIN: dict[str, _Known] = {"vidtwin_structure_7_7_8_dynamics_7_8": (28.14, N
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """What is known about a model by its name."""
+    """A model that has a name: its configuration, weights and published quality."""
 
     name: str
     family: str
-    """Which family it is of: `vidtok` or `vidtwin`."""
+    """Its family: `vidtok` or `vidtwin`."""
     version: Literal["1.0", "1.1"]
     config: Path
     """The YAML file inside this package."""

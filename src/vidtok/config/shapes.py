@@ -8,5 +8,5 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def has_weights(shapes: Shapes, signature: Shapes) -> bool:
-    """Whether `shapes` has all the weights of `signature`, in the same shapes."""
+    """True if `shapes` has all the weights of `signature`, in the same shapes."""
     return all(shapes.get(name) == shape for name, shape in signature.items())

@@ -142,7 +142,7 @@ def _network_params(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _interpolation(network: Mapping[str, Any], variant: str) -> str:
-    """How the variant interpolates in time: 1.1 as `interpolation_mode` says, linear by default, others nearest."""
+    """The variant's interpolation in time: 1.1 as `interpolation_mode` says, linear by default, others nearest."""
     meanings = {"trilinear": "linear", "nearest": "nearest"} if variant == "causal 1.1" else {"nearest": "nearest"}
     mode = network.get("interpolation_mode", next(iter(meanings)))
     if mode not in meanings:
@@ -189,7 +189,7 @@ def _check_said_twice(network: Mapping[str, Any], params: Mapping[str, Any], con
 
 
 def fits_autoencoder(config: AutoencoderConfig, shapes: Shapes) -> bool:
-    """Whether weights of these names and shapes are of a VidTok model of `config`.
+    """True if weights of these names and shapes are of a VidTok model of `config`.
 
     Versions 1.0 and 1.1 of a model have the same ones.
     """

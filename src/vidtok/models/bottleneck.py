@@ -16,7 +16,7 @@ from vidtok.models.plain import has_values
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
 RegLog = dict[str, Tensor]
-"""What a bottleneck tells beside the latent: `indices` (FSQ), `kl_loss` (KL), `aux_loss` (FSQ, in training), and what
+"""The log of a bottleneck beside the latent: `indices` (FSQ), `kl_loss` (KL), `aux_loss` (FSQ, in training), and what
 else `Bottleneck.want` asked for."""
 
 
@@ -28,7 +28,7 @@ class Bottleneck(nn.Module):
     """
 
     discrete: bool
-    """Whether the latent is made of tokens: the log then has `indices`, and `decode_indices` undoes them."""
+    """The latent is made of tokens: the log then has `indices`, and `decode_indices` undoes them."""
 
     _modules_of: ClassVar[dict[type[BottleneckConfig], type[Bottleneck]]] = {}
 

@@ -95,7 +95,7 @@ def auxiliary_loss(
 
 
 def spread_loss(z: Tensor, levels: Levels, *, across_ranks: bool = True) -> Tensor:
-    """How far the latent `z` (..., C) is from using all codes alike; a float32 scalar, 0 at best, 1 for a single code.
+    """Distance of the latent `z` (..., C) from using all codes alike; a float32 scalar, 0 at best, 1 for a single code.
 
     It is a sliced Wasserstein distance (Rabin et al. 2011; Bonneel et al. 2015) between the bounded values, scaled to
     -1..1, and the uniform distribution on that cube: squared, averaged over the C axes and the C (C - 1) diagonals of
@@ -121,7 +121,7 @@ def spread_loss(z: Tensor, levels: Levels, *, across_ranks: bool = True) -> Tens
 
 
 def crowding_loss(z: Tensor, levels: Levels) -> Tensor:
-    """How much the tokens of one clip share codes, beyond chance, for `z` (B, T', H', W', C); a float32 scalar.
+    """Sharing of codes among the tokens of one clip, beyond chance, for `z` (B, T', H', W', C); a float32 scalar.
 
     Two tokens of a clip, of whatever place and time, are near each other to the degree exp(-d^2 / 2), d their distance
     between bounded values in units of half a level's width. The loss is the mean over tokens of log(1 + n / n0), with n
@@ -149,7 +149,7 @@ def crowding_loss(z: Tensor, levels: Levels) -> Tensor:
 
 
 def _nearness(tokens: Tensor, which: Tensor, others: Tensor, number: Tensor) -> Tensor:
-    """How near `tokens` (B, N, C), those numbered `which` (N,), are on average to `others` but themselves: (B, N)."""
+    """Mean nearness of `tokens` (B, N, C), numbered `which` (N,), to `others` but themselves: (B, N)."""
     squares = tokens.square().sum(-1)[:, :, None] + others.square().sum(-1)[:, None]
     near = torch.exp(-0.5 * (squares - 2 * tokens @ others.mT).clamp(min=0))
     other = (which[:, None] != number).to(near.dtype)
@@ -233,7 +233,7 @@ def _running_sum(values: Tensor) -> Tensor:
 
 
 def _balanced_split(levels: Levels) -> int:
-    """Where to cut `levels` in two, so that the larger of both products is as small as can be."""
+    """The place to cut `levels` in two, so that the larger of both products is as small as can be."""
     return min(range(len(levels) + 1), key=lambda i: max(prod(levels[:i]), prod(levels[i:])))
 
 

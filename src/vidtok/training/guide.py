@@ -64,7 +64,7 @@ class TransformGuide:
         )
 
     def latent(self, video: Tensor) -> Tensor:
-        """What the decoder is to be given for `video` (B, 3, T, H, W) in -1..1: (B, k, T', H', W'), float32."""
+        """The decoder's input for `video` (B, 3, T, H, W) in -1..1: (B, k, T', H', W'), float32."""
         wanted = self._coefficients(video) / self._deviations(video)
         return wanted if self._quantizer is None else self._quantizer(wanted)[0]
 

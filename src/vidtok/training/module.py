@@ -127,7 +127,7 @@ class TrainingModule(LightningModule):
 
     @property
     def is_mid_accumulation(self) -> bool:
-        """Whether gradients are held that no step has been made with."""
+        """Gradients are held that no step has been made with."""
         return self._accumulated > 0
 
     def configure_model(self) -> None:

@@ -33,7 +33,7 @@ def shard(part: nn.Module, mesh: DeviceMesh, blocks: tuple[type[nn.Module], ...]
 
 
 def synchronize(part: nn.Module, enabled: bool) -> None:
-    """Whether the next backward pass averages the gradients of a sharded `part` over the processes."""
+    """Have the next backward pass average the gradients of a sharded `part` over the processes, or not."""
     if isinstance(part, FSDPModule):
         part.set_requires_gradient_sync(enabled)
 
@@ -46,12 +46,12 @@ def reshard(part: nn.Module) -> None:
 
 
 def is_sharded(parameter: Tensor) -> bool:
-    """Whether this process holds a part of `parameter` alone."""
+    """True if this process holds a part of `parameter` alone."""
     return isinstance(parameter, DTensor)
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What this process holds of `tensor`."""
+    """The part of `tensor` that this process holds."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

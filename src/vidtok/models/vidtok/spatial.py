@@ -1,4 +1,4 @@
-"""What happens inside a frame: norms, 2D convolutions, spatial resampling, attention.
+"""Layers inside a frame: norms, 2D convolutions, spatial resampling, attention.
 
 Everything here takes and returns channels-last activations, (B, T, H, W, C) and contiguous, so that LayerNorm reads
 contiguous channels and a 2D convolution sees its (B T, C, H, W) input in channels-last memory without a copy.

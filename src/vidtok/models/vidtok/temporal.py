@@ -32,7 +32,7 @@ class Taps(nn.Module):
     """
 
     reach = 2
-    """How many frames more go in than come out, at stride 1."""
+    """Frames that go in beyond those that come out, at stride 1."""
 
     def __init__(self, in_channels: int, out_channels: int, *, spatial: bool, stride: int = 1) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class CausalConv(TimeLayer):
     """A convolution over time that sees the past only."""
 
     reach = Taps.reach
-    """How many frames back it looks."""
+    """Frames that it looks back."""
 
     def __init__(self, in_channels: int, out_channels: int, *, spatial: bool, padding: TemporalPadding) -> None:
         super().__init__()

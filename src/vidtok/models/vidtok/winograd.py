@@ -48,7 +48,7 @@ _SLAB_TILES = 96
 
 @dataclass(frozen=True)
 class Scheme:
-    """How a convolution is computed along one axis: outputs = a ((g taps) * (b inputs))."""
+    """The scheme of a convolution along one axis: outputs = a ((g taps) * (b inputs))."""
 
     b: Matrix
     """(products, inputs)."""
@@ -159,7 +159,7 @@ def single_frames(stride: int = 1) -> Scheme:
 
 
 def pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether to convolve `x` (…, H, W, C) with `weight` (out, in, …) by this module's means.
+    """True if it pays to convolve `x` (…, H, W, C) with `weight` (out, in, …) by this module's means.
 
     The answer depends on a frame alone and not on how many there are, so that however a clip is cut, each frame is
     computed in the same way.
@@ -175,7 +175,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
 
 
 def large_enough(x: Tensor, weight: Tensor) -> bool:
-    """Whether frames `x` (…, H, W, C) and `weight` (out, in, …) are large enough for fewer products to save time."""
+    """True if frames `x` (…, H, W, C) and `weight` (out, in, …) are large enough for fewer products to save time."""
     return min(weight.shape[:2]) >= SMALLEST_CHANNELS and min(x.shape[-3:-1]) >= SMALLEST_FRAME
 
 
@@ -332,7 +332,7 @@ class _Convolution:
             started = True
 
     def _multiplied(self, slab: _Slab, weights: Tensor) -> Tensor:
-        """What is in the window, cut into tiles, transformed and multiplied: (space.products**2, tiles x out)."""
+        """The window, cut into tiles, transformed and multiplied: (space.products**2, tiles x out)."""
         inputs, step, count = self.space.inputs, self.space.step, slab.rows * self.columns
         row, column, _ = self.window.stride()
         tiles = self.window.as_strided(

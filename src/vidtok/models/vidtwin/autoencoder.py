@@ -225,7 +225,7 @@ class VidTwinAutoencoder(VideoModel):
         return self._structure_moments(features), *self._dynamics_moments(features)
 
     def query_tokens(self, features: Tensor) -> Tensor:
-        """What the Q-Former makes of features (B, T, S, C): (B S, Q, D)."""
+        """The Q-Former's tokens of features (B, T, S, C): (B S, Q, D)."""
         return cast(Tensor, self.temporal_qformer(features.transpose(1, 2).flatten(0, 1)))
 
     def _structure_moments(self, features: Tensor) -> Tensor:
@@ -244,7 +244,7 @@ class VidTwinAutoencoder(VideoModel):
         return x, y
 
     def _features(self, latent: TwinLatent) -> Tensor:
-        """What the decoder is given for the latent of one clip: (B, T, S, C)."""
+        """The decoder's input for the latent of one clip: (B, T, S, C)."""
         # Equal latents are to be decoded equally, whatever their strides.
         parts = (None if part is None else part.to(self.device, self.dtype).contiguous() for part in latent)
         latent = TwinLatent(*parts)

@@ -58,10 +58,10 @@ class VidTwinConfig:
     """Channels of the structure's first convolution."""
     expect_ch: _Width = 8
     cont_num_blocks: _Halvings = 1
-    """How often the structure's grid of positions is halved."""
+    """Times that the structure's grid of positions is halved."""
     d_dim: _Width = 8
     motion_num_blocks: _Halvings = 1
-    """How often the dynamics' grid of positions is halved."""
+    """Times that the dynamics' grid of positions is halved."""
     bottleneck: KLConfig = field(default_factory=KLConfig)
     use_checkpoint: bool = False
     """Recompute activations in the backward pass instead of keeping them."""

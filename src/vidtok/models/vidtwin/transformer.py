@@ -115,7 +115,7 @@ class FinalLayer(nn.Module):
 
 
 class _Transformer(nn.Module):
-    """What encoder and decoder share; the published model has a patch embedding and a final layer in both."""
+    """Layers of both encoder and decoder; the published model has a patch embedding and a final layer in both."""
 
     def __init__(self, config: VidTwinConfig) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 @cache
 def position_embedding(channels: int, grid: int) -> Table:
-    """Where a position is in its frame, (S, C): sines and cosines, half of the channels for x and half for y."""
+    """Embedding of positions in a frame, (S, C): sines and cosines, half of the channels for x and half for y."""
     along = _waves(channels // 2, grid)
     x = np.broadcast_to(along[None], (grid, grid, channels // 2))
     y = np.broadcast_to(along[:, None], (grid, grid, channels // 2))
@@ -180,7 +180,7 @@ def position_embedding(channels: int, grid: int) -> Table:
 
 @cache
 def frame_embedding(channels: int, frames: int) -> Table:
-    """Which frame a token is of, (T, 1, C), as sines and cosines."""
+    """Embedding of frames, (T, 1, C), as sines and cosines."""
     return _waves(channels, frames)[:, None]
 
 

@@ -33,7 +33,7 @@ Log = dict[str, Tensor]
 
 
 class Objective(nn.Module):
-    """What the published configurations call GeneralLPIPSWithDiscriminator.
+    """The objective that published configurations call GeneralLPIPSWithDiscriminator.
 
     Its state dict is the `loss.*` section of a published checkpoint: `discriminator.*`, `perceptual_loss.*` (unless
     perceptual_weight is 0: then they are passed over on loading) and `logvar`; plus LeCAM's averages, which may be

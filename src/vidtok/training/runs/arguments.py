@@ -98,7 +98,7 @@ def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = _PUBLISHED
 
 
 def _is_top_level(word: str) -> bool:
-    """Whether a word among the configurations is an override of a top-level key, such as `data=null`."""
+    """True if a word among the configurations is an override of a top-level key, such as `data=null`."""
     return bool(_TOP_LEVEL.match(word)) and not Path(word).exists()
 
 
