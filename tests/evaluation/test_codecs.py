@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 
 import av
@@ -77,6 +78,28 @@ def test_the_encoders_note_about_itself_is_not_counted(monkeypatch: pytest.Monke
     assert len(decoded) == 6
     for frame, expected in zip(decoded, back, strict=True):
         np.testing.assert_array_equal(codecs.RGBConverter()(frame), expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be taken away")
+@pytest.mark.parametrize("name", ["h264", "h264-444"])
+def test_the_bytes_are_the_same_again_and_on_fewer_cores(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, packets = draw(50, 192, 256), []
+    count = codecs._note_bytes
+    monkeypatch.setattr(codecs, "_note_bytes", lambda packet: packets.append(packet) or count(packet))
+
+    def coded() -> bytes:
+        packets.clear()
+        code(name, frames, 23)
+        return b"".join(packets)
+
+    cores = os.sched_getaffinity(0)
+    first = coded()
+    assert coded() == first
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        assert coded() == first
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def test_key_frames_come_as_often_as_asked_for() -> None:
