@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -40,3 +41,9 @@ def _no_gradients(request: pytest.FixtureRequest) -> Iterator[None]:
     """Gradients are off, as in use, except in tests marked `gradients`."""
     with torch.set_grad_enabled("gradients" in request.keywords):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _default_log_level() -> None:
+    """The package logs at the root's level, whatever a training in this process has set for its own output."""
+    logging.getLogger("vidtok").setLevel(logging.NOTSET)
