@@ -1,6 +1,6 @@
 """VidTok: video to compact latents or discrete tokens and back.
 
-The names here load what they need when they are first used, so that importing the package is cheap.
+Each public name loads its module on first use, so that importing the package is cheap.
 """
 
 from __future__ import annotations

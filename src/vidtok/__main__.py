@@ -1,4 +1,4 @@
-"""`python -m vidtok`: the command."""
+"""The command `vidtok`, run as `python -m vidtok`."""
 
 import sys
 

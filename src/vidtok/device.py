@@ -11,9 +11,9 @@ from vidtok.errors import VidTokError
 from vidtok.text import counted
 
 MMAP_THRESHOLD = 64 << 20
-"""Bytes up to which an allocation comes from memory that is kept: some frames of the widest layers at 256 x 256."""
+"""Bytes; smaller allocations come from memory that is kept. Room for some frames of the widest layers at 256 x 256."""
 TRIM_THRESHOLD = 256 << 20
-"""Bytes of free memory at the end of the heap above which it is given back."""
+"""Bytes of free memory at the end of the heap; the system gets back what is beyond."""
 
 TRAINING_MMAP_THRESHOLD = 1 << 30
 NEVER_TRIM = -1
@@ -49,7 +49,7 @@ def choose_device(name: str | None = None) -> torch.device:
 
 
 def keep_freed_memory(*, training: bool = False) -> bool:
-    """Let this process keep memory between the layers of a model on the CPU, and return whether it does.
+    """Let this process keep memory between the layers of a model on the CPU. Returns True if it does.
 
     The GNU C library gives allocations above 32 MiB back to the system as soon as they are freed, so that every large
     activation starts with page faults: full-width models take a quarter to a third more time at 256 x 256. This

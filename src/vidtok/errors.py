@@ -4,7 +4,7 @@ A command prints such a message alone and exits with 2; any other exception is a
 """
 
 TRUNCATION_ADVICE = "; to use only those, give --allow-truncated (allow_truncated=True)"
-"""The end of a message about a damaged video, for what has that option."""
+"""The end of a message about a damaged video, for commands and functions that have this option."""
 
 
 class VidTokError(ValueError):
@@ -24,7 +24,11 @@ class VideoError(VidTokError):
 
 
 class DamagedVideoError(VideoError):
-    """A video breaks off or cannot be decoded whole; `frames` of it, from where reading began, could be."""
+    """A video breaks off or cannot be decoded whole.
+
+    Attributes:
+        frames: the number of frames that could be decoded, from the point where reading began.
+    """
 
     def __init__(self, message: str, frames: int) -> None:
         super().__init__(message)
@@ -36,7 +40,7 @@ class TokenFileError(VidTokError):
 
 
 class DamagedTokenFileError(TokenFileError):
-    """Part of a token file is damaged or missing; what is not can be had by skipping that part."""
+    """Part of a token file is damaged or missing; the rest can be read by skipping that part."""
 
 
 class TrainingError(VidTokError):
@@ -48,5 +52,5 @@ class DataError(VidTokError):
 
 
 def without_truncation(message: str) -> str:
-    """`message`, of a command that cannot take a part of a damaged video, without the advice to do so."""
+    """`message` without `TRUNCATION_ADVICE`, for commands that need every video whole."""
     return message.replace(TRUNCATION_ADVICE, "; get an undamaged copy")

@@ -15,7 +15,7 @@ A field's hint names its type, and `Annotated` adds bounds or a condition beside
 
 `build(BlockConfig, {"ch": 0}, "model")` raises `ConfigError`: "model.ch is 0; expected a whole number of at least 1".
 `place` is the dotted path of a section, which `build` hands to a class that has a field or an `InitVar` of this name.
-Hints understood: bool, int, float (finite; whole numbers become floats), str, Literal, Fraction (as two whole numbers),
+Known hints: bool, int, float (finite; whole numbers become floats), str, Literal, Fraction (as two whole numbers),
 tuples (from lists), mappings, dataclasses (from mappings), and unions of them; values of any other hint stay unchecked.
 """
 
@@ -56,8 +56,10 @@ class Within:
     """Words for the range in place of those made from the bounds."""
 
     def words(self, value: Any, kind: object) -> str:
-        """The range as a message about `value` says it; for whole numbers the side alone that `value` is beyond, or
-        both if it is None."""
+        """The range in words, for a message about `value`.
+
+        For whole numbers they name only the bound that `value` breaks, or both if `value` is None.
+        """
         if self.expected:
             return self.expected
         if kind is int and value is None and self.least > -math.inf and self.most < math.inf:
@@ -81,7 +83,7 @@ class Check:
 
     expected: str
     condition: Callable[[Any], bool] = lambda value: True
-    """None but the type, if only its words are wanted."""
+    """By default any value will do: a check that only brings words for its type."""
 
     def words(self, value: Any, kind: object) -> str:
         return self.expected
@@ -96,16 +98,16 @@ class _How(NamedTuple):
 
 
 class _UnfitError(Exception):
-    """A value is not of its hint; the argument says what was expected."""
+    """A value does not fit its hint; the argument says what was expected."""
 
 
 def build(
     cls: type[T], values: object, place: str = "", *, error: Error = ConfigError, ignore_unknown: bool = False
 ) -> T:
-    """The dataclass `cls` of the plain `values`, a mapping that stands at `place`.
+    """An instance of the dataclass `cls` from plain `values`, a mapping found at the dotted path `place`.
 
-    Raises `error`, which names the value at fault by its dotted path, for a key that is unknown (with near ones; unless
-    `ignore_unknown`), missing, or of another type or range than its field.
+    Raises `error`, which names the value at fault by its dotted path, for a missing key, a value that does not fit its
+    field, and an unknown key (with the nearest known ones), unless `ignore_unknown`.
     """
     if not isinstance(values, Mapping):
         raise error(f"{place or cls.__name__} is {shown(values)}; expected a mapping")
@@ -127,16 +129,16 @@ def build(
 def read(
     values: Mapping[str, Any], hints: Mapping[str, Any], place: str = "", error: Error = ConfigError
 ) -> dict[str, Any]:
-    """`values` as the `hints` of their keys say; `error` for an unknown key and a value that does not fit."""
+    """`values`, each as the type that the hint of its key says. Raises `error` for an unknown key or an unfit value."""
     refuse_unknown(values, hints, place, error)
     return {key: fit(value, hints[key], join(place, key), error) for key, value in values.items()}
 
 
 def check(config: Any, place: str = "", *, names: Mapping[str, str] | None = None, error: Error = ConfigError) -> Rule:
-    """Check each field of the frozen dataclass `config`, for its `__post_init__`, and set it in its plain form.
+    """Check each field of the frozen dataclass `config` by its hint, and set it to the fitting value.
 
-    Returns a function for rules between fields: `rule(name, holds, expected)`. Errors call a field by its name at
-    `place`, or by the whole path that `names` has for it.
+    A class calls this in its `__post_init__`. Returns a function for rules between fields: `rule(name, holds,
+    expected)`. Errors call a field by its name at `place`, or by the whole path that `names` has for it.
     """
     paths = {f.name: join(place, f.name) for f in dataclasses.fields(config)} | dict(names or {})
     hints = _hints(config.__class__)
@@ -152,12 +154,12 @@ def check(config: Any, place: str = "", *, names: Mapping[str, str] | None = Non
 
 
 def fit(value: Any, hint: Any, place: str, error: Error = ConfigError) -> Any:
-    """`value`, which stands at `place`, as the type `hint` says; `error` if it does not fit."""
+    """`value`, which stands at `place`, as the type `hint`. Raises `error` if it does not fit."""
     return _fitted(value, hint, place, _How(error))
 
 
 def require(holds: bool, name: str, value: object, expected: str, error: Error = ConfigError) -> None:
-    """`error` unless `holds`."""
+    """Raise `error` unless `holds`: "NAME is VALUE; expected EXPECTED"."""
     if not holds:
         raise error(f"{name} is {shown(value)}; expected {expected}")
 
@@ -165,7 +167,7 @@ def require(holds: bool, name: str, value: object, expected: str, error: Error =
 def refuse_unknown(
     values: Mapping[str, Any], known: Iterable[str], place: str = "", error: Error = ConfigError
 ) -> None:
-    """`error` for a key of `values`, which stands at `place`, that is none of `known`."""
+    """Raise `error` for a key of `values`, a mapping at `place`, that is not in `known`."""
     known = tuple(known)
     for key in values:
         if key not in known:
@@ -174,7 +176,10 @@ def refuse_unknown(
 
 
 def mapping_at(parent: Mapping[str, Any], key: str, place: str = "", *, optional: bool = False) -> Mapping[str, Any]:
-    """The mapping `parent[key]`, where `parent` stands at `place`; empty if it is `optional` and absent or null."""
+    """The mapping `parent[key]`, where `parent` stands at `place`; empty if it is `optional` and absent or null.
+
+    Raises `ConfigError` for anything else.
+    """
     value: Any = parent.get(key)
     if value is None and optional:
         return {}
@@ -189,7 +194,7 @@ def join(place: str, key: str) -> str:
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON and YAML hold it, from which `build` makes an equal one: mappings, lists and plain values."""
+    """`value` as mappings, lists and plain values, for JSON and YAML; `build` makes an equal one of them."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -302,7 +307,7 @@ def _in_words(hint: Any) -> Iterator[None]:
 
 
 def _words(hint: Any) -> str:
-    """The values of the type `hint`, as a message says them."""
+    """The values of the type `hint` in words, for a message."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         conditions = [note for note in arguments[1:] if isinstance(note, Within | Check)]

@@ -24,17 +24,17 @@ _NAME_BYTES, _SUFFIX_BYTES = 100, 32
 
 
 class Aside:
-    """A file or folder that is written beside its place, under a hidden name, and moved there when it is whole.
+    """A file or folder that is written beside its place, under a hidden name, and moved to its place when it is whole.
 
-    As a context it gives the path to write to. The end of the block moves the new file to its place, where an old one
-    stays until then; any exception, `KeyboardInterrupt` too, removes the new one. Without a block, `commit` and
-    `discard` do the same, and an object that is dropped before `commit` is discarded.
+    As a context manager it gives the path to write to. The end of the block moves the new file to its place, where an
+    old one stays until then; any exception, `KeyboardInterrupt` too, removes the new one. Without a block, `commit` and
+    `discard` do the same, and an object that is dropped before `commit` removes what was written.
 
     Args:
         place: a path in a folder that exists.
-        folder: a folder is written. The block makes it, and the folders above it. Where `place` is a folder already,
-            the new files are moved into it one by one, and the others stay.
-        sync: the content is on the disk before the move, so that a power cut cannot lose both old and new.
+        folder: write a folder. The block makes it, and the folders above it. If `place` is a folder already, the new
+            files are moved into it one by one, and its other files stay.
+        sync: flush the content to the disk before the move, so that a power cut cannot lose both old and new.
 
     Raises:
         OSError: the file system refuses; nothing is left behind.
@@ -109,7 +109,7 @@ def writing(
     advice: str = CHECK_DISK,
     also: tuple[type[Exception], ...] = (),
 ) -> Iterator[None]:
-    """Turn errors of the file system, and those of the types `also`, into `error`: "PROBLEM: REASON; ADVICE".
+    """Turn errors of the file system, and exceptions of the types `also`, into `error`: "PROBLEM: REASON; ADVICE".
 
     `problem` is "PLACE cannot be written" by default.
     """
@@ -121,7 +121,7 @@ def writing(
 
 
 def check_place(place: Path, error: type[VidTokError], example: str) -> None:
-    """Raise `error` if no file can be written at `place`; `example` is a name that would do in a folder."""
+    """Raise `error` if no file can be written at `place`; for a folder, the message suggests `example` in it."""
     folder = place.parent
     absent = contextlib.suppress(FileNotFoundError, NotADirectoryError)
     with writing(place, error, advice="choose another path"), absent:
@@ -143,7 +143,7 @@ def hidden_path(place: Path) -> Path:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write `tensors` to `path` with the permissions that the process gives to new files.
 
-    The library itself leaves them readable by their owner alone. Raises `safetensors.SafetensorError` or `OSError`.
+    safetensors itself makes files that their owner alone can read. Raises `safetensors.SafetensorError` or `OSError`.
     """
     from safetensors.torch import save_file
 
@@ -154,10 +154,11 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
 
 def lock(handle: int, *, of_process: bool = False) -> None:
-    """Lock the open file `handle`, or raise `BlockingIOError` if that is taken; nothing on Windows.
+    """Lock the open file `handle`. Raises `BlockingIOError` if another holds the lock.
 
     The open file holds the lock, and forked children share it. With `of_process` this process alone holds it, until it
-    ends, whatever its children do. Nothing happens on file systems without locks, as some network ones.
+    ends, whatever its children do. Nothing happens on Windows and on file systems without locks, some
+    network ones among them.
     """
     try:
         import fcntl
@@ -180,7 +181,7 @@ def _cut(text: str, size: int) -> str:
 
 
 def _flush(path: Path) -> None:
-    """Have a file, or all files below a folder, on the disk."""
+    """Flush a file, or all files below a folder, to the disk."""
     for file in path.rglob("*") if path.is_dir() else (path,):
         if file.is_file():
             handle = os.open(file, os.O_RDWR | getattr(os, "O_BINARY", 0))
@@ -191,7 +192,8 @@ def _flush(path: Path) -> None:
 
 
 def _move_folder(path: Path, place: Path) -> None:
-    """Move the folder `path` to `place`, or its files into the folder there, which may be a process's current one."""
+    """Move the folder `path` to `place`. A folder that is there may be some process's current one: it stays, and takes
+    the files."""
     if place.is_dir():
         for file in sorted(path.iterdir()):
             os.replace(file, place / file.name)

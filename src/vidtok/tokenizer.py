@@ -1,4 +1,4 @@
-"""Tokenizers: models of all families as users hold them, with loading, saving and work from file to file."""
+"""`Tokenizer`, the public face of a model of any family: loading, saving, and reconstruction from file to file."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ __all__ = ["Tokenizer", "TwinLatent", "VidTok", "VidTwin", "VidTwinConfig", "loa
 
 
 class Tokenizer(VideoModel):
-    """A video tokenizer: `encode`, `decode`, both at once by calling it, streams of either, and files.
+    """A video tokenizer: `encode`, `decode`, a call for both in a row, streams for either, and work on files.
 
-    `Tokenizer(config)` makes the kind that belongs to the configuration's family, such as a `VidTok`, with random
-    weights; `vidtok.load` makes one that has them.
+    `Tokenizer(config)` makes an instance of the class for the configuration's family, such as `VidTok`, with random
+    weights; `vidtok.load` makes one with trained weights.
 
     Attributes:
         config: the model's configuration.
-        name: the model's name in the family, or the name of the file or folder it was loaded from.
-        tiling: tiles that large frames are cut into (`vidtok.Tiling`), wherever the model encodes or decodes; None:
-            they are not. `with_tiling` gives a model that has some.
+        name: the model's name, or the name of the file or folder it was loaded from.
+        tiling: the tiles (`vidtok.Tiling`) that large frames are cut into for encoding and decoding; None: frames are
+            not cut. `with_tiling` returns a model with tiles.
     """
 
     _kinds: ClassVar[dict[type[VideoModel], type[Tokenizer]]] = {}
@@ -52,30 +52,33 @@ class Tokenizer(VideoModel):
         Tokenizer._kinds.setdefault(_model_class(cls), cls)
 
     def __new__(cls, config: ModelConfig | None = None, *, name: str = "") -> Tokenizer:
-        """An instance of the class that belongs to `config`; copies, which give none, are of their own class."""
+        """An instance of the class for `config`; copying gives no `config` and keeps the class."""
         kind = _kind_of(config) if cls is Tokenizer and config is not None else cls
         return object.__new__(kind)
 
     def __init__(self, config: ModelConfig, *, name: str | None = None) -> None:
-        super().__init__(config)  # of the family's model, which comes next in every subclass
+        super().__init__(config)  # the family's model, which comes next in every subclass
         self.name = config.family if name is None else name
         self.note_frozen(())
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike[str], **kwargs: Any) -> Tokenizer:
-        """The model in a folder, on the Hub, or of the family by name; arguments as for `vidtok.load`."""
+        """The model of a name, in a folder or on the Hub; arguments as for `vidtok.load`."""
         return load(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
     def from_config(cls, source: str | PathLike[str]) -> Tokenizer:
-        """A model with random weights, as a name of the family or a YAML file describes it; a start for training."""
+        """A model with random weights, of the configuration in a YAML file or of a model's name; a start for training.
+
+        Raises `ConfigError` for an unknown name and for a configuration that cannot be used.
+        """
         run = read_config(source)
         model = Tokenizer(run.model, name=run.name)
         model.note_frozen(frozen_parts(run.raw["model"]["params"]))
         return model
 
     def init_from_ckpt(self, path: str | PathLike[str], ignore_keys: Sequence[str] = ()) -> None:
-        """Take the weights in the checkpoint at `path`, but for names that match any of `ignore_keys`, which stay.
+        """Take the weights in the checkpoint at `path`; weights whose names match one of `ignore_keys` stay.
 
         `ignore_keys` are regular expressions, matched from the start of a name on. Raises `CheckpointError`, with the
         model untouched, if other weights are missing, unexpected or misshapen.
@@ -88,8 +91,8 @@ class Tokenizer(VideoModel):
         """Write `config.json` and `model.safetensors` to a folder, whole or not at all, and return the folder.
 
         `vidtok.load(save_directory)` reads them back. With `int8`, weights are stored in 8 bits, a quarter of float32's
-        bytes, and are floats again when loaded (`vidtok.zoo.int8`). With `push_to_hub`, the folder is uploaded too:
-        `hub` are the arguments of `Tokenizer.push_to_hub`.
+        bytes, and are floats again when loaded (`vidtok.zoo.int8`). With `push_to_hub`, the folder is uploaded too, and
+        `hub` holds the arguments of `Tokenizer.push_to_hub`. Raises `CheckpointError` if the folder cannot be written.
         """
         state = self.named_weights()
         folder = save_folder(save_directory, self.config, quantized(state) if int8 else state, self.name)
@@ -115,7 +118,7 @@ class Tokenizer(VideoModel):
     ) -> Reconstruction:
         """Write to the file `output` this model's reconstruction of the video, picture or folder of pictures `input`.
 
-        In constant memory for videos of any length. `options` are the fields of
+        Memory stays constant for videos of any length. `options` are the fields of
         `vidtok.jobs.reconstruct.ReconstructOptions`, such as `height`, `max_frames`, `side_by_side` and `max_memory`;
         everything else is as for `vidtok.jobs.reconstruct.reconstruct`.
         """
@@ -123,24 +126,24 @@ class Tokenizer(VideoModel):
 
 
 def _model_class(tokenizer: type[Tokenizer]) -> type[VideoModel]:
-    """The class of models that `tokenizer` joins with `Tokenizer`."""
+    """The model class that `tokenizer` joins with `Tokenizer`."""
     return next(c for c in tokenizer.__mro__ if issubclass(c, VideoModel) and not issubclass(c, Tokenizer))
 
 
 def _kind_of(config: ModelConfig) -> type[Tokenizer]:
-    """The tokenizer of the family that `config` is of; it is made here for a family that brings a model alone."""
+    """The tokenizer class for the family of `config`; it is made here for a family that brings only a model."""
     model = family_of(config).model()
     return Tokenizer._kinds.get(model) or type(model.__name__, (Tokenizer, model), {})
 
 
 class VidTok(Tokenizer, VideoAutoencoder):
-    """A tokenizer of the first family (arXiv 2412.13061). `VideoAutoencoder` lists its attributes."""
+    """A tokenizer of the family VidTok (arXiv 2412.13061). `VideoAutoencoder` lists its attributes."""
 
     config: AutoencoderConfig
 
 
 class VidTwin(Tokenizer, VidTwinAutoencoder):
-    """A tokenizer of the second family (arXiv 2412.17726).
+    """A tokenizer of the family VidTwin (arXiv 2412.17726).
 
     It takes videos in clips of 16 frames (`config.frames`) of 224 x 224 pixels (`config.frame_size`). `encode` gives a
     `TwinLatent` of structure and dynamics, which `decode` takes; a latent with the structure of one video and the
@@ -163,21 +166,22 @@ def load(
     """Load a tokenizer, ready to encode and decode (in evaluation mode).
 
     Args:
-        source: the name of a model of the family (`vidtok models` lists them; weights come from the package, the
-            Hub's cache or the Hub), a YAML file of the published schema, a folder that `save_pretrained` wrote, the
-            folder of a training run, whose newest checkpoint is taken, or a Hub repository `owner/name`: one that
-            `save_pretrained` wrote, or the published one of a family of one model.
+        source: a model's name (`vidtok models` lists them; weights come from the package, the Hub's cache or the Hub),
+            a YAML file of the published schema, a folder that `save_pretrained` wrote, the folder of a training run,
+            whose newest checkpoint is taken, or a Hub repository `owner/name` that `save_pretrained` wrote or that
+            publishes a single model, such as `microsoft/vidtwin`.
         checkpoint: weights to use, `.safetensors`, `.ckpt` or `.pt`, instead of those that `source` leads to.
         device: where to put the model; None: the CPU.
-        dtype: of its weights and of its computations, whatever they were saved in; None: float32.
+        dtype: floating-point type of the weights and the computation, whatever the file holds; None: float32.
         ema: take the moving averages that a training checkpoint holds beside the weights.
         revision: branch, tag or commit of a Hub repository.
-        padding: the end at which clips are filled up to whole latent frames: "end", which streams too, or "front" for
-            a model of version 1.1, as published: T frames make ceil(T / f) latent frames, these decode to T' f frames,
-            and the clip is the last T of them. Clips of 1 + k f frames give the same latent either way.
+        padding: the end of a clip that is filled up to whole latent frames. "end" works in streams too. "front" is
+            for models of version 1.1, as published: T frames make T' = ceil(T / f) latent frames for the temporal
+            factor f, these decode to T' f frames, and the clip is the last T of them. Clips of 1 + k f frames give the
+            same latent either way.
 
     Raises:
-        ConfigError: unknown name, unreadable or contradictory configuration, a dtype that is none of a float.
+        ConfigError: unknown name, unreadable or contradictory configuration, a dtype that is not of floating point.
         CheckpointError: the weights cannot be had, read, or do not fit the model.
         VidTokError: this machine has no such device, or the model's clips are not padded in front.
     """

@@ -325,7 +325,8 @@ def test_an_incomplete_checkpoint_of_the_same_model_is_called_so(published_shape
     model = Shaped(published_shapes("vidtok_kl_causal_488_4chn"))
     part = model.state_dict()
     del part["decoder.mid.block_1.conv1.conv.weight"]
-    with pytest.raises(CheckpointError, match=r"1 missing \(.*\); it is of this model, but not whole or not it alone"):
+    words = r"1 missing \(.*\); it is of this model, but lacks some weights or has others besides"
+    with pytest.raises(CheckpointError, match=words):
         load_state(model, part, "model.ckpt")
 
 

@@ -1,4 +1,4 @@
-"""The published schema, whichever family's model it describes: its sections, and what its `target:` values mean.
+"""The published YAML schema, for models of all families: its sections, and the meaning of its `target:` values.
 
 Targets look like import paths; here they are names in a table. Nothing is ever imported by a name that a file gives: a
 target that is not in `TARGETS` is an error.
@@ -27,7 +27,7 @@ Role = Literal[
 ]  # fmt: skip
 
 NOT_GIVEN = "???"
-"""Placeholder in a configuration for a value that must be given above it."""
+"""Placeholder for a value that must be given in a layer above: a file over this one, or an override."""
 
 _SECTIONS = ("model", "data", "lightning")
 _MODEL_KEYS = ("base_learning_rate", "target", "params")
@@ -44,15 +44,15 @@ ENGINE_WITHOUT_EFFECT = ("input_key", "t_chunk_enc", "t_chunk_dec", *_ENGINE_ASK
 
 @dataclass(frozen=True)
 class Target:
-    """One published name: the part that it may fill and what it means there."""
+    """One published name: the role that it may fill, and its meaning there."""
 
     role: Role
     variants: tuple[str, ...] = ()
-    """Of a model, an encoder or a decoder of the first family: the variants that it belongs to."""
+    """Of a model, an encoder or a decoder of VidTok: the variants that it belongs to."""
     family: str = "vidtok"
     """Of a model, an encoder, a decoder or a Q-Former: the family that it belongs to."""
     kind: str = ""
-    """Of other parts: which one, as a short name (`kl`, `fsq`, `adam`, `ddp`, ...)."""
+    """Of other parts: the short name of the one it stands for (`kl`, `fsq`, `adam`, `ddp`, ...)."""
 
 
 NATIVE = "native"
@@ -81,7 +81,7 @@ TARGETS: dict[str, Target] = {
     "torch.optim.AdamW": Target("optimizer", kind="adamw"),
     "vidtok.training.muon.Muon": Target("optimizer", kind="muon"),
     "inverse_sqrt": Target("schedule", kind="inverse_sqrt"),
-    # Of the published VidTwin; its training reads neither of the sections that have it.
+    # In the published file of VidTwin, in two sections that its training does not read.
     "vidtok.models.vidtwin_ae.LambdaWarmUpCosineScheduler": Target("unread schedule"),
     "vidtok.data.datamodule.DataModuleFromConfig": Target("data module", kind="from_config"),
     "vidtok.data.vidtok.VidTokDataset": Target("dataset", kind="videos"),
@@ -95,7 +95,7 @@ TARGETS: dict[str, Target] = {
 
 
 def model_target(raw: Mapping[str, Any]) -> Target:
-    """The target of the model in the sections `raw`, once they hold nothing that is not known.
+    """The model's target in the sections `raw`, whose targets and keys of `model` are checked first.
 
     Raises `ConfigError` for unknown sections, targets and keys of `model`.
     """
@@ -128,7 +128,7 @@ def checkpoint_path(raw: Mapping[str, Any]) -> str | None:
 
 
 def check_roles(raw: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-    """Refuse a target that stands where a part of another role belongs."""
+    """Raise `ConfigError` for a target that stands where another role belongs."""
     parts: list[tuple[Mapping[str, Any], str, Role, str]] = [
         (params, "loss_config", "objective", ENGINE),
         (params, "optimizer_config", "optimizer", ENGINE),
@@ -141,7 +141,7 @@ def check_roles(raw: Mapping[str, Any], params: Mapping[str, Any]) -> None:
 
 
 def frozen_parts(params: Mapping[str, Any]) -> set[str]:
-    """Those of `fix_encoder` and `fix_decoder` that are set, for either network or for the model itself."""
+    """The names among `fix_encoder` and `fix_decoder` that are set, for either network or for the model itself."""
     sections = [
         params,
         *((params.get(part) or {}).get("params") or {} for part in ("encoder_config", "decoder_config")),
@@ -150,7 +150,7 @@ def frozen_parts(params: Mapping[str, Any]) -> set[str]:
 
 
 def check_targets(value: Any, place: str) -> None:
-    """Refuse any target, wherever it stands, that is not in the table."""
+    """Raise `ConfigError` for any target in `value`, at any depth, that is not in the table."""
     if isinstance(value, list):
         for i, item in enumerate(value):
             check_targets(item, f"{place}[{i}]")
@@ -194,30 +194,30 @@ def mapping_at(parent: Mapping[str, Any], key: str, place: str) -> Mapping[str, 
 
 
 def params_of(section: Mapping[str, Any], place: str) -> Mapping[str, Any]:
-    """The `params` of `section`, which has but them and a target; empty where they are absent or null."""
+    """The `params` of `section`, which may hold only these and a target; empty where they are absent or null."""
     refuse_unknown(section, ("target", "params"), place)
     return fields.mapping_at(section, "params", place, optional=True)
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` without those that are still to be given above."""
+    """`values` without the placeholders `NOT_GIVEN`."""
     return {key: value for key, value in values.items() if value != NOT_GIVEN}
 
 
 def require_fixed(section: Mapping[str, Any], fixed: Mapping[str, Any], place: str) -> None:
-    """Refuse a value in `section` that differs from the one in `fixed`."""
+    """Raise `ConfigError` for a value in `section` that differs from the one in `fixed`."""
     for key, value in fixed.items():
         if key in section and (section[key] != value or isinstance(section[key], bool) != isinstance(value, bool)):
             raise ConfigError(f"{place}.{key} is {shown(section[key])}; the family knows {value!r} alone")
 
 
 def warn_without_effect(section: Mapping[str, Any], keys: Iterable[str], place: str, where: str = "here") -> None:
-    """Warn of each of `keys` in `section` that it changes nothing."""
+    """Warn that each of `keys` in `section` changes nothing."""
     for key in keys:
         if key in section:
             log.warning("%s.%s has no effect %s", place, key, where)
 
 
 def warn_of_engine(params: Mapping[str, Any]) -> None:
-    """Warn of what the model's `params` ask of the original engine in vain; one that is switched off asks nothing."""
+    """Warn of options of the original engine that the model's `params` switch on and that change nothing here."""
     warn_without_effect(params, (key for key in _ENGINE_ASKING if params.get(key)), ENGINE)

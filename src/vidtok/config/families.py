@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Family:
-    """One family: all that the package needs to know of it beside its models' own answers."""
+    """One family: all that the package needs to know of it besides what its models answer themselves."""
 
     name: str
     """Its name: `ModelConfig.family` of its configurations, the `model_type` of saved models, a `target` in YAML."""
@@ -34,9 +34,9 @@ class Family:
     model: Callable[[], type[VideoModel]]
     """The class of its models, imported when it is needed."""
     from_sections: Callable[[Mapping[str, Any]], ModelConfig] | None = None
-    """A configuration from sections of a published schema with a target of this family; None: it has no such schema."""
+    """A configuration from sections of the published schema, under a target of this family; None: it has none."""
     fits: Callable[[Any, Shapes], bool] | None = None
-    """True if weights of these names and shapes are of a model of a configuration; None: its models have no names."""
+    """True if weights of these names and shapes fit a model of a configuration; None: none of its models has a name."""
 
     def read(self, raw: Mapping[str, Any], kind: str) -> ModelConfig:
         """The configuration that the sections `raw` describe, under a target of `kind`."""
@@ -46,7 +46,7 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {}
-"""By name. `register_family` adds one."""
+"""Families by name; `register_family` adds one."""
 
 
 def register_family(family: Family) -> None:
@@ -56,7 +56,7 @@ def register_family(family: Family) -> None:
 
 
 def family_of(config: ModelConfig) -> Family:
-    """The family that `config` is of."""
+    """The family of `config`."""
     return FAMILIES[config.family]
 
 

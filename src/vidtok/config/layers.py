@@ -29,7 +29,7 @@ _UNREADABLE = (yaml.YAMLError, OmegaConfBaseException, RecursionError, ValueErro
 def read_layers(path: Path) -> DictConfig:
     """The file at `path` merged over the files that its `base:` names, later ones over earlier ones, without `base`.
 
-    A base is a path relative to the file or the name of a model of the family. Raises `ConfigError` if a file cannot be
+    A base is a path relative to the file, or a model's name. Raises `ConfigError` if a file cannot be
     read, is not a mapping, or is its own base.
     """
     return _read_layers(path, ())
@@ -39,7 +39,7 @@ def merge(below: DictConfig, above: Mapping[str, Any] | DictConfig, source: str)
     """`above` over `below`: mappings are merged, anything else is replaced, also by `???`, which asks for a value."""
     try:
         merged = cast(DictConfig, OmegaConf.merge(below, above))
-        # OmegaConf itself keeps what is below.
+        # For `???`, OmegaConf itself keeps the value below.
         for key in _missing(OmegaConf.to_container(above) if isinstance(above, DictConfig) else above):
             OmegaConf.update(merged, key, MISSING)
         return merged
@@ -82,7 +82,7 @@ def from_overrides(overrides: Sequence[str]) -> DictConfig:
 
 
 def resolve(config: DictConfig, source: str) -> dict[str, Any]:
-    """`config` as plain values, interpolations filled in. Values that must be given and are not stay `"???"`."""
+    """`config` as plain values, interpolations filled in. Values that still must be given stay `"???"`."""
     try:
         return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
     except _UNREADABLE as error:

@@ -1,7 +1,7 @@
-"""Reading configurations: files of the published schema, models of the family by name, mappings.
+"""Reading configurations: files of the published schema, models by name, mappings.
 
-The short files of this package are of the same schema (`dialect.py`), with a `base:` for what they share; a user's own
-file may do the same.
+The package's own short files follow the same schema (`dialect.py`), with a `base:` for the parts they share; a user's
+file may do so too.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ ConfigSource = str | PathLike[str] | Mapping[str, Any] | DictConfig
 
 @dataclass(frozen=True)
 class Configuration:
-    """A configuration, read: the model that it describes and, whole, what else it says."""
+    """A configuration that was read: the model it describes, and all its sections."""
 
     model: ModelConfig
     name: str
-    """The name of the model in the family, or the file's name without its suffix."""
+    """The model's name, or the file's name without its suffix."""
     raw: dict[str, Any]
-    """All sections as plain values: bases, overrides and interpolations merged in. `"???"` is a value not given."""
+    """All sections as plain values, with bases, overrides and interpolations merged in; `"???"` for one not given."""
     ckpt_path: str | None
     """`model.params.ckpt_path`: the checkpoint whose weights training starts from."""
 
 
 def read_config(path_or_name_or_mapping: ConfigSource, overrides: Sequence[str] = ()) -> Configuration:
-    """The configuration in a YAML file, of a model of the family by name, or in a mapping of the same schema.
+    """The configuration in a YAML file, of a model by name, or in a mapping of the same schema.
 
-    `overrides` are dotted, `model.params.encoder_config.params.ch=64`, and go over everything else. Raises
+    `overrides` are dotted, `model.params.encoder_config.params.ch=64`, and come before all else. Raises
     `ConfigError`, naming file, key and value, if anything in the model's section is unknown, contradictory or unfit.
     """
     return read_configs([path_or_name_or_mapping], overrides)
 
 
 def read_configs(sources: Sequence[ConfigSource], overrides: Sequence[str] = ()) -> Configuration:
-    """As `read_config` of several sources, at least one, merged from left to right; the first gives the name."""
+    """As `read_config`, of one or more sources merged from left to right; the first gives the name."""
     (config, name, source), *others = [_read(each) for each in sources]
     for other, _, other_source in others:
         config = layers.merge(config, other, other_source)
@@ -63,18 +63,18 @@ def read_configs(sources: Sequence[ConfigSource], overrides: Sequence[str] = ())
 
 
 def show(path_or_name: str | PathLike[str]) -> str:
-    """The YAML of a model or file whole: its bases merged in, its interpolations as written."""
+    """The whole YAML of a model or file: its bases merged in, its interpolations as written."""
     return OmegaConf.to_yaml(_read(path_or_name)[0])
 
 
 def _model_config(raw: Mapping[str, Any]) -> ModelConfig:
-    """The model that plain sections describe, read as its family does it."""
+    """The model that plain sections describe, read by its family."""
     target = dialect.model_target(raw)
     return FAMILIES[target.family].read(raw, target.kind)
 
 
 def _read(source: ConfigSource) -> tuple[DictConfig, str, str]:
-    """The layers of `source` merged, its name, and what errors call it."""
+    """The merged layers of `source`, its name, and its name in errors."""
     if isinstance(source, Mapping | DictConfig):
         return layers.from_mapping(source, "configuration"), "configuration", "configuration"
     text = fspath(source)

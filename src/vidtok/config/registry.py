@@ -1,4 +1,4 @@
-"""The published families by name: each model's configuration, where its weights are, and its published quality.
+"""The models that have a name: the configuration, the place of the weights, and the published quality of each.
 
 Quality as in the VidTok paper (arXiv 2412.13061) and its repository: 30 clips of MCL-JCV at 30 fps and 256 x 256,
 version 1.0 on clips of 17 frames (16 if non-causal), version 1.1 on whole videos. VidTwin (arXiv 2412.17726): MCL-JCV
@@ -51,9 +51,9 @@ _PUBLISHED: dict[str, _Scores | None] = {
 
 
 SHIPPED = ("vidtok_kl_causal_488_16chn_tiny", "vidtok_fsq_causal_488_32768_tiny")
-"""Small models of version 1.1 whose weights come with this package, the one to begin with first."""
+"""Small models of version 1.1 whose weights come with this package; the first is the one to begin with."""
 
-# Likewise, of the second family.
+# The same for VidTwin.
 _VIDTWIN: dict[str, _Known] = {"vidtwin_structure_7_7_8_dynamics_7_8": (28.14, None, None, None)}
 
 
@@ -133,7 +133,7 @@ def _vidtwin_entry(name: str, scores: _Known) -> ModelEntry:
 
 
 def models(family: str | None = None) -> dict[str, ModelEntry]:
-    """Every model, or every one of `family`, that can be loaded by name, in the order of the published tables."""
+    """All models, or all of `family`, that can be loaded by name, in the order of the published tables."""
     return {name: entry for name, entry in _models().items() if family in (None, entry.family)}
 
 
@@ -146,9 +146,9 @@ def entry(name: str) -> ModelEntry:
 
 
 def named_by_repo(source: str) -> str:
-    """The name of the model that the published repository `source` holds; any other `source` as it is.
+    """The name of the model in the published repository `source`; any other `source` is returned unchanged.
 
-    Raises `ConfigError` if the repository holds several, of which one must be named.
+    Raises `ConfigError` if the repository holds several models.
     """
     names = [name for name, known in _models().items() if known.hub_repo == source]
     if len(names) > 1:

@@ -1,4 +1,4 @@
-"""Names and shapes of weights, by which a checkpoint is known to be of a model."""
+"""Names and shapes of weights, which tell the model that a checkpoint is of."""
 
 from __future__ import annotations
 

@@ -53,8 +53,8 @@ class Codec:
     """True if the stream holds a note of the encoder about itself, as H.264 supplemental enhancement information."""
 
 
-# On several threads, x264 gives other bytes with another number of cores, and from run to run where its look-ahead is
-# late. One thread gives the same wherever it runs, in no more bits; the figures behind are computed meanwhile.
+# On several threads, x264's bytes depend on the number of cores, and differ from run to run where its look-ahead is
+# late. One thread gives the same bytes on any machine, and no more of them; figures are computed at the same time.
 _X264 = {"preset": "medium", "threads": "1"}
 _X265 = {"preset": "medium", "x265-params": "log-level=none:info=0:open-gop=0"}
 CODECS = {
@@ -70,7 +70,7 @@ CODECS = {
         Codec("av1", "AV1 (SVT-AV1, preset 6)", "libsvtav1", "libdav1d", "yuv420p", 1, 63, True, {"preset": "6"}),
     )
 }  # fmt: skip
-"""By the names that `--baseline` takes."""
+"""Codecs by the names that `--baseline` takes."""
 
 
 class Coding:
@@ -80,10 +80,10 @@ class Coding:
         codec: the codec.
         crf: its rate factor.
         size: (height, width) of the frames.
-        fps: frames per second, by which encoders weigh frames against each other.
+        fps: frames per second; encoders weigh frames against each other by it.
         key_interval: frames from a key frame to the next, at most; None: only the first one is a key frame, unless the
             encoder sees a cut.
-        decode: decode what was encoded; without it only the size is counted.
+        decode: decode too; without it only the size is counted.
 
     Raises `VidTokError` if this FFmpeg lacks the encoder or decoder, or cannot use them on such frames.
     """
@@ -145,7 +145,7 @@ class Coding:
 
 
 def coded_pairs(coding: Coding, chunks: Iterable[Pixels]) -> Iterator[Pair]:
-    """A video, (T, H, W, 3) uint8 in pieces, with its reconstruction, in pieces as they come out of the codec."""
+    """Pairs of a video, (T, H, W, 3) uint8 in pieces, and its reconstruction, as frames come out of the codec."""
     waiting: deque[Pixels] = deque()
     ready: list[Pixels] = []
 
@@ -191,7 +191,7 @@ class RateSearch:
         return float(round(crf)) if self._codec.whole_steps else round(crf * 8) / 8
 
     def _interpolated(self, bits: float, first: float) -> float:
-        """The factor for `bits`, if log(bits) is linear in the factor between the nearest two trials."""
+        """The factor for `bits`: log(bits) is taken as linear in the factor between the nearest two trials."""
         if not self._tried:
             return first
         finer = max((crf for crf, size in self._tried.items() if size >= bits), default=None)
@@ -199,7 +199,7 @@ class RateSearch:
         if finer is None or coarser is None:
             known = coarser if finer is None else finer
             assert known is not None
-            # Six steps of the factor halve the bits, about.
+            # About six steps of the factor halve the bits; half a step more puts the next trial beyond the target.
             return known + 6 * float(np.log2(self._tried[known] / bits)) + (0.5 if coarser is None else -0.5)
         above, below = np.log(self._tried[finer]), np.log(self._tried[coarser])
         share = 0.5 if above == below else float((above - np.log(bits)) / (above - below))
@@ -219,7 +219,7 @@ def check_codec(name: str) -> Codec:
 def _context(name: str, mode: str, codec: Codec) -> Any:
     import av
 
-    # Without it SVT-AV1 writes about itself to stderr.
+    # Otherwise SVT-AV1 writes about itself to stderr.
     os.environ.setdefault("SVT_LOG", "1")
     try:
         return av.CodecContext.create(name, mode)  # type: ignore[call-overload]

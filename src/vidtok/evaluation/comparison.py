@@ -14,7 +14,7 @@ SIGNIFICANT = 0.05
 FEWEST_VIDEOS = 6
 """With fewer, the permutation test has no value of p below `SIGNIFICANT`."""
 SAME_RATE = 1.05
-"""Rates of up to this ratio count as the same."""
+"""Rates in a ratio of up to this count as the same."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Difference:
     a: float
     b: float
     mean: float
-    """Of B - A, every frame the same weight, as in the results."""
+    """Mean of B - A; every frame has the same weight, as in the results."""
     interval: Interval | None
     """95% bootstrap interval of `mean`, over videos; None for a single video."""
     p_value: float | None
@@ -66,7 +66,8 @@ class Comparison:
 def compare(a: Result, b: Result) -> Comparison:
     """Compare two results, paired by the videos' names; the difference is B - A.
 
-    Both tests take videos as the unit: frames of one resemble each other. Raises `ResultError` if no video is in both.
+    Interval and test take videos as the unit, since frames of one video resemble each other. Raises
+    `ResultError` if no video is in both.
     """
     of_a, of_b = ({video["name"]: video for video in result.videos} for result in (a, b))
     names = [name for name in of_a if name in of_b]

@@ -64,7 +64,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure models and baselines side by side on the same frames.
 
-    Figures are kept in `out` video by video, so that the same call goes on where one was stopped, and measures only
+    Figures are kept in `out` video by video: the same call goes on where an earlier one was stopped, and measures only
     what is new. Each subject's result is written to `out/NAME.json`, and all of them to `out/report.html`.
 
     Args:
@@ -75,7 +75,7 @@ def evaluate(
             at rates around them; `pca` with the block and the number of values of every model.
         options: frames to measure on; None: videos whole, at 256 x 256.
         meta: a CSV file with a column `videos`, of paths below `data`.
-        lpips, i3d: files of weights, if not in the usual places, where they may be missing; see `docs/metrics.md`.
+        lpips, i3d: files of weights; None: the usual places, where they may be missing; see `docs/metrics.md`.
         device: the device of LPIPS and I3D; None: the CPU.
         workers: videos read ahead, and measured behind, at a time.
         report: write `report.html`.
@@ -83,7 +83,7 @@ def evaluate(
 
     Raises:
         VideoError: there are no videos, or none of them can be read.
-        VidTokError: nothing is to be measured, a baseline is unknown or cannot be had, `lpips` or `i3d` is given and
+        VidTokError: there is nothing to measure, a baseline is unknown or cannot be had, `lpips` or `i3d` is given and
             cannot be used, a model gives values that are not finite, or `out` cannot be written.
     """
     codecs = [check_codec(name) for name in baselines if name != TRANSFORM]
@@ -133,7 +133,7 @@ class _Run:
         return shapes
 
     def transforms(self, shapes: dict[BlockShape, list[str]]) -> None:
-        """Measure these transforms, each with the models that it matches; without any, one of 4 x 8 x 8 in 16."""
+        """Measure these transforms, each with the models that it matches; if none, 4 x 8 x 8 blocks in 16 numbers."""
         for shape, matches in (shapes or {BlockShape(4, 8, 16): []}).items():
             self._measure(TransformSubject(shape, tuple(matches)))
 
@@ -165,7 +165,7 @@ class _Run:
 def bit_targets(models: Sequence[Result]) -> Iterator[BitTarget]:
     """The rates to measure codecs at, from low to high.
 
-    The models' rates come video by video. Rates below and above them, and between two that lie far apart, fill up the
+    Models are matched video by video. Rates below and above theirs, and between two that lie far apart, complete the
     curve.
     """
     matched: list[BitTarget] = []

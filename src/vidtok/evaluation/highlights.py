@@ -15,7 +15,7 @@ from vidtok.metrics.accumulate import Extreme, Figure
 from vidtok.video import Pixels, VideoWriter
 
 RANKED_BY = "psnr"
-"""The metric whose highest figure makes the best frame, and whose lowest the worst."""
+"""The metric that ranks frames: its highest figure is the best frame, its lowest the worst."""
 ERROR_GAIN = 4
 """The error is shown this many times as bright as it is."""
 PICTURES = ("source", "reconstruction", "error")
@@ -37,13 +37,13 @@ class Highlight:
     more than one frame."""
 
     def described(self) -> dict[str, Any]:
-        """The same as JSON holds it, with the files' names alone."""
+        """The highlight as JSON, with its files' names alone."""
         return {"frame": self.frame, "value": self.value, "files": sorted(self.files)}
 
 
 @dataclass
 class _Surroundings:
-    """The frames around an extreme, as they come."""
+    """The frames around an extreme, collected as they come."""
 
     extreme: Extreme
     frames: list[tuple[Pixels, Pixels]]
@@ -63,7 +63,7 @@ class Highlights:
         self._found: dict[str, _Surroundings] = {}
 
     def update(self, first: int, source: Pixels, reconstruction: Pixels, figure: Figure) -> None:
-        """Take the frames numbered from `first` on, (T, H, W, 3) uint8; `figure` is of all frames up to the last."""
+        """Take the frames numbered from `first` on, (T, H, W, 3) uint8; `figure` covers all frames up to the last."""
         ends = {"best": figure.highest, "worst": figure.lowest}
         new = {kind: extreme for kind, extreme in ends.items() if extreme.frame >= first}
         for index, pair in enumerate(zip(source, reconstruction, strict=True)):

@@ -1,9 +1,9 @@
 """The best linear block transform (principal components): a yardstick without a network and with hardly any training.
 
-Video is cut into blocks of t x s x s pixels of three colours, and each block is kept as the k numbers that lose least
-of it: its projections on the k leading eigenvectors of the covariance of blocks (Karhunen-Loève transform; Hotelling
-1933). With a tokenizer's factors as the block and its channels as k, it shows the gain of the model over linear algebra
-at the same number of values. The k numbers are not quantized.
+Video is cut into blocks of t x s x s pixels of three colours, and each block becomes the k numbers with the least
+squared error: its projections on the k leading eigenvectors of the covariance of blocks (Karhunen-Loève transform;
+Hotelling 1933). With a tokenizer's factors as the block and its channels as k, it shows the gain of the model over
+linear algebra at the same number of values. The k numbers are not quantized.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vidtok.video import Pixels, to_float
 _COLOURS = 3
 FITTING_CLIPS = 60
 FITTING_SEED = 241_213_061
-"""A seed that no clips to measure on are made with."""
+"""No clips to measure on are made with this seed."""
 LARGEST_BLOCK = 6144
 """Numbers in a block; the eigenvectors of larger ones take many minutes."""
 
@@ -81,7 +81,7 @@ class _Basis:
         return (blocks - self.mean.to(blocks.device)) @ self.directions.to(blocks.device)
 
     def project(self, blocks: Tensor) -> Tensor:
-        """`blocks` (..., N) as their k numbers give them back."""
+        """`blocks` (..., N) rebuilt from their k numbers."""
         return self.mean + self.coefficients(blocks) @ self.directions.T
 
 
@@ -94,9 +94,9 @@ class BlockTransform:
 
     @classmethod
     def fit(cls, shape: BlockShape, clips: Iterable[Tensor]) -> BlockTransform:
-        """The transform that loses least, in squared error, of `clips`, each (B, 3, T, H, W) in -1..1.
+        """The transform with the least squared error on `clips`, each (B, 3, T, H, W) in -1..1.
 
-        Fit it on other clips than it is judged on. Raises `VidTokError` if they hold no whole block.
+        Fit it to other clips than those it is measured on. Raises `VidTokError` if they hold no whole block.
         """
         inner, first = _Sums(shape.numbers), _Sums(_COLOURS * shape.side**2)
         for clip in clips:
@@ -108,7 +108,7 @@ class BlockTransform:
 
     @classmethod
     def fit_synthetic(cls, shape: BlockShape, clips: int = FITTING_CLIPS, seed: int = FITTING_SEED) -> BlockTransform:
-        """`fit` on procedural clips, see `docs/synthetic-clips.md`: nobody's video, and the same everywhere."""
+        """`fit` on procedural clips, which are the same on every machine; see `docs/synthetic-clips.md`."""
         from vidtok.synthetic import SyntheticConfig, synthetic_batch
 
         config = SyntheticConfig(frames=max(17, 2 * shape.frames))
@@ -120,7 +120,7 @@ class BlockTransform:
         return self._inner.deviations
 
     def coefficients(self, video: Tensor) -> Tensor:
-        """The numbers (B, k, T', H', W') of all blocks of `video` (B, 3, T, H, W), of which no frame stands alone."""
+        """The numbers (B, k, T', H', W') of all blocks of `video` (B, 3, T, H, W); no frame is coded alone."""
         blocks = cut_blocks(video, self.shape.frames, self.shape.side)
         return self._inner.coefficients(blocks).movedim(-1, 1)
 
@@ -199,7 +199,7 @@ def cut_blocks(video: Tensor, frames: int, side: int) -> Tensor:
 
 
 def _rebuilt(video: Tensor, frames: int, side: int, basis: _Basis) -> Tensor:
-    """`video` with each block as `basis` gives it back."""
+    """`video` with each block rebuilt by `basis`."""
     blocks = cut_blocks(video, frames, side)
     batch, t, h, w = blocks.shape[:4]
     kept = basis.project(blocks).view(batch, t, h, w, _COLOURS, frames, side, side)

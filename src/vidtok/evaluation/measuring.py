@@ -50,7 +50,7 @@ class Measured:
     sha256: str
     """Of the frames, see `FrameStream.sha256`."""
     seconds: float
-    """In the subject: reading and measuring not counted."""
+    """Time in the subject, without reading and measuring."""
     tally: Tally
     scores: VideoScores
     """Figures of frames, by the metric's name."""
@@ -72,11 +72,11 @@ class Measured:
         return bits_per_pixel(self.tally.bits, self.pixels)
 
     def lacking(self, metrics: Sequence[str]) -> list[str]:
-        """Those of `metrics` that were not measured, or by another version of their definition."""
+        """The names in `metrics` that were not measured, or by another version of their definition."""
         return [name for name in metrics if self.versions.get(name) != METRICS[name].version]
 
     def only(self, metrics: Collection[str]) -> Measured:
-        """The same with the figures of `metrics` alone."""
+        """A copy with the figures of `metrics` alone."""
         return replace(
             self,
             scores=self.scores.only(metrics),
@@ -86,7 +86,7 @@ class Measured:
         )
 
     def joined(self, newer: Measured) -> Measured:
-        """The same with the metrics of `newer`, of the same video, added or put in the place of older versions."""
+        """A copy with the metrics of `newer`, of the same video, added or put in place of older versions."""
         kept = self.only(self.versions.keys() - newer.versions.keys())
         kept.scores.merge(newer.scores)
         return replace(
@@ -98,7 +98,7 @@ class Measured:
         )
 
     def to_arrays(self) -> Arrays:
-        """The arrays that `numpy.savez` keeps; `from_arrays` undoes it."""
+        """The figures as arrays for `numpy.savez`; `from_arrays` reads them back."""
         text = {
             **{name: getattr(self, name) for name in _PLAIN},
             "fps": str(self.fps),
@@ -158,7 +158,7 @@ class Measuring:
     def __init__(self, networks: Networks, fps: Fraction, metrics: Collection[str], *, show: bool) -> None:
         self._device = networks.device
         self._meter = VideoMeter(networks, metrics)
-        # Without the metric that ranks frames there are none to choose.
+        # Highlights are chosen by one metric: without it there are none.
         self._highlights = Highlights(fps) if show and RANKED_BY in self._meter.versions else None
 
     def update(self, pair: Pair) -> None:
@@ -174,7 +174,7 @@ class Measuring:
     def result(
         self, name: str, size: tuple[int, int], fps: Fraction, sha256: str, seconds: float, tally: Tally
     ) -> Measured:
-        """The figures, after the last pair."""
+        """The figures, after the last pair; `size` is (height, width), `seconds` the time in the subject."""
         versions, reasons = self._meter.versions, self._meter.unavailable
         return Measured(
             name=name,

@@ -15,7 +15,7 @@ SEED = 42
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
-    """The frames of each video, their cut into clips, and the noise of models that draw.
+    """The frames of each video, their cut into clips, and the noise of models that sample.
 
     Raises `VidTokError` for a value that is out of range.
     """
@@ -35,14 +35,14 @@ class EvaluationOptions:
     fill: bool = False
     """Repeat the last frame until the last clip is full, and count the copies, as the published figures do."""
     whole_chunks: tuple[int, int] | None = None
-    """Lead and chunk: the first lead + k x chunk frames of each video, k as large as can be; without one whole chunk it
-    is left out. None: all frames."""
+    """(lead, chunk): the first lead + k x chunk frames of each video, k as large as possible; a video without a whole
+    chunk is left out. None: all frames."""
     allow_truncated: bool = False
     """Let a damaged video end where the damage begins, instead of leaving it out."""
     sample: bool = False
-    """Let KL models draw from the posterior as they are configured to, as published; otherwise its mode."""
+    """Let KL models sample the posterior where their configuration says so, as published; otherwise take its mode."""
     seed: int = SEED
-    """Of the noise of sampling, with the video's name."""
+    """Seed of the sampling noise, combined with the video's name."""
 
     def __post_init__(self) -> None:
         for name in ("height", "width", "max_frames", "clip_frames"):
@@ -61,11 +61,11 @@ class EvaluationOptions:
     def as_dict(self) -> dict[str, Any]:
         """The options by name, as JSON holds them."""
         values = asdict(self)
-        if self.whole_chunks is None:  # reports made before there was such a choice stay equal
+        if self.whole_chunks is None:  # files and kept parts from before this option stay equal
             del values["whole_chunks"]
         return values
 
 
 def independent_clip(options: EvaluationOptions) -> int:
-    """Frames of a clip for a model that cannot take a video as a stream."""
+    """Frames of a clip for a model that cannot code a video as a stream."""
     return options.clip_length(False) or CLIP_FRAMES

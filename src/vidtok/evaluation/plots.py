@@ -24,10 +24,10 @@ class Point:
     x: float
     y: float
     label: str = ""
-    """Text that is shown when the pointer is on it."""
+    """Text that is shown when the pointer is on the point."""
     low: float | None = None
     high: float | None = None
-    """The ends of a whisker through it, on the y axis."""
+    """The ends of a whisker through the point, on the y axis."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def axis(title: str, values: Sequence[float], log: bool) -> Axis:
 
 
 def _tight(x_axis: Axis, points: Sequence[Point]) -> Axis:
-    """A linear axis that ends with the last of several values: curves then fill the chart."""
+    """A linear axis that ends at the last of several values, so that curves fill the chart."""
     last = max(point.x for point in points)
     if x_axis.log or min(point.x for point in points) == last:
         return x_axis
@@ -134,7 +134,7 @@ def _number(value: float) -> str:
 
 
 class _Place:
-    """The place of values in the drawing."""
+    """The place of values in the drawing, in its units."""
 
     def __init__(self, x: Axis, y: Axis) -> None:
         self.x_axis, self.y_axis = x, y

@@ -85,7 +85,7 @@ class _Page:
         return f"{metric.text(found['low'])} to {metric.text(found['high'])}" if "low" in found else ""
 
     def is_best(self, result: Result, metric: Metric) -> bool:
-        """True for a model that no other model is better than."""
+        """True for a model that no other model beats, if there are at least two."""
         means = [r.mean(metric.name) for r in self.shown if r.kind == "model"]
         known = [mean for mean in means if mean is not None]
         if result.kind != "model" or len(known) < 2:
@@ -189,14 +189,14 @@ class _Page:
         return found
 
     def pictures(self, highlight: Highlight) -> list[tuple[str, str]]:
-        """The names of the pictures, and their content as addresses."""
+        """Each picture's name, and its content as a `data:` address."""
         return [(name, _data("image/webp", highlight.files[name])) for name in PICTURES]
 
     def clip(self, highlight: Highlight) -> str | None:
         return _data("video/mp4", highlight.files["clip"]) if "clip" in highlight.files else None
 
     def video_rows(self) -> list[tuple[Mapping[str, Any], list[str]]]:
-        """Each video with the PSNR of every subject that is shown."""
+        """Each video, and the PSNR of every subject that is shown."""
         by_name = [{video["name"]: video for video in result.videos} for result in self.shown]
         rows: list[tuple[Mapping[str, Any], list[str]]] = []
         for video in self.results[0].videos:

@@ -88,7 +88,7 @@ class Result:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Result:
-        """The result that `write` wrote. Raises `ResultError` for any other file."""
+        """The result in a file that `write` wrote. Raises `ResultError` for any other file."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
@@ -226,9 +226,9 @@ def _curve(points: CurvePoints) -> dict[str, Any]:
 
 
 def _positions(scores: Scores, subject: Mapping[str, Any], options: EvaluationOptions) -> dict[str, Any]:
-    """Figures of a model by a frame's place in a latent frame's group, and in a clip where clips are independent.
+    """A model's figures by a frame's place in the group of one latent frame, and in a clip where clips are independent.
 
-    Metrics without a figure for each frame, or with too few frames, are left out; other subjects have none.
+    Metrics without a figure for each frame, or with too few frames, are left out. Empty for other subjects.
     """
     if "temporal_factor" not in subject:
         return {}

@@ -27,7 +27,7 @@ WORKERS = 2
 Shown = dict[str, tuple[str, Highlight]]
 """By `best` and `worst`: the video's name and the frame."""
 Progress = Callable[[float], None]
-"""Called with the number of videos done, the part of the one under way included."""
+"""Called with the number of videos done, including the done part of the one under way."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Outcome:
     unavailable: dict[str, str]
     """The metrics that some video has no figure for, by name, and why."""
     seconds: float
-    """From the start to the end."""
+    """Time from the start to the end."""
     subject_seconds: float
-    """Of these, in the subject; videos that were kept from before count in neither."""
+    """Time in the subject alone. Neither counts videos whose figures were kept from before."""
 
     def highlights(self) -> Shown:
         """The best and the worst frame of all videos, by `best` and `worst`, if the subject is shown."""
@@ -91,10 +91,11 @@ class Runner:
         self._unreadable: dict[str, Unreadable] = {}
 
     def measure(self, subject: Subject, progress: Progress | None = None) -> Outcome:
-        """Measure `subject` on all videos; figures that were kept from before are not measured again.
+        """Measure `subject` on all videos, but for figures that were kept from before.
 
-        Of a kept video that lacks a metric, only that metric is measured. Videos that cannot be read are left out and
-        listed, and not tried again for other subjects. Finished videos are kept, whatever ends this early.
+        A kept video that lacks a metric is measured by that metric alone. Videos that cannot be read are left out and
+        listed, and not tried again for other subjects. Finished videos stay kept if an error or an
+        interrupt ends this early.
         """
         started = time.perf_counter()
         job = _Job(self, subject, self._unreadable, progress)
@@ -139,7 +140,7 @@ class _Opened:
         return FrameStream(self.stream.video, self._options).chunks(self._length, fill=self._fill)
 
     def share(self, frames: int) -> float:
-        """The share of the video that `frames` frames are, 0 to 1; 0 where its length is not known."""
+        """The share of the video in its first `frames` frames, 0 to 1; 0 if its length is not known."""
         return min(1.0, frames / self.stream.frame_estimate) if self.stream.frame_estimate else 0.0
 
     def close(self) -> None:
@@ -192,7 +193,7 @@ class _Job:
             _close(future)
 
     def _unfinished(self) -> list[Video]:
-        """The videos that lack a metric, or all of them; figures that were kept are taken in."""
+        """The videos that lack some or all metrics; complete figures from before are taken in."""
         todo = []
         for video in self._runner.videos:
             if video.name in self._failed:
@@ -265,7 +266,7 @@ class _Job:
     def _note(self, measured: Measured) -> Measured:
         """Take in the figures of this run's metrics; returns all, as they are to be kept.
 
-        Only highlights stay that are the best or the worst so far: pictures take much room.
+        Highlights stay only if they are the best or the worst so far: pictures take much room.
         """
         with self._lock:
             highlights = {}

@@ -24,9 +24,9 @@ _VERSION = 2
 class PartStore:
     """The folder `parts` of an evaluation: a file for each subject and video.
 
-    Figures are found again for the same subject, options and file alone. A part says which metrics it has and by which
-    versions of their definitions, so that a new metric leaves all kept figures valid. Raises `VidTokError` if the
-    folder cannot be written. Used as a context, it leaves no empty folder of its own behind.
+    A part is found again only for the same subject, options and file. It names its metrics and the versions of their
+    definitions, so that a new metric leaves all kept figures valid. Raises `VidTokError` if the folder cannot be made.
+    As a context manager, it leaves no empty folder of its own behind.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -37,11 +37,11 @@ class Frames:
     size: tuple[int, int]
     fps: Fraction
     estimate: int | None
-    """Their number, as far as the file says."""
+    """Their number by the file's own account; None: not known."""
     chunks: Iterable[Pixels]
-    """(T, H, W, 3) uint8, cut as the subject's `cut` says; for one pass."""
+    """Pieces (T, H, W, 3) uint8, cut as the subject's `cut` says; for one pass."""
     again: Callable[[], Iterator[Pixels]]
-    """The same once more, for any number of passes."""
+    """The same pieces once more, for any number of passes."""
 
 
 class Subject(ABC):
@@ -52,13 +52,13 @@ class Subject(ABC):
     name: str
     """The name in tables and files, unique among all that are compared."""
     stored: bool
-    """True if its bits are counted in real streams; else they follow from the number of tokens or values."""
+    """True if its bits are counted in real streams; False if they follow from the number of tokens or values."""
     show: bool = True
     """Keep frames to look at."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """Its description, as JSON holds it; subjects with equal ones have equal figures."""
+        """Its description, as JSON holds it; subjects of equal identity have equal figures."""
 
     def key(self, video: str) -> dict[str, Any]:
         """The part of `identity` that its figures of this video depend on."""
@@ -82,7 +82,7 @@ class ModelSubject(Subject):
     Args:
         model: ready to encode and decode.
         name: its name in tables and files; None: the model's own.
-        precision: makes the context that it computes in, such as `torch.autocast`.
+        precision: makes the context manager that it computes in, such as `torch.autocast`.
         reseed: draw the noise of sampling anew for each video, so that a video's figures do not depend on the videos
             before it.
         show: keep frames to look at.
@@ -164,20 +164,20 @@ class ModelSubject(Subject):
 
 @dataclass(frozen=True)
 class BitTarget:
-    """The bits that a codec is to make of each video."""
+    """The bits that a codec is to spend on each video."""
 
     bits_per_pixel: float
-    """Over all videos."""
+    """The rate over all videos."""
     bits: Mapping[str, float] = field(default_factory=dict)
-    """The bits that a model makes of each video, by its name; empty where there is no model to match."""
+    """The bits that a model spends on each video, by the video's name; empty without a model to match."""
     matches: tuple[str, ...] = ()
     """The models whose bits these are."""
 
 
 class CodecSubject(Subject):
-    """A classical codec at a number of bits, matched video by video.
+    """A classical codec at a given rate, matched video by video.
 
-    `searches` are kept between the targets of one codec, so that trials on a video serve them all.
+    `searches`, by the video's name, are shared by the targets of one codec, so that trials on a video serve them all.
     """
 
     kind = "codec"
@@ -288,5 +288,5 @@ def _baseline_cut(options: EvaluationOptions, *, first_alone: bool) -> tuple[int
 
 
 def _seed_of(seed: int, video: str) -> int:
-    """The seed of a video's noise of sampling."""
+    """The seed of the sampling noise for one video."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{video}".encode()).digest()[:8], "little") >> 1

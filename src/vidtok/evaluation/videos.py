@@ -20,7 +20,7 @@ from vidtok.video.library import VIDEO_SUFFIXES, find_files, read_list
 
 @dataclass(frozen=True)
 class Video:
-    """One video to measure on."""
+    """A video to measure on."""
 
     path: Path
     name: str
@@ -120,7 +120,7 @@ class FrameStream:
                 yield chunk
 
     def _wanted(self, chunks: Iterator[Pixels]) -> Iterator[Pixels]:
-        """The frames of `chunks` up to the last of `whole_chunks`. Raises `VideoError` if there is no whole one."""
+        """The frames up to the end of the last of `options.whole_chunks`. Raises `VideoError` if no chunk is whole."""
         if self.options.whole_chunks is None:
             yield from chunks
             return

@@ -22,11 +22,11 @@ _ZIP = b"PK\x03\x04"
 _NOT_OURS = "loss."
 _EMA = "model_ema."
 _NAMED = 3
-"""Keys of a kind that an error lists."""
+"""The most keys of one kind that an error lists."""
 _REASON = 160
-"""Characters of another library's message that an error repeats."""
+"""The most characters of another library's message that an error repeats."""
 
-# How files begin that are mistaken for checkpoints.
+# First bytes of files that are mistaken for checkpoints.
 _FOREIGN: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, which stands for a file that was not fetched (`git lfs pull`)"),
     (b"<", "a web page, as a download that failed leaves it"),
@@ -41,8 +41,8 @@ def read_checkpoint(path: str | PathLike[str], *, ema: bool = False, objective: 
 
     Reads `.safetensors`, and what `torch.save` wrote (`.ckpt`, `.pt`, `.pth`): a state dict, or one under `state_dict`
     as Lightning writes it. The objective's weights (`loss.*`) and the moving averages (`model_ema.*`) are left out;
-    with `ema` the averages take the weights' place, and with `objective` the objective's weights stay. What
-    `torch.compile` and data parallelism add to names is removed, and weights saved in int8 are float32 again.
+    with `ema` the averages take the weights' place, and with `objective` the objective's weights stay. Prefixes that
+    `torch.compile` and data parallelism add to names are removed, and weights saved in int8 are float32 again.
 
     Raises `CheckpointError` if the file is missing, damaged, of another kind or holds pickled code, which is never run.
     """
@@ -56,12 +56,12 @@ def read_checkpoint(path: str | PathLike[str], *, ema: bool = False, objective: 
 
 
 def holds_averages(path: str | PathLike[str]) -> bool:
-    """True if the checkpoint holds moving averages (`model_ema.*`). `CheckpointError` as for `read_checkpoint`."""
+    """True if the checkpoint holds moving averages (`model_ema.*`). Raises as `read_checkpoint` does."""
     return any(name.startswith(_EMA) for name in _whole_state(Path(path)))
 
 
 def read_content(path: str | PathLike[str]) -> dict[str, Any]:
-    """All that a file of `torch.save` holds, on the CPU: tensors and plain values, by name.
+    """The whole content of a file of `torch.save`, on the CPU: tensors and plain values, by name.
 
     Raises `CheckpointError` as `read_checkpoint` does, and if the file holds no mapping.
     """
@@ -79,8 +79,8 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> No
     """Give `model` the weights `state`, which came from `source`, strictly; dtype and device stay the model's.
 
     Weights on the meta device are replaced by CPU tensors of the model's dtype, others are copied into, so that nothing
-    keeps pointing into the checkpoint's file. Raises `CheckpointError`, with the model untouched, that lists all
-    missing, unexpected and misshapen weights, or those that hold NaN, infinity or values beyond the model's dtype.
+    keeps pointing into the checkpoint's file. Raises a `CheckpointError` that lists all missing, unexpected and
+    misshapen weights, or the ones with NaN, infinity or values beyond the model's dtype; the model is then untouched.
     """
     own = model.state_dict(keep_vars=True)
     state = without_derived(state, model)
@@ -96,10 +96,10 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> No
 def take_weights(
     model: nn.Module, path: str | PathLike[str], ignore_keys: Sequence[str] = (), *, ema: bool = False
 ) -> None:
-    """Give `model` the weights in the checkpoint at `path`, but those that `ignore_keys` match: they stay.
+    """Give `model` the weights in the checkpoint at `path`; weights whose names match one of `ignore_keys` stay.
 
     `ignore_keys` are regular expressions, matched from the start of a name on. Raises `CheckpointError` as
-    `read_checkpoint` and `load_state` do, and for an expression that is none.
+    `read_checkpoint` and `load_state` do, and for an invalid expression.
     """
     try:
         ignored = [re.compile(key) for key in ignore_keys]
@@ -119,7 +119,7 @@ def take_weights(
 
 
 def without_derived(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """`state` without what `model` makes of its configuration itself, which some checkpoints hold too."""
+    """`state` without the tensors that `model` derives from its configuration; some checkpoints hold them too."""
     derived = model.derived if isinstance(model, VideoModel) else ()
     return {name: value for name, value in state.items() if name not in derived}
 
@@ -160,7 +160,7 @@ def _whole_state(path: Path) -> dict[str, Tensor]:
 
 
 def _head(path: Path) -> bytes:
-    """The first bytes of the file, or an error if there are none to be had."""
+    """The first bytes of the file. Raises `CheckpointError` if it cannot be read or is empty."""
     try:
         if path.is_dir():
             raise CheckpointError(f"{path} is a folder; expected a checkpoint file (.safetensors or .ckpt)")
@@ -253,7 +253,7 @@ def _averaged(state: dict[str, Tensor], averages: Mapping[str, Tensor], path: Pa
 
 
 def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
-    """Raise one `CheckpointError` for all that is missing from `state`, unexpected and misshapen beside `own`."""
+    """Raise one `CheckpointError` for all weights that `state` lacks, has in another shape or has beyond `own`."""
     missing = [name for name in own if name not in state]
     unexpected = [name for name in state if name not in own]
     misshapen = [
@@ -277,7 +277,7 @@ def _hint(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     if not fitting:
         return "; it is of none of the published models"
     if fitting == fitting_models({name: tuple(value.shape) for name, value in own.items()}):
-        return "; it is of this model, but not whole or not it alone"
+        return "; it is of this model, but lacks some weights or has others besides"
     return f"; it is of {' or '.join(fitting)}: load it with that configuration"
 
 

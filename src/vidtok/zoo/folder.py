@@ -25,7 +25,7 @@ _MAX_CONFIG_BYTES = 1 << 20
 
 
 def save_folder(folder: str | PathLike[str], config: ModelConfig, state: Mapping[str, Tensor], name: str) -> Path:
-    """Write the model `config` with weights `state` to `folder`, made if need be, and return the folder.
+    """Write the model of `config` with the weights `state` to `folder`, made if missing, and return the folder.
 
     Both files are written aside and renamed when whole; other files in the folder stay. Raises `CheckpointError` if the
     folder cannot be written.
@@ -44,8 +44,8 @@ def save_folder(folder: str | PathLike[str], config: ModelConfig, state: Mapping
 def read_folder(folder: str | PathLike[str]) -> tuple[ModelConfig, str, Path]:
     """The model in a folder of `save_folder`: its configuration, its name, and the path of its weights.
 
-    Raises `CheckpointError` if the folder is not of a model of this package, and `ConfigError` if its configuration is
-    not valid.
+    Raises `CheckpointError` if the folder holds no model that this package wrote, and `ConfigError` if its
+    configuration is not valid.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -72,7 +72,7 @@ def _header(family: str, name: str) -> dict[str, Any]:
 
 
 def _check_header(values: Mapping[str, Any], path: Path) -> str:
-    """The model's name, or an error if the file is of another package or of a later version of this one."""
+    """The model's name. Raises `CheckpointError` if another package or a later version of this one wrote the file."""
     if values.get("model_type") not in FAMILIES:
         raise CheckpointError(
             f"{path} has model_type {values.get('model_type')!r}; "

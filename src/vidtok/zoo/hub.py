@@ -14,7 +14,7 @@ from vidtok.text import reason
 log = logging.getLogger(__name__)
 
 FOLDER_FILES = ("config.json", "model.safetensors")
-"""Files of a repository of a model of this package."""
+"""Files of a model that this package wrote, in a folder or a repository."""
 
 _CONNECT_SECONDS = 10.0
 _Result = TypeVar("_Result")
@@ -31,7 +31,7 @@ def cached_file(repo: str, file: str) -> Path | None:
 def download_file(repo: str, file: str, wanted_for: str) -> Path:
     """`file` of `repo`, downloaded into the Hub's cache unless it is there.
 
-    Raises `CheckpointError` that names `wanted_for`, the address tried and the way to get the file by hand.
+    Raises a `CheckpointError` that names `wanted_for`, the address tried and the way to get the file by hand.
     """
     from huggingface_hub import hf_hub_download, hf_hub_url
 
@@ -50,10 +50,10 @@ def download_file(repo: str, file: str, wanted_for: str) -> Path:
 
 
 def resolve_hub_repo(repo_id: str, revision: str | None = None) -> Path:
-    """The folder, in the Hub's cache, of the model that the repository `repo_id` holds, downloaded where it is newer.
+    """The folder in the Hub's cache with the model of the repository `repo_id`, downloaded if the Hub has a newer one.
 
-    The repository must hold `config.json` and `model.safetensors`, as `save_folder` writes them. Where the Hub is out
-    of reach, what was downloaded before is used, with a warning. Raises `CheckpointError` if there is neither.
+    The repository must hold `config.json` and `model.safetensors`, as `save_folder` writes them. If the Hub is out
+    of reach, the copy in the cache is used, with a warning. Raises `CheckpointError` if there is neither.
     """
     from huggingface_hub.errors import HFValidationError
 
@@ -110,9 +110,10 @@ def _is_commit(revision: str | None) -> bool:
 
 
 def _reach(download: Callable[[], _Result], *, url: str, problem: str, remedy: str) -> _Result:
-    """The result of `download`, or one error that says what is wrong and what to do instead.
+    """The result of `download`. Raises one `CheckpointError`: "PROBLEM: CAUSE; REMEDY".
 
-    One request goes ahead: without a network, it fails at once, where the client would try again for half a minute.
+    A first request tests the connection: without a network it fails at once, where the client would retry for half a
+    minute.
     """
     from huggingface_hub import errors, get_hf_file_metadata
     from huggingface_hub.constants import HF_HUB_OFFLINE
@@ -144,7 +145,7 @@ def upload(
     folder: Path, *, repo_id: str, token: str | None = None, private: bool | None = None,
     commit_message: str = "Upload a vidtok model",
 ) -> str:  # fmt: skip
-    """Upload a model's folder to the repository `repo_id`, made if need be, and return its address."""
+    """Upload a model's folder to the repository `repo_id`, which is made if missing, and return its address."""
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)

@@ -1,8 +1,8 @@
 """Weights in 8 bits: a quarter of float32's bytes on disk and over the network, at a small cost in accuracy.
 
 A weight W (out, in, …) is stored as whole numbers q of -127..127 and one factor s for each output channel, W ≈ s q,
-with s = max|W| / 127 of that channel. What has fewer than two dimensions (biases, norms) stays as it is. On loading,
-weights become floats again; nothing else knows of it.
+with s = max|W| / 127 of that channel. Tensors of fewer than two dimensions (biases, norms) stay as they are. On
+loading, weights become floats again; nothing else knows of it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def quantized(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def restored(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """`state`, from `source`, with what `quantized` stored in int8 as float32 again.
+    """`state`, read from `source`, with weights that `quantized` stored in int8 as float32 again.
 
     Raises `CheckpointError` if factors are missing or do not fit.
     """

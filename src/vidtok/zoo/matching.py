@@ -1,4 +1,4 @@
-"""The named models that a checkpoint fits, judged by a few names and shapes that tell them apart."""
+"""The named models that a checkpoint fits, by a few names and shapes of weights that tell models apart."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vidtok.models.config import ModelConfig
 
 
 def fitting_models(shapes: Shapes) -> list[str]:
-    """Names of the models whose checkpoints have these names and shapes."""
+    """Names of the models whose checkpoints have weights of these names and shapes."""
     fitting = []
     for name, config in _configs().items():
         fits = family_of(config).fits

@@ -18,7 +18,7 @@ def is_run(folder: Path) -> bool:
 
 
 def run_config(folder: Path) -> Path:
-    """The configuration of the run's last start. `CheckpointError` if there is none."""
+    """The configuration of the run's last start. Raises `CheckpointError` if there is none."""
     configs = sorted((folder / "configs").glob("*.y*ml"))
     if not configs:
         raise CheckpointError(f"{folder} has no YAML file in configs/; expected the folder of a training run")
@@ -26,7 +26,7 @@ def run_config(folder: Path) -> Path:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint to go on from: `last.ckpt`, else the one of most steps; None if there is none."""
+    """The checkpoint to go on from: `last.ckpt`, else the one with the most steps; None if there is none."""
     checkpoints = folder / "checkpoints"
     if (checkpoints / LAST).is_file():
         return checkpoints / LAST
@@ -35,7 +35,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def run_checkpoint(folder: Path) -> Path:
-    """`newest_checkpoint`, or a `CheckpointError` if there is none."""
+    """As `newest_checkpoint`, but raises `CheckpointError` if there is none."""
     checkpoint = newest_checkpoint(folder)
     if checkpoint is None:
         raise CheckpointError(

@@ -23,7 +23,7 @@ def weights_at_hand(entry: ModelEntry) -> Path | None:
 def fetch_weights(entry: ModelEntry) -> Path:
     """The weights of `entry`: those at hand, else downloaded into the Hub's cache.
 
-    Raises `CheckpointError`, saying what was tried and how to get the file by hand, if they cannot be had.
+    Raises a `CheckpointError` that says what was tried and how to get the file by hand, if they cannot be had.
     """
     at_hand = weights_at_hand(entry)
     if at_hand is not None:
