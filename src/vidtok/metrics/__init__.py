@@ -1,1 +1,1 @@
-"""Metrics of a reconstruction against its video. They know pictures and video as tensors, and no model."""
+"""Metrics of a reconstruction against its video. They take pictures and video as tensors, and know no model."""

@@ -1,10 +1,10 @@
-"""Figures of any number of frames and videos, added up as they come, in memory that does not grow with the frames.
+"""Figures of any number of frames and videos, added up as they come; memory does not grow with the frames.
 
     frames -> VideoScores (one video) -> Scores (all videos) -> Estimate (mean and interval), CurvePoints
 
 Every accumulator has `update`, `merge`, `state`, `from_state` and `result`. A state is made of plain values, ready for
-JSON. Pieces of a video, in any order and of any size, and parts that processes made of a set of videos, merge to what
-the whole gives, up to the rounding of float64 sums.
+JSON. Pieces of a video, in any order and of any size, and parts of a set of videos from several processes merge to the
+result of the whole, up to the rounding of float64 sums.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ class CurvePoints:
     """A figure over the frame number."""
 
     width: int
-    """Successive frames that one point is the mean of: 1, 2, 4, …"""
+    """Successive frames averaged into one point: 1, 2, 4, …"""
     frames: list[int]
     """The number of each point's first frame, from 0. Points without a value are left out."""
     values: list[float]
     counts: list[int]
-    """Values that each point is the mean of; over several videos, fewer and fewer."""
+    """The number of values in each point's mean; over videos of several lengths, it falls along the curve."""
 
 
 class Curve:
-    """Means of a figure by frame number, of one video or over several.
+    """Means of a figure by frame number, for one video or over several.
 
     Holds at most `points` sums. A frame number beyond them adds neighbouring sums in pairs, so that a point stands for
     2, 4, 8, … frames: exact up to `points` frames, coarser after that.
@@ -68,7 +68,10 @@ class Curve:
         np.add.at(self._counts, at, 1)
 
     def merge(self, other: Curve) -> None:
-        """Add what `other` holds: other frames of the video, or another video. `ValueError` for other `points`."""
+        """Add the sums of `other`: other frames of the video, or another video.
+
+        Raises `ValueError` if its `points` differ.
+        """
         if other.points != self.points:
             raise ValueError(f"curves of {self.points} and {other.points} points do not merge")
         while self.width < other.width:
@@ -96,7 +99,7 @@ class Curve:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Curve:
-        """The object that `state` was taken of."""
+        """An object equal to the one that gave `state`."""
         curve = cls(state["points"])
         curve.width = state["width"]
         curve._sums[: len(state["sums"])] = state["sums"]
@@ -104,7 +107,7 @@ class Curve:
         return curve
 
     def result(self) -> CurvePoints:
-        """The means of those points that have values."""
+        """The means of the points that have values."""
         at = np.flatnonzero(self._counts)
         means = self._sums[at] / self._counts[at]
         return CurvePoints(self.width, (at * self.width).tolist(), means.tolist(), self._counts[at].tolist())
@@ -159,7 +162,7 @@ class VideoScores:
             self._series.setdefault(metric, _Series(self.points)).merge(series)
 
     def only(self, metrics: Collection[str]) -> VideoScores:
-        """The figures of `metrics` alone, as scores of their own that may be added to."""
+        """A copy with the figures of `metrics` alone; the original stays unchanged when the copy grows."""
         scores = VideoScores(self.points)
         for metric, series in self._series.items():
             if metric in metrics:
@@ -173,7 +176,7 @@ class VideoScores:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> VideoScores:
-        """The object that `state` was taken of."""
+        """An object equal to the one that gave `state`."""
         scores = cls(state["points"])
         scores._series = {name: _Series.from_state(part) for name, part in state["metrics"].items()}
         return scores
@@ -183,7 +186,7 @@ class VideoScores:
         return {metric: series.result() for metric, series in self._series.items()}
 
     def curve(self, metric: str) -> CurvePoints:
-        """The metric over the frame number. `KeyError` for one that was not measured."""
+        """The metric by frame number. Raises `KeyError` for one that was not measured."""
         return self._series[metric].curve.result()
 
 
@@ -243,7 +246,7 @@ class Estimate:
 
 
 class Scores:
-    """Metrics over videos: one figure and one count a video and metric, and one curve a metric."""
+    """Metrics over videos: a figure and a count for each video and metric, and a curve for each metric."""
 
     def __init__(self, points: int = CURVE_POINTS) -> None:
         self.points = points
@@ -251,13 +254,13 @@ class Scores:
         self._curves: dict[str, Curve] = {}
 
     def update(self, video: str, scores: VideoScores) -> None:
-        """Add a whole video under its name. `ValueError` if it was counted already."""
+        """Add a whole video under its name. Raises `ValueError` if it was counted already."""
         self._add({video: {metric: (figure.mean, figure.count) for metric, figure in scores.result().items()}})
         for metric, series in scores._series.items():
             self._curves.setdefault(metric, Curve(self.points)).merge(series.curve)
 
     def merge(self, other: Scores) -> None:
-        """Add the videos of `other`. `ValueError` if one of them was counted already."""
+        """Add the videos of `other`. Raises `ValueError` if one of them was counted already."""
         self._add(other._videos)
         for metric, curve in other._curves.items():
             self._curves.setdefault(metric, Curve(self.points)).merge(curve)
@@ -278,7 +281,7 @@ class Scores:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Scores:
-        """The object that `state` was taken of."""
+        """An object equal to the one that gave `state`."""
         scores = cls(state["points"])
         for video, figures in state["videos"].items():
             scores._videos[video] = {metric: (mean, count) for metric, (mean, count) in figures.items()}
@@ -296,13 +299,13 @@ class Scores:
         return list(dict.fromkeys(metric for figures in self._videos.values() for metric in figures))
 
     def per_video(self, metric: str) -> dict[str, tuple[float, int]]:
-        """By video, sorted by name: mean and number of frames. Videos without the metric are left out."""
+        """Mean and number of frames by video, sorted by name. Videos without the metric are left out."""
         return {video: self._videos[video][metric] for video in self.videos if metric in self._videos[video]}
 
     def result(
         self, *, confidence: float = 0.95, method: Method = "bca", resamples: int = RESAMPLES, seed: int = 0
     ) -> dict[str, Estimate]:
-        """Every metric's `estimate`."""
+        """The `estimate` of every metric, by name."""
         estimates = (
             (metric, self.estimate(metric, confidence=confidence, method=method, resamples=resamples, seed=seed))
             for metric in self.metrics
@@ -320,7 +323,7 @@ class Scores:
     ) -> Estimate | Unavailable:
         """The metric over all frames, with its interval by `bootstrap_interval` over videos.
 
-        Does not depend on the order in which videos came. `Unavailable` if no video has the metric.
+        It does not depend on the order of the videos. Returns `Unavailable` if no video has the metric.
         """
         figures = list(self.per_video(metric).values())
         if not figures:
@@ -332,12 +335,12 @@ class Scores:
         return Estimate(weighted_mean(means, counts), interval, len(means), sum(counts))
 
     def curve(self, metric: str) -> CurvePoints:
-        """The mean over videos by frame number. `KeyError` for a metric that no video has."""
+        """The mean over videos by frame number. Raises `KeyError` for a metric that no video has."""
         return self._curves[metric].result()
 
 
 def merged(parts: Iterable[Scores]) -> Scores:
-    """The parts of different processes together; they stay as they are."""
+    """The scores of several processes as one; `parts` stay unchanged."""
     whole: Scores | None = None
     for part in parts:
         whole = Scores(part.points) if whole is None else whole

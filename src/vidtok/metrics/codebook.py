@@ -29,11 +29,11 @@ class CodebookFigures:
     use: float
     """`used` over `size`: 0 to 1. It cannot exceed `tokens` over `size`."""
     expected_use: float
-    """`use` of as many tokens drawn evenly from the codebook: the yardstick if tokens are few."""
+    """`use` of the same number of tokens drawn evenly from the codebook: the yardstick where tokens are few."""
     entropy: float
-    """Of the distribution of tokens, in bits: the cost of one for an ideal coder without memory."""
+    """Entropy of the distribution of tokens, in bits: the cost of a token for an ideal coder without memory."""
     perplexity: float
-    """2 to the power of `entropy`: as many entries, evenly used, would be as hard to guess. 1 to `size`."""
+    """2 to the power of `entropy`: this many entries, evenly used, are as hard to guess. 1 to `size`."""
 
 
 class CodebookUse:
@@ -47,7 +47,7 @@ class CodebookUse:
         """Tokens of each entry, (size,)."""
 
     def update(self, indices: Tensor | npt.ArrayLike) -> None:
-        """Count tokens of any shape, whole numbers from 0 to size - 1. `VidTokError` if one lies outside."""
+        """Count tokens of any shape, whole numbers from 0 to size - 1. Raises `VidTokError` for others."""
         tensor = indices.detach() if isinstance(indices, Tensor) else torch.as_tensor(np.asarray(indices))
         tensor = tensor.reshape(-1)
         if tensor.is_floating_point():
@@ -65,7 +65,7 @@ class CodebookUse:
         self.counts += torch.bincount(tensor.long().cpu(), minlength=self.size).numpy()
 
     def merge(self, other: CodebookUse) -> None:
-        """Add the counts of `other`. `ValueError` if its codebook is of another size."""
+        """Add the counts of `other`. Raises `ValueError` if its codebook is of another size."""
         if other.size != self.size:
             raise ValueError(f"codebooks of {self.size} and {other.size} entries do not merge")
         self.counts += other.counts
@@ -77,13 +77,13 @@ class CodebookUse:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> CodebookUse:
-        """The object that `state` was taken of."""
+        """An object equal to the one that gave `state`."""
         use = cls(state["size"])
         use.counts[np.asarray(state["codes"], np.int64)] = state["counts"]
         return use
 
     def result(self) -> CodebookFigures:
-        """The figures. `ValueError` if nothing was counted."""
+        """The figures. Raises `ValueError` if nothing was counted."""
         tokens = int(self.counts.sum())
         if not tokens:
             raise ValueError("no tokens were counted")
@@ -105,6 +105,6 @@ class CodebookUse:
         return -np.sort(-self.counts[self.counts > 0])
 
     def histogram(self, bins: int = 64) -> Counts:
-        """Tokens in each of `bins` ranges of successive entries; at most `size`, and of sizes that differ by 1."""
+        """Tokens in each of `bins` ranges of successive entries, at most `size` ranges, with sizes that differ by at most 1."""
         edges = np.linspace(0, self.size, min(bins, self.size) + 1).astype(np.int64)
         return np.add.reduceat(self.counts, edges[:-1])

@@ -6,9 +6,9 @@ The measure is the error of frame differences. With x the video and y the recons
 
 in 8-bit levels (0 to 255), for every frame but the first. It is the mean absolute form of dtSSD (Erofeev et al.,
 Perceptually Motivated Benchmark for Video Matting, BMVC 2015), which takes the root mean square. An error that stays
-where it is costs nothing here, however large; one that comes and goes costs twice; noise that is independent in every
-frame costs the square root of 2 times its size. Motion is not compensated for, so an error that travels with a moving
-thing counts too.
+where it is costs nothing, however large; an error that comes and goes costs its size twice; noise that is independent
+in every frame costs the square root of 2 times its size. Motion is not compensated for, so an error that travels with a
+moving object counts too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from vidtok.metrics.image import check_pair
 
 LEVELS = 127.5
-"""8-bit levels in a step of 1, where pictures lie in -1..1."""
+"""8-bit levels in a step of 1, for pictures in -1..1."""
 
 
 def flicker(prediction: Tensor, target: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class Flicker:
         self._last: Tensor | None = None
 
     def update(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """The flicker (B, N) of the frames in this piece, (B, C, T, H, W) in -1..1: N is T, or T - 1 for the first.
+        """The flicker (B, N) of the frames in this piece, (B, C, T, H, W) in -1..1: N is T; T - 1 for the first piece.
 
         Raises `VidTokError` if the shapes differ.
         """

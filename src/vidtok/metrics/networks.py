@@ -1,4 +1,4 @@
-"""The networks that metrics need beside arithmetic: LPIPS's and I3D, each at hand or not."""
+"""The networks that metrics need besides arithmetic: LPIPS's and I3D, each at hand or not."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def load_lpips(
 
 
 def load_i3d(source: str | Path | None = None, device: torch.device | str = "cpu") -> I3D | Unavailable:
-    """I3D from `source` or the cache, as `I3D.from_weights` finds it; if that fails, the reason."""
+    """I3D from `source` or the usual places, as `I3D.from_weights` finds it; if that fails, the reason."""
     try:
         return I3D.from_weights(source).to(device)
     except I3DWeightsError as error:

@@ -1,7 +1,7 @@
 """Figures by a frame's place in the frames that a model codes together: the first frame, latent groups, clips.
 
-A model whose frames differ in quality by their place repeats the difference with each group, which is seen as a
-flicker of that period; a seam between clips is one of theirs. A curve of figures by frame number tells it.
+A model whose frames differ in quality by their place repeats the difference with each group: it is seen as a flicker of
+that period, or as a seam between clips. A curve of figures by frame number shows it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class PositionFigures:
     period: int
     """Frames of a group."""
     first: float | None
-    """Of the first frame, where it is coded by itself."""
+    """The first frame's figure, where it is coded by itself; otherwise None."""
     rest: float
-    """Of all other frames."""
+    """Mean of all other frames."""
     means: list[float]
-    """Of the frames at each place of a group."""
+    """Means of the frames at each place of a group, (period,)."""
 
     @property
     def spread(self) -> float:
@@ -41,8 +41,8 @@ class PositionFigures:
 def by_position(curve: CurvePoints, period: int, *, first_alone: bool) -> PositionFigures | None:
     """The figures of `curve` by place in groups of `period` frames, the first of which begins at the first frame.
 
-    With `first_alone` it begins after that. None where a point of the curve is the mean of several frames, or there is
-    no whole group.
+    With `first_alone`, it begins at the second frame. Returns None if a point of the curve is the mean of several
+    frames, or there is no whole group.
     """
     lead = int(first_alone)
     if curve.width != 1 or not curve.frames:

@@ -10,7 +10,7 @@ import math
 
 RGB_BITS = 24
 LATENT_BITS = 16
-"""Bits that a value of a continuous latent counts as, where nobody says how it is stored: a 16-bit float."""
+"""Bits that a value of a continuous latent counts as, since no storage is given for it: a 16-bit float."""
 
 
 def nominal_bits(positions: int, channels: int, codebook_size: int | None) -> float:
@@ -22,7 +22,7 @@ def nominal_bits(positions: int, channels: int, codebook_size: int | None) -> fl
         codebook_size: of a quantized latent, which is one token at a position; None for a continuous one.
 
     Returns:
-        log2 of the codebook's size a token, or `LATENT_BITS` a value.
+        log2 of the codebook's size for each token, or `LATENT_BITS` for each value.
     """
     return positions * (LATENT_BITS * channels if codebook_size is None else math.log2(codebook_size))
 

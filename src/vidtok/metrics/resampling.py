@@ -39,7 +39,10 @@ class Interval:
 
 
 def weighted_mean(values: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> float:
-    """Sum of weight x value over the sum of weights; without weights, the plain mean. `ValueError` as below."""
+    """Sum of weight x value over the sum of weights; without weights, the plain mean.
+
+    Raises `ValueError` as `bootstrap_interval` does.
+    """
     value, weight = _checked(values, weights)
     return float(value @ weight / weight.sum())
 
@@ -64,10 +67,10 @@ def bootstrap_interval(
         method: "percentile" takes the quantiles of the resampled means; "bca" corrects them for bias and for spread
             that changes with the mean, by the jackknife, which matters where there are few videos.
         resamples: number of means to draw.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Returns:
-        The interval, or None for fewer than two videos, which say nothing about spread.
+        The interval; None for a single video, which says nothing about spread.
 
     Raises:
         ValueError: no values, values or weights that are not finite, weights of another number or not above 0, or
@@ -93,7 +96,7 @@ def permutation_p_value(
     """The probability of a weighted mean at least as far from 0, if the sign of every video's difference were chance.
 
     The paired, two-sided sign-flip test (Fisher 1935): exact where 2^V is at most `resamples`, else by that many random
-    flips, and then at least 1 / (resamples + 1). `ValueError` as for `bootstrap_interval`.
+    flips, and then at least 1 / (resamples + 1). Raises `ValueError` as `bootstrap_interval` does.
     """
     value, weight = _checked(differences, weights)
     terms = value * weight

@@ -1,4 +1,4 @@
-"""The metrics by name: how each one is shown, which network it needs, and what measures it.
+"""The table of metrics: how each one is shown, which network it needs, and which code measures it.
 
 Results, report, `vidtok compare`, `vidtok models` and the parts that an evaluation keeps look metrics up here, so a new
 metric is one entry of `METRICS`. PyTorch is imported when something is measured, not before: lists and help stay fast.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NetworkName = Literal["lpips", "i3d"]
 Features = tuple["Floats", "Floats"]
-"""Of the clips of a source and of its reconstruction, (N, D) each."""
+"""Features of the clips of a source and of its reconstruction, (N, D) float64 each."""
 
 
 class FrameMeasure(NamedTuple):
@@ -51,13 +51,13 @@ class Metric:
     unit: str = ""
     higher_is_better: bool
     digits: int
-    """Decimal places that mean something."""
+    """Decimal places that carry meaning."""
     needs: NetworkName | None = None
     """The network that it measures with."""
     network: str = ""
     """Name and version of that network, as headings show it."""
     version: int = 1
-    """Raise it when figures change: those that were kept are measured again, and no others."""
+    """Raise it when figures change: then this metric alone is measured again where figures were kept."""
     published: int | None = None
     """Decimal places of the published figures of models (`ModelEntry`); None: none are published."""
 
@@ -71,7 +71,7 @@ class Metric:
         return "higher is better" if self.higher_is_better else "lower is better"
 
     def text(self, value: float, sign: str = "") -> str:
-        """`value` with the places that mean something; `sign` "+" shows the sign of positive values too."""
+        """`value` with `digits` decimal places; `sign` "+" shows the sign of positive values too."""
         return f"{value:{sign}.{self.digits}f}"
 
 
@@ -152,7 +152,7 @@ METRICS: dict[str, FrameMetric | ClipMetric] = {
         ),
     )
 }  # fmt: skip
-"""By name, in the order in which tables show them."""
+"""Metrics by name, in the order of all tables."""
 
 PUBLISHED = tuple(metric for metric in METRICS.values() if metric.published is not None)
 """The metrics that models have published figures of."""

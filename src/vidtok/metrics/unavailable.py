@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Unavailable:
-    """Stands in the place of a figure, or of a network that measures it, and holds the reason.
+    """Stands in place of a figure, or of a network that measures it, and holds the reason.
 
     A missing file of weights or a picture too small for a metric costs one column of a table, not the table: functions
     return this instead of raising, and figures computed from it are `Unavailable` too.

@@ -19,7 +19,7 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 def read_weights(file: Path, error_class: type[VidTokError]) -> Mapping[str, object]:
     """The content of `file`, by name; one level down where a checkpoint keeps it under `state_dict`.
 
-    No code in it is run, and tensors that are not used are not loaded where the format allows. Raises `error_class` if
+    No code in it is run; where the format allows, tensors are loaded only when they are used. Raises `error_class` if
     it cannot be read, or holds something else.
     """
     try:
@@ -30,7 +30,7 @@ def read_weights(file: Path, error_class: type[VidTokError]) -> Mapping[str, obj
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:  # a damaged or foreign file can make its reader fail in any way
         said = "" if isinstance(error, LookupError) else str(error).strip()
-        # PyTorch's advice to load a file that was refused unsafely is not repeated, and pickle's may be a number.
+        # Not repeated: PyTorch's advice to load a refused file unsafely, and messages that are a bare number.
         useful = re.search("[a-z]", said) and not isinstance(error, pickle.UnpicklingError)
         reason = said.splitlines()[0] if useful else "it holds something else, or is damaged"
         raise error_class(

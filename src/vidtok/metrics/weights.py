@@ -23,7 +23,7 @@ class PublishedNetwork:
     """A network whose weights others have published."""
 
     name: str
-    """As `vidtok metrics install` takes it."""
+    """Its name for `vidtok metrics install`."""
     title: str
     """Network and version."""
     used_by: str
@@ -31,14 +31,14 @@ class PublishedNetwork:
     variable: str
     """The environment variable that names its files."""
     places: tuple[str, ...]
-    """The places that are searched without that, in this order."""
+    """The places that are searched if the variable is not set, in this order."""
     package: FlaxFile
     usual_files: Callable[[], list[Path]]
     complete: Callable[[list[Path]], bool]
-    """True if these files hold all of it."""
+    """True if these files hold all weights of the network."""
 
     def files(self) -> list[Path]:
-        """The files on this machine that it is read from; none if it is not here.
+        """The files that it is read from: the ones that `variable` names, or else the usual ones if they hold all of it.
 
         Raises `VidTokError` if a file that the environment names does not exist, or an installed package's file is
         not the published one.
