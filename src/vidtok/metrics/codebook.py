@@ -105,6 +105,6 @@ class CodebookUse:
         return -np.sort(-self.counts[self.counts > 0])
 
     def histogram(self, bins: int = 64) -> Counts:
-        """Tokens in each of `bins` ranges of successive entries, at most `size` ranges, with sizes that differ by at most 1."""
+        """Tokens in each of `bins` ranges of successive entries: at most `size` ranges, of nearly the same size."""
         edges = np.linspace(0, self.size, min(bins, self.size) + 1).astype(np.int64)
         return np.add.reduceat(self.counts, edges[:-1])

@@ -38,7 +38,7 @@ class PublishedNetwork:
     """True if these files hold all weights of the network."""
 
     def files(self) -> list[Path]:
-        """The files that it is read from: the ones that `variable` names, or else the usual ones if they hold all of it.
+        """The files that it is read from: the ones that `variable` names, else the usual ones if they hold all of it.
 
         Raises `VidTokError` if a file that the environment names does not exist, or an installed package's file is
         not the published one.

@@ -1,7 +1,7 @@
-"""Movement of the camera and of the things before it: one affine map per frame from the output's pixels to a canvas.
+"""Movement of camera and objects: one affine map per frame from the output's pixels to a canvas.
 
 Coordinates are output pixels, from the frame's centre, x right and y down. Times are in frames, 0 at the clip's middle,
-so that moving things are in view about then.
+so that moving objects are in view near that time.
 """
 
 import math
@@ -18,7 +18,7 @@ _SHAKES = 3
 
 @dataclass
 class Path:
-    """Similarities over time: `position` (B, T, 2) in pixels, `angle` (B, T) in radians, `zoom` (B, T), its log."""
+    """Similarities over time: `position` (B, T, 2) in pixels, `angle` (B, T) in radians, `zoom` (B, T), a log."""
 
     position: Tensor
     angle: Tensor
@@ -34,7 +34,7 @@ class Path:
 
 @dataclass
 class Shots:
-    """Times at which things are seen: `times` (B, T) in frames, `shot` (B, T), 0 before the cut and 1 from it on."""
+    """Times of the frames: `times` (B, T) in frames, `shot` (B, T), 0 before the cut and 1 from it on."""
 
     times: Tensor
     shot: Tensor
@@ -103,7 +103,7 @@ def camera(draws: Draws, config: SyntheticConfig, times: Tensor) -> Path:
 
 
 def object_path(draws: Draws, config: SyntheticConfig, times: Tensor) -> Path:
-    """Position, angle and size of a thing in the world over time; a third of the things stand still."""
+    """Position, angle and size of an object in the world over time; a third of the objects stand still."""
     active = draws.happens(0.67)
     speed = _speed(draws, config) * active
     sway = draws.happens(0.5) * draws.log_uniform(low=0.2, high=6.0) * active
@@ -118,10 +118,10 @@ def object_path(draws: Draws, config: SyntheticConfig, times: Tensor) -> Path:
 
 
 def seen_by(camera_path: Path, thing: Path, depth: Tensor) -> Tensor:
-    """(B, T, 2, 3): maps from output pixels to the thing's own coordinates.
+    """(B, T, 2, 3): maps from output pixels to an object's own coordinates.
 
-    `depth` (B,) scales the camera's movement: 1 moves with the background, more is nearer (parallax), 0 hangs before
-    the camera.
+    `depth` (B,) scales the camera's movement: 1 moves with the background, more is nearer (parallax), 0 stays in
+    front of the camera.
     """
     start = camera_path.position.mean(1, keepdim=True)
     moved = Path((camera_path.position - start) * depth[:, None, None], camera_path.angle, camera_path.zoom).matrix()

@@ -36,7 +36,7 @@ class SyntheticConfig:
         max_noise: largest standard deviation of sensor noise, for a signal of 0..1.
         overlay_share: share of clips with a still caption on top.
         letterbox_share: share of clips with black bars.
-        low_contrast_share: share of clips of 4% to 60% of their contrast (blank walls, haze, dark rooms).
+        low_contrast_share: share of clips that keep 4% to 60% of their contrast (blank walls, haze, dark rooms).
 
     Raises:
         ConfigError: a value is out of its range.

@@ -84,13 +84,13 @@ class SyntheticClips(IterableDataset[Tensor]):
     def state_dict(self) -> dict[str, int]:
         """{"next_index": the place to go on from}: the first index of the first block not begun, over all ranks.
 
-        Counts what this object itself has yielded; copies of it inside a loader's workers count for themselves, so with
-        workers the caller keeps count of the steps.
+        It counts the clips that this object itself has yielded; copies of it inside a loader's workers count for
+        themselves, so with workers the caller counts the steps.
         """
         return {"next_index": self._next}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Goes on from `state_dict`'s place at the next iteration."""
+        """Go on from the place of a `state_dict` at the next iteration."""
         self.start = self._next = int(state["next_index"])
 
 

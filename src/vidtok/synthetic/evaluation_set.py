@@ -30,12 +30,12 @@ _PLAIN = {"cut_share": 0.0, "light_share": 0.0, "warp_share": 0.0, "overlay_shar
 
 @dataclass(frozen=True)
 class Kind:
-    """Content of a clip."""
+    """One kind of clip."""
 
     fields: Mapping[str, Any]
     """Differences from a plain scene, as fields of `SyntheticConfig`."""
     change: float
-    """Movement aimed at: mean difference between successive frames, in 8-bit levels."""
+    """Movement to aim for: mean difference between successive frames, in 8-bit levels."""
 
 
 KINDS: Mapping[str, Kind] = {
@@ -57,14 +57,14 @@ class EvaluationSet:
 
     Attributes:
         clips: number of files, from 1 up; the kinds of `KINDS` take turns.
-        height, width: of a frame in pixels, from 16 up.
-        frames: of a clip, from 1 up.
+        height, width: size of a frame in pixels, from 16 up.
+        frames: number of frames of a clip, from 1 up.
         fps: frames per second.
         seed: another one gives other clips.
 
     Raises:
         ConfigError: a value is out of its range.
-        VideoError: a rate that no video can have.
+        VideoError: `fps` is a rate that no video can have.
     """
 
     clips: int = 8
@@ -90,7 +90,7 @@ class EvaluationSet:
         return SyntheticConfig(**{**shape, **_PLAIN, **KINDS[self.kind(index)].fields})
 
     def clip(self, index: int) -> Tensor:
-        """Clip `index`, (3, T, H, W) float32 in -1..1: of eight drawn for it, the one that shows its kind best."""
+        """Clip `index`, (3, T, H, W) float32 in -1..1: of eight candidates, the one that shows its kind best."""
         config = self.config(index)
         candidates = range(index * _CANDIDATES, (index + 1) * _CANDIDATES)
         # Few frames, without a cut, tell the speed and the light of a clip.
@@ -110,8 +110,8 @@ def write_evaluation_set(
     """Write the clips of `spec` to `folder` as H.264 of high quality, and `meta.csv` beside them.
 
     The CSV file has the columns `videos`, as the published evaluation reads it, `kind` and `seed`. Frames depend on
-    `spec` alone (up to rounding, on any machine), files also on the encoder's version. The folder is made, and appears
-    when it is whole; `progress` is called with the number of frames that are done.
+    `spec` alone (up to rounding, on any machine), files also on the encoder's version. The folder appears when it is
+    whole; `progress` is called with the number of frames that are done.
 
     Returns the paths of the clips. Raises `VideoError` if the folder holds files already, or cannot be written.
     """

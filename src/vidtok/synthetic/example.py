@@ -1,4 +1,4 @@
-"""A drawn clip to try things on, which needs no file from elsewhere."""
+"""A drawn example clip, so that a first try needs no file from elsewhere."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _square(picture: _Picture, x: _Picture, y: _Picture, half: float, angle: flo
 
 
 def _share(distance: _Picture) -> _Picture:
-    """Share of a pixel inside an edge, by its distance to the edge, which makes edges without steps."""
+    """Share of a pixel inside an edge, by its distance to the edge; it makes edges smooth."""
     return (distance * CLIP_SIZE[0] + 0.5).clip(0, 1)
 
 

@@ -12,7 +12,7 @@ from vidtok.synthetic.textures import frequencies, text
 
 
 def blur(planes: Tensor, sigma: Tensor, disc: Tensor, streak: Tensor, sharpening: Tensor) -> Tensor:
-    """Blurs toroidal planes (B, C, h, w) in the Fourier domain.
+    """Blur toroidal planes (B, C, h, w) in the Fourier domain.
 
     Args:
         sigma: (B,) standard deviation of a Gaussian (lens, anti-aliasing), in texels.
@@ -83,7 +83,7 @@ def _shadow(draws: Draws, shape: torch.Size) -> Tensor:
 
 
 def sensor_noise(video: Tensor, draws: Draws, sigma: Tensor) -> Tensor:
-    """Adds noise of standard deviation `sigma` (B,), 0 to leave a clip as it is, to (B, 3, T, H, W) in 0..1."""
+    """Add noise of standard deviation `sigma` (B,) to `video` (B, 3, T, H, W) in 0..1; 0 leaves a clip unchanged."""
     rows = torch.nonzero((sigma > 0).cpu())[:, 0]
     if not len(rows):
         return video
@@ -103,7 +103,7 @@ def sensor_noise(video: Tensor, draws: Draws, sigma: Tensor) -> Tensor:
 
 
 def fade_contrast(video: Tensor, draws: Draws, config: SyntheticConfig) -> Tensor:
-    """Leaves `low_contrast_share` of the clips (B, 3, T, H, W) little of their contrast, around another level."""
+    """Reduce the contrast of a share `low_contrast_share` of the clips (B, 3, T, H, W), around a new level."""
     rows = torch.nonzero(draws.happens(config.low_contrast_share).cpu())[:, 0]
     if not len(rows):
         return video

@@ -1,4 +1,4 @@
-"""From canvases and paths to clips."""
+"""Rendering of clips from canvases and paths."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ _CPU_ROWS, _GPU_ROWS = 2, 32
 
 @dataclass
 class _Scenes:
-    """Canvases of some scenes; row `starts[i, slot]` of `objects` (N, 4, h, w) is the thing in slot of scene i."""
+    """Canvases of some scenes; row `starts[i, slot]` of `objects` (N, 4, h, w) is the object of scene i in a slot."""
 
     background: Tensor
     screen: Tensor
@@ -45,7 +45,7 @@ class _Scenes:
 def synthetic_batch(
     config: SyntheticConfig, seed: int, indices: Sequence[int], device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Renders clips on the device.
+    """Render clips of an endless sequence on `device`.
 
     Args:
         config: the look of the clips.
@@ -70,9 +70,9 @@ def synthetic_batch(
 
 @contextmanager
 def _one_thread(device: torch.device) -> Iterator[None]:
-    """Keeps PyTorch to one CPU thread: rendering is many small operations, between which threads would mostly wait.
+    """Keep PyTorch to one CPU thread: rendering is many small operations, between which threads would mostly wait.
 
-    On a machine whose cores are all busy that waiting made rendering 30 times as slow. Loader workers have one thread
+    On a machine whose cores are all busy, that waiting made rendering 30 times as slow. Loader workers have one thread
     anyway.
     """
     threads = torch.get_num_threads()
@@ -116,7 +116,7 @@ def _render(config: SyntheticConfig, seed: int, indices: Sequence[int], device: 
 
 
 def _develop(video: Tensor, clips: Draws, config: SyntheticConfig, shots: camera.Shots) -> Tensor:
-    """Light, exposure, noise, captions and bars; from 0..1 and highlights to -1..1."""
+    """Add light, exposure, noise, captions and bars; takes 0..1 with highlights above, gives -1..1."""
     video = optics.relight(video, clips.fork("light"), config, shots.times, shots.shot)
     film = clips.fork("film")
     exposure = (film.normal(1, 1, 1, 1) * 0.12 - 0.05).exp()
@@ -223,7 +223,7 @@ def _screen(
     rows = framed.to(clips.device)
     near = camera.Path(eye.position[rows], eye.angle[rows], eye.zoom[rows])
     path = camera.object_path(draws.fork("path"), config, shots.times[rows])
-    # Hung still in the world, but for the wind that bends it.
+    # A screen hangs still in the world; only the wind bends it.
     zeros = torch.zeros_like(path.angle)
     path = camera.Path(torch.zeros_like(path.position), zeros, zeros + path.zoom[:, :1].clamp_min(0.2))
     matrix = camera.seen_by(near, path, draws.uniform(low=1.2, high=2.5))
@@ -251,7 +251,7 @@ def _bend(draws: Draws, config: SyntheticConfig, shots: camera.Shots) -> tuple[T
 
 
 def _grid(matrix: Tensor, config: SyntheticConfig, size: torch.Size, unit: float) -> Tensor:
-    """(B, T, H, W, 2): canvas coordinates (x, y) of every pixel, `unit` / side of the canvas for each of its pixels."""
+    """(B, T, H, W, 2): canvas coordinates (x, y) of every output pixel, in pixels times `unit` / side of the canvas."""
     frame = torch.tensor([config.width / 2, config.height / 2, 1.0], device=matrix.device)
     side = torch.tensor([size[1], size[0]], device=matrix.device).view(2, 1)
     theta = matrix * frame * (unit / side)
@@ -270,7 +270,7 @@ def _bent(grid: Tensor, bend: tuple[Tensor, Tensor] | None, size: torch.Size, un
 
 
 def _wrapped(canvas: Tensor, matrix: Tensor, config: SyntheticConfig, bend: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Samples a torus: (B, C, T, H, W)."""
+    """Sample the canvas as a torus: (B, C, T, H, W)."""
     size = canvas.shape[-2:]
     # Whole turns are taken off in advance, and a few added, so that the rest is positive and keeps its precision.
     side = torch.tensor([size[1], size[0]], device=matrix.device)
@@ -289,7 +289,7 @@ def _sample(canvas: Tensor, grid: Tensor, config: SyntheticConfig, align_corners
 
 
 def _over(video: Tensor, layer: Tensor, rows: Tensor) -> Tensor:
-    """Lays premultiplied colour and opacity (rows, 4, T, H, W) over the clips of `rows`."""
+    """Lay premultiplied colour and opacity (rows, 4, T, H, W) over the clips of `rows`."""
     below = video if len(rows) == len(video) else video[rows]
     below = torch.addcmul(layer[:, :3] + below, below, layer[:, 3:], value=-1)
     if len(rows) == len(video):

@@ -24,7 +24,7 @@ DENSITY = 1.25
 # Canvas sides are multiples of this, so that every size of leaf below divides them.
 SIDE_UNIT = 60
 # Cell sizes of the passes from back to front; "1" and "2" stand for the whole canvas and half of it. Large leaves come
-# mostly first, but not only: large things also hide small ones.
+# mostly first, but not always: large objects also hide small ones.
 BACKGROUND_PASSES = (1, 2, 60, 1, 30, 2, 60, 20, 12, 2, 60, 30, 10, 20, 60, 12)
 OBJECT_PASSES = (2, 60, 30, 20, 60, 12, 30, 10)
 PALETTE_SIZE = 6
@@ -183,13 +183,13 @@ def _shapes(u: list[Tensor], size: tuple[int, int], present: Tensor) -> tuple[Te
 def _leaf_pass(
     canvas: Tensor, texture: Tensor, coarse: Tensor, draws: Draws, colours: Tensor, size: tuple[int, int], share: Tensor
 ) -> Tensor:
-    """Lays one leaf, with the given probability (B, 1), into each cell of the canvas (B, 3, h, w)."""
+    """Lay one leaf, with the given probability (B, 1), into each cell of the canvas (B, 3, h, w)."""
     height, width = canvas.shape[-2:]
     cells = (height // size[0]) * (width // size[1])
     u = list(draws.uniform(_SHAPE_DRAWS + 6, cells).unbind(1))
     wiggle = _to_cells(coarse[:, None], size)[:, 0]
     if min(size) < SIDE_UNIT:
-        # Small things stand together and leave plain places between.
+        # Small leaves stand together and leave plain places between.
         share = (share * (0.4 + 1.2 * wiggle[..., size[0] * size[1] // 2])).clamp_max(0.8)
     shade, alpha = _shapes(u, size, (u[-1] < share).float())
 
@@ -200,7 +200,7 @@ def _leaf_pass(
     value = shade.addcmul_(_to_cells(texture[:, None], size)[:, 0], strength[..., None])
     ragged = (u[-5] * 1.5 - 0.5).clamp_min(0).square() * 0.12 * min(size)
     alpha = alpha.addcmul_(wiggle, ragged[..., None]).clamp_(0, 1)
-    # Large leaves are things and mostly opaque; small ones are mostly detail on things, of every contrast.
+    # Large leaves are objects and mostly opaque; small ones are mostly detail on objects, of every contrast.
     faintest = 0.02 if min(size) < 30 else 0.05
     opacity = (u[-6] * 1.25).clamp_max(1) if min(size) >= SIDE_UNIT else faintest ** (u[-6] * 1.08 - 0.08).clamp_min(0)
     alpha = alpha * opacity[..., None]
@@ -326,7 +326,7 @@ def _to_segment(x: Tensor, y: Tensor, ax: Tensor, ay: Tensor, bx: Tensor, by: Te
 
 
 def silhouettes(draws: Draws, canvas: Canvas) -> Tensor:
-    """Shapes of things that stand before the background: (B, 1, h, w) opacity, 0 at the canvas's borders.
+    """Shapes of objects in front of the background: (B, 1, h, w) opacity, 0 at the canvas's borders.
 
     Each is the union of up to four rounded parts; contours run from clean (made by hand) to ragged and furry.
     """

@@ -1,4 +1,4 @@
-"""Training as a configuration describes it, beside the model itself: frozen, validated values."""
+"""The training settings of a configuration, beside the model itself: frozen, validated values."""
 
 from __future__ import annotations
 
@@ -37,12 +37,17 @@ _MUON_OPTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRateSchedule:
-    """The learning rate as a function of the batches done, as a factor of its full value.
+    """The learning rate as a share of its full value, by the number of batches done.
 
-    It rises linearly over `warmup_steps`, then stays; or stays for the share `hold` of what is left and falls to
-    `final` of its full value at `decay_steps`, along a line or half a cosine; or with `inverse_sqrt` falls for ever, as
-    one over the square root of the steps done, and over the last share `cooldown` of the steps up to `decay_steps`
-    along a line to `final` of that (Zhai et al., arXiv 2106.04560). Steps are optimisations of the generator.
+    It rises linearly over `warmup_steps`. Then `decay` decides:
+
+    - `none`: it stays at 1.
+    - `linear`, `cosine`: it stays for the share `hold` of the steps up to `decay_steps`, then falls to `final` along a
+      line or half a cosine.
+    - `inverse_sqrt`: it falls for ever, as one over the square root of the steps done. Over the last share `cooldown`
+      of the steps up to `decay_steps`, a line from 1 to `final` multiplies it (Zhai et al., arXiv 2106.04560).
+
+    Steps are optimisations of the generator. Values out of range raise `ConfigError`.
     """
 
     warmup_steps: _Steps = 0
@@ -73,7 +78,7 @@ class LearningRateSchedule:
         return self._left(step, self.hold)
 
     def _left(self, step: int, hold: float) -> float:
-        """The share left at `step` by a decay that begins after the share `hold` of the steps from warm-up to end."""
+        """The share left at `step` by a decay that begins after the share `hold` of the steps after the warm-up."""
         if self.decay_steps is None or hold == 1:
             return 1.0
         start = self.warmup_steps + hold * (self.decay_steps - self.warmup_steps)
@@ -84,7 +89,7 @@ class LearningRateSchedule:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """The training of a model, as the model's section says it. Values out of range raise `ConfigError`."""
+    """The training settings in a model's section. Values out of range raise `ConfigError`."""
 
     base_learning_rate: Annotated[float, Within(above=0, expected="a number above 0, such as 1.0e-5")]
     optimizer: Optimizer = "adam"
@@ -98,13 +103,14 @@ class TrainingConfig:
     mode: Literal["min", "max"] = "min"
     """The best checkpoints have the smallest, or the largest, `monitor`."""
     ckpt_path: str | None = None
+    """Weights to start from: a checkpoint, a run's folder or a model's name; None: random ones."""
     ignore_keys: Annotated[tuple[str, ...], Check("a list of prefixes of names, such as [decoder]")] = ()
     """Prefixes of the weights that are not taken from `ckpt_path`."""
     fix_encoder: bool = False
     fix_decoder: bool = False
     compile_model: bool = False
     guide_steps: _Steps = 0
-    """First steps, in which encoder and decoder learn the linear transform apart (`vidtok.training.guide`)."""
+    """Steps at the start in which encoder and decoder each learn a linear transform (`vidtok.training.guide`)."""
 
     def __post_init__(self) -> None:
         check(self, ENGINE, names={"base_learning_rate": "model.base_learning_rate"})
@@ -113,7 +119,7 @@ class TrainingConfig:
                 f"{ENGINE}.guide_steps is {self.guide_steps} and a part is fixed; expected both to learn, or 0"
             )
         if self.fix_encoder and self.fix_decoder:
-            raise ConfigError("fix_encoder and fix_decoder are both true; expected one part at least left to train")
+            raise ConfigError("fix_encoder and fix_decoder are both true; expected at least one part left to train")
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> TrainingConfig:
@@ -126,8 +132,8 @@ class TrainingConfig:
         given = ("lr_g_factor", "ema_decay", "monitor", "mode", "ckpt_path", "compile_model", "guide_steps")
         if params.get("ckpt_path") == NOT_GIVEN:
             raise ConfigError(
-                f"{ENGINE}.ckpt_path is not given; expected what to start from: a checkpoint, a run's folder or a "
-                "model's name; or null, to start from nothing"
+                f"{ENGINE}.ckpt_path is not given; expected the weights to start from: a checkpoint, a run's folder or "
+                "a model's name; or null, to start from random ones"
             )
         return cls(
             base_learning_rate=raw["model"]["base_learning_rate"],
@@ -151,7 +157,7 @@ def optimizer_options(section: Mapping[str, Any] | None) -> tuple[Optimizer, dic
 
 
 def _schedule(raw: Mapping[str, Any]) -> object:
-    """The section of the schedule; a decay whose end it leaves open ends with the run, where that has an end."""
+    """The schedule's section; a decay without an end of its own ends with the run, if that has an end."""
     params = raw["model"]["params"]
     values = params.get("lr_schedule") or {}
     if params.get("lr_scheduler_config") is not None:

@@ -15,10 +15,10 @@ _SLOWEST_START = 10
 
 
 class MovingAverages(nn.Module):
-    """Averages of the parameters given, one float buffer each, named as the parameter but without its dots.
+    """Averages of the given parameters: one buffer each, under the parameter's name without its dots.
 
-    As `model_ema` of a training module they make the `model_ema.*` section of a checkpoint, beside `decay` and
-    `num_updates`.
+    As `model_ema` of a training module, they and `decay` and `num_updates` are the `model_ema.*` section of a
+    checkpoint.
     """
 
     decay: Tensor
@@ -46,14 +46,14 @@ class MovingAverages(nn.Module):
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Start anew from the parameters' present values."""
+        """Start again from the parameters' present values."""
         self._count = 0
         self.num_updates.zero_()
         torch._foreach_copy_(self._averages(), self._values())
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the parameters have the averages' values."""
+        """Give the parameters the averages' values inside the block."""
         with torch.no_grad():
             parameters = self._values()
             before = [p.clone() for p in parameters]

@@ -2,14 +2,14 @@
 
 Principal components of a video differ in variance by a factor of a thousand: the mean of a block is nearly all of it,
 colour and motion are the rest. Gradients follow variance, so that a network that starts from noise learns brightness
-first and, with few channels and few steps, may never come to the rest. So for its first steps
+first and, with few channels and few steps, may never reach the rest. So in the first steps
 
 - the encoder is trained to give the k leading coefficients of the linear block transform (`BlockTransform`) of its own
   block, each divided by its standard deviation, so that all count alike, with a posterior that is sure of them: noise
   of variance 1, with which a KL model begins, hides all but brightness. An FSQ model's values before quantization are
-  to be these numbers, whose spread of 1 reaches all levels; from noise few are reached, and training keeps to few;
+  to be these numbers, whose spread of 1 reaches all levels; a start from noise reaches few, and training keeps to few;
 - the decoder is trained to make the video of exactly these coefficients (or their codes), with an error in which each
-  coefficient's share is divided by its standard deviation, beside that of pixels.
+  coefficient's share is divided by its standard deviation, beside the error of pixels.
 
 Then both go on together from a latent in which no channel is idle, and nothing holds them to the transform any more.
 """
@@ -26,7 +26,7 @@ from vidtok.models.bottleneck import Bottleneck
 from vidtok.models.config import ModelConfig
 
 _PIXEL_WEIGHT = 20.0
-"""Weight of the squared error of pixels beside the mean one of coefficients over their deviations."""
+"""Weight of the mean squared error of pixels beside the error of coefficients."""
 _LOG_VARIANCE = -8.0
 """The posterior's log-variance: noise of 2% of a coefficient's deviation."""
 _LOG_VARIANCE_WEIGHT = 0.01
@@ -36,9 +36,9 @@ class TransformGuide:
     """The transform that guides a model: one number of a block for each channel of the latent."""
 
     def __init__(self, transform: BlockTransform, *, lead: int, quantizer: Bottleneck | None = None) -> None:
-        """`lead` is how often the first frame is repeated in front, so that it fills a block as a causal model's.
+        """`lead` copies of the first frame go in front, so that it fills a block, as in a causal model.
 
-        `quantizer` is the bottleneck of a discrete model, None that of a continuous one.
+        `quantizer` is the bottleneck of a discrete model; None for a continuous one.
         """
         self._transform = transform
         self._lead = lead
@@ -46,7 +46,7 @@ class TransformGuide:
 
     @classmethod
     def fit(cls, config: ModelConfig, bottleneck: Bottleneck) -> TransformGuide:
-        """The guide of a model, fitted on procedural clips: the same everywhere, in a few seconds.
+        """The guide of a model, fitted on procedural clips in a few seconds, the same on every machine.
 
         Raises `ConfigError` if the model's latent is not one number a channel for each block of video.
         """
@@ -69,7 +69,7 @@ class TransformGuide:
         return wanted if self._quantizer is None else self._quantizer(wanted)[0]
 
     def loss(self, moments: Tensor, reconstruction: Tensor, video: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar loss of what the encoder made of `video`, and the decoder of `self.latent(video)`; and its parts.
+        """The scalar loss of the encoder on `video` and of the decoder on `self.latent(video)`, and its parts.
 
         `moments` are mean and log-variance of the posterior (B, 2 k, T', H', W') of a continuous model, and the values
         before quantization (B, k, T', H', W') of a discrete one. The parts are mean squared errors:

@@ -1,7 +1,7 @@
 """The Lightning module: a model and its objective, optimised in turn.
 
 A batch makes one optimisation of the generator (encoder, decoder, logvar) and, if the objective is adversarial, one of
-the discriminator, on the reconstruction that the generator's step was found on. Lightning's `global_step` counts both,
+the discriminator, on the same reconstruction. Lightning's `global_step` counts both,
 as the published configurations do.
 
     video -> model -> reconstruction -> objective 0 -> gradients -> clip -> generator's step
@@ -41,7 +41,7 @@ _STEPS_PER_BATCH = 2
 """Steps that the objective counts for a batch, whether or not there is a discriminator."""
 
 SECTIONS = ("forward", "generator's objective", "backward", "discriminator", "optimizers")
-"""Parts of a training step, as the trainer's profiler knows them."""
+"""Parts of a training step, by their names in the trainer's profiler."""
 
 
 class TrainingModule(LightningModule):
@@ -127,11 +127,11 @@ class TrainingModule(LightningModule):
 
     @property
     def is_mid_accumulation(self) -> bool:
-        """Gradients are held that no step has been made with."""
+        """True if gradients are held that no step has used yet."""
         return self._accumulated > 0
 
     def configure_model(self) -> None:
-        """Shards the model where the strategy asks for it."""
+        """Shard the model if the strategy asks for it."""
         mesh = self.device_mesh
         if mesh is None or isinstance(self.encoder, FSDPModule):
             return
@@ -148,7 +148,7 @@ class TrainingModule(LightningModule):
         return optimizers
 
     def train(self, mode: bool = True) -> TrainingModule:
-        """Training mode for all but what is frozen, which is used as it is."""
+        """Set the training mode; frozen parts stay in evaluation mode."""
         super().train(mode)
         for part in self._frozen_parts():
             part.eval()
@@ -200,7 +200,7 @@ class TrainingModule(LightningModule):
         self.log_dict(self._telling(log), batch_size=len(video))
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Losses and figures of a batch under `val/`, and under `val_ema/` those of the moving averages."""
+        """Log losses and figures of a batch under `val/`, and with the moving averages under `val_ema/`."""
         self._evaluate_both(batch["video"], "val")
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -214,7 +214,7 @@ class TrainingModule(LightningModule):
         self._log_codebook_use()
 
     def on_validation_model_zero_grad(self) -> None:
-        """Leaves gradients alone: those of an accumulation that validation comes in the middle of are wanted."""
+        """Leave gradients alone: validation may come in the middle of an accumulation, which needs them."""
 
     def _frozen_parts(self) -> list[nn.Module]:
         """The parts of the model that are not trained."""
@@ -240,7 +240,7 @@ class TrainingModule(LightningModule):
         owner.forward = torch.compiler.disable(owner.forward)  # type: ignore[no-untyped-call]
 
     def _seed_batch(self) -> None:
-        """Seed all generators by the number of batches gone into steps or held."""
+        """Seed all generators by the number of batches so far, in finished steps or held for the next."""
         batches = self.batches_done * self.accumulate + self._accumulated
         # Knuth's multiplicative hashing: neighbouring batches and ranks have unrelated seeds.
         mixed = self.seed * 0x9E3779B97F4A7C15 + batches * 0xC2B2AE3D27D4EB4F + self.global_rank * 0x165667B19E3779F9
@@ -279,7 +279,7 @@ class TrainingModule(LightningModule):
         return log
 
     def _require_finite(self, value: Tensor, what: str, batch: dict[str, Any]) -> None:
-        """`TrainingError` on every rank if `value` is not finite on one of them."""
+        """Raise `TrainingError` on every rank if `value` is not finite on one of them."""
         bad = ~torch.isfinite(value.detach()).all()
         local = bool(bad)
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
@@ -326,7 +326,7 @@ class TrainingModule(LightningModule):
         self.log_dict(self._telling(log), on_step=False, on_epoch=True, batch_size=len(video), sync_dist=True)
 
     def _telling(self, log: Log) -> Log:
-        """`log` without what is always zero."""
+        """`log` without entries that are always zero."""
         idle: set[str] = set()
         if not self.loss.config.is_adversarial:
             idle |= {"g_loss", "d_weight", "disc_factor"}
@@ -342,7 +342,7 @@ class TrainingModule(LightningModule):
         counts += torch.bincount(indices.flatten().long(), minlength=len(counts))
 
     def _log_codebook_use(self) -> None:
-        """Log which share of the codebook the evaluation's tokens used, and the perplexity of their distribution."""
+        """Log the share of the codebook that the evaluation's tokens used, and the perplexity of their distribution."""
         for split, counts in self._codes_used.items():
             if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
                 dist.all_reduce(counts)
@@ -351,5 +351,5 @@ class TrainingModule(LightningModule):
                 f"{split}/codebook_use": (counts > 0).float().mean(),
                 f"{split}/codebook_perplexity": torch.special.entr(share).sum().exp().float(),
             }
-            self.log_dict(log, sync_dist=True)  # equal on all ranks; says so to Lightning, which warns otherwise
+            self.log_dict(log, sync_dist=True)  # equal on all ranks already; without it Lightning warns
         self._codes_used = {}

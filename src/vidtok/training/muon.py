@@ -20,7 +20,7 @@ _OPPONENT_COLOURS = F.normalize(torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0],
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for weights between wide layers, Adam for biases, norms, scalars and what meets pixels or latents.
+    """Muon for weights between wide layers; Adam for biases, norms, scalars and layers next to pixels or latents.
 
     A convolution's weight (out, in, k, …) is taken as the matrix (out, in k …). A step changes it by `lr` times
     sqrt(max(1, rows / columns)) in spectral norm, so that wide and narrow layers learn at one relative rate. Where
@@ -29,20 +29,19 @@ class Muon(torch.optim.Optimizer):
     itself, and the three of a pixel rise and fall together: see `opponent_colours`.
 
     Args:
-        params: what to train; no parameter may be sharded, since a step needs the whole matrix.
+        params: parameters to train; none may be sharded, since a step needs the whole matrix.
         lr: learning rate of matrices, above 0; 0.02 is usual.
-        momentum: of matrices, from 0 to less than 1.
+        momentum: momentum of matrices, from 0 to less than 1.
         adam_factor: Adam's learning rate as a factor of `lr`, above 0.
-        betas: Adam's, for the rest.
+        betas: Adam's, for all other parameters.
         eps: Adam's.
-        weight_decay: decoupled, of matrices alone.
-        relative: whether `lr` is a share of the matrix's own Frobenius norm, so that every matrix turns at the same
-            rate however large it is; without effect on a matrix that starts as zeros.
-        keep_norm: with `relative`, whether a matrix keeps the norm that it starts with; `weight_decay` has nothing to
-            do then.
-        opponent_colours: whether Adam takes three channels, in or out, as brightness, orange against blue and green
-            against magenta rather than red, green and blue. In procedural clips the last is a tenth of the
-            first, and hidden by it in each of red, green and blue.
+        weight_decay: decoupled weight decay, of matrices alone.
+        relative: `lr` is a share of the matrix's own Frobenius norm, so that every matrix turns at the same rate
+            however large it is; without effect on a matrix that starts as zeros.
+        keep_norm: with `relative`, a matrix keeps the norm that it starts with; `weight_decay` then has no effect.
+        opponent_colours: Adam takes three channels, in or out, as brightness, orange against blue and green against
+            magenta rather than as red, green and blue. In procedural clips green against magenta is a tenth of
+            brightness, and hidden by it in each of red, green and blue.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, defaults)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Also what was saved before an option was there: relative steps kept the norm then."""
+        """Restore a state, also one from before an option was added: relative steps kept the norm then."""
         super().__setstate__(state)
         for group in self.param_groups:
             group.setdefault("relative", False)
@@ -76,7 +75,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """One step with the gradients at hand; returns what `closure` does, if given."""
+        """Take one step with the present gradients; returns the result of `closure`, if given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -141,7 +140,7 @@ def _has_bfloat16() -> bool:
 
 
 def _colour_axis(parameter: Tensor) -> int | None:
-    """The axis of channels, out or in, that are three, if there is one."""
+    """The axis of three channels, out or in; None if there is none."""
     return next((axis for axis, size in enumerate(parameter.shape[:2]) if size == _COLOURS), None)
 
 
@@ -152,7 +151,7 @@ def _turned(values: Tensor, basis: Tensor, axis: int) -> Tensor:
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """About U Vᵀ of the singular value decomposition U S Vᵀ of `matrix` (rows, columns).
+    """An approximation of U Vᵀ, where U S Vᵀ is the singular value decomposition of `matrix` (rows, columns).
 
     Computed in bfloat16, or in float32 on a CPU whose products of bfloat16 are slower. Singular values that are not
     tiny come out within 0.6 … 1.3.

@@ -27,7 +27,7 @@ def make_optimizer(
             "model.params.optimizer_config asks for Muon, whose steps need whole matrices, and the strategy is FSDP, "
             "which shards them; use DDP, or torch.optim.AdamW"
         )
-    # Many tensors are updated at once, for which they must be of one kind.
+    # The tensors of a group are updated together, so they must be all sharded or all whole.
     groups = [[p for p in parameters if is_sharded(p) == sharded] for sharded in (False, True)]
     whole = [{"params": group} for group in groups if group]
     optimizer: torch.optim.Optimizer = _KINDS[settings.optimizer](whole, lr=learning_rate, **settings.optimizer_options)
@@ -36,7 +36,7 @@ def make_optimizer(
 
 @torch.no_grad()
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float | None) -> Tensor:
-    """Scale the gradients down to a joint norm of at most `max_norm` and return the norm they had, over all shards."""
+    """Scale the gradients down to a joint norm of at most `max_norm`; returns the norm they had, over all shards."""
     with_gradients = [p for p in parameters if p.grad is not None]
     if not with_gradients:
         return torch.zeros(())

@@ -33,20 +33,20 @@ def shard(part: nn.Module, mesh: DeviceMesh, blocks: tuple[type[nn.Module], ...]
 
 
 def synchronize(part: nn.Module, enabled: bool) -> None:
-    """Have the next backward pass average the gradients of a sharded `part` over the processes, or not."""
+    """Set whether the next backward pass averages the gradients of a sharded `part` over the processes."""
     if isinstance(part, FSDPModule):
         part.set_requires_gradient_sync(enabled)
 
 
 def reshard(part: nn.Module) -> None:
-    """Let go of what a sharded `part` has gathered, for the weights were changed since."""
+    """Drop the weights that a sharded `part` has gathered, since they were changed."""
     for module in part.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
 def is_sharded(parameter: Tensor) -> bool:
-    """True if this process holds a part of `parameter` alone."""
+    """True if this process holds only a part of `parameter`."""
     return isinstance(parameter, DTensor)
 
 

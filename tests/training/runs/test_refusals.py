@@ -62,11 +62,11 @@ def test_says_what_to_install(
         (["model.params.optimizer_config.params.lr=1"], "optimizer_config.params.lr is not known"),
         (["model.params.optimizer_config.params.betas=[1,2]"], "betas is [1, 2]; expected two numbers from 0"),
         (["model.params.optimizer_config.params.eps=-1"], "eps is -1; expected a number of at least 0"),
-        (["-b", "finetune"], "model.params.ckpt_path is not given; expected what to start from"),
+        (["-b", "finetune"], "model.params.ckpt_path is not given; expected the weights to start from"),
         (["model.params.ckpt_path=none.ckpt"], "the checkpoint none.ckpt does not exist"),
         (
             [f"model.params.encoder_config.params.fix_{part}=true" for part in ("encoder", "decoder")],
-            "fix_encoder and fix_decoder are both true; expected one part at least left to train",
+            "fix_encoder and fix_decoder are both true; expected at least one part left to train",
         ),
         (["model.params.loss_config.params.disc_strat=1"], "params.disc_strat is not known (did you mean disc_st"),
         (["model.params.loss_config.param.a=1"], "model.params.loss_config.param is not known (did you mean params"),

@@ -1,4 +1,4 @@
-"""Training data: clips of real videos, or procedural ones, in an order that a resumed run takes up again.
+"""Training data: clips of real videos, or procedural ones, in an order that a resumed run continues.
 
 `docs/training-data.md` describes the `data` section. Lightning is imported by `build_data` alone.
 """
@@ -19,11 +19,11 @@ __all__ = ["DataConfig", "DataError", "SyntheticClipsConfig", "VideosConfig", "b
 
 
 def build_data(section: Mapping[str, Any], *, seed: int) -> DataModule:
-    """The Lightning data module that the `data` section of a configuration describes.
+    """The Lightning data module for the `data` section of a configuration.
 
     Args:
         section: plain values, as `read_config(...).raw["data"]` holds them.
-        seed: decides the order of videos and the starts of clips; at least 0.
+        seed: seed of the order of videos and the starts of clips; at least 0.
 
     Raises:
         ConfigError: the section or the seed cannot be used.

@@ -17,7 +17,7 @@ class Failure(NamedTuple):
 
     item: int
     reason: str
-    """A message that begins with the video's path."""
+    """The message, which begins with the video's path."""
 
 
 class Loaded(NamedTuple):

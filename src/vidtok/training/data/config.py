@@ -1,4 +1,4 @@
-"""The `data` section of a configuration, read: published keys, a few of our own, anything else refused."""
+"""The `data` section of a configuration: published keys and a few of our own; any other is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 _PLACE = "data.params"
 _VIDEO_KEYS = ("input_height", "input_width", "sample_num_frames", "sample_fps", "start_index")
-# Of the published data set, for evaluation with it; training reads clips in one way only.
+# Options of the published data set that choose how evaluation reads; training reads clips in one way only.
 _WITHOUT_EFFECT = ("is_inference", "pre_load_frames", "read_long_video", "chunk_size", "is_causal")
 _VIDEOS_KEYS = (
     "data_dir", "meta_path", "video_params", "start_index", "data_frac", "last_frames_handle", "max_unreadable",
@@ -49,7 +49,7 @@ class VideosConfig:
     data_dir: _Path | None
     """Folder of the videos, a .tar of videos, or a pattern of such; None: the folder of `meta_path`."""
     meta_path: _Path | None
-    """CSV with a column `videos`, or a text file with a path a line; None: every video below `data_dir`."""
+    """CSV with a column `videos`, or a text file with one path a line; None: every video below `data_dir`."""
     height: _Side
     width: _Side
     frames: _Count
@@ -77,7 +77,7 @@ class VideosConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LateClips:
-    """Fewer, larger and longer clips from some clip of a run on, so that learning ends on sizes that are measured.
+    """Fewer, larger and longer clips from some clip of a run on, so that learning ends on the sizes that are evaluated.
 
     Values out of range raise `ConfigError`.
     """
@@ -88,7 +88,7 @@ class LateClips:
     height: Annotated[int, Within(16, 1 << 14)]
     width: Annotated[int, Within(16, 1 << 14)]
     batch_size: _Count
-    """Clips a rank and step from there on, at most as many as before; the rest of a batch is passed over."""
+    """Clips of each rank in a step from there on, at most as many as before; the rest of a batch is skipped."""
     place: str = "data"
 
     def __post_init__(self) -> None:
@@ -103,7 +103,7 @@ class SyntheticClipsConfig:
     count: _Count
     """Clips that count as an epoch in training; clips of the set in validation."""
     seed: _Index | None = None
-    """Seed of the sequence of clips; None: in training the run's, in validation a fixed one."""
+    """Seed of the sequence of clips; None: the run's in training, a fixed one in validation."""
     device: Device = "auto"
     """Device that makes the clips; "auto": on the training device if it is a GPU, else in the workers."""
     late: LateClips | None = None
@@ -118,12 +118,12 @@ class DataConfig:
     """The whole section. Values out of range raise `ConfigError`."""
 
     batch_size: _Count
-    """Clips a rank and step."""
+    """Clips of each rank in a step."""
     train: VideosConfig | SyntheticClipsConfig
     validation: VideosConfig | SyntheticClipsConfig | None = None
     test: VideosConfig | SyntheticClipsConfig | None = None
     num_workers: Annotated[int, Within(0, 4096)] = 0
-    """Worker processes a rank; 0 makes clips in the training process."""
+    """Worker processes of each rank; 0 makes clips in the training process."""
 
     def __post_init__(self) -> None:
         check(self, _PLACE)

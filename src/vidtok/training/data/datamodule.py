@@ -15,12 +15,12 @@ from vidtok.training.data.order import EvaluationOrder, Position, Ranks, Trainin
 from vidtok.training.data.sources import SyntheticSource, VideoSource
 from vidtok.training.data.unreadable import Unreadable
 
-# Sequences that hardly anyone trains on, so that validation sees other clips than training.
+# Seeds that training is unlikely to have, so that validation sees other clips.
 _SEEDS = {"validation": 0x76616C69, "test": 0x74657374}
 
 
 class DataModule(LightningDataModule):
-    """Loaders for training, validation and test, and the place that training has come to.
+    """Loaders for training, validation and test, and the place that training has reached.
 
     Batches are dicts: `video` (B, 3, T, H, W) float32 in -1..1, `name` (B strings), `fps` and `start` ((B,) float64:
     frames per second of the clip, and seconds into the video; NaN for synthetic clips).
@@ -40,11 +40,11 @@ class DataModule(LightningDataModule):
         self._training: TrainingLoader | None = None
 
     def mark_batch_done(self) -> None:
-        """The trainer has finished one more training batch."""
+        """Note that the trainer has finished one more training batch."""
         self.position.mark_batch_done()
 
     def train_dataloader(self) -> TrainingLoader:
-        """Batches in the order of the seed, shuffled anew each epoch, from the place that training has come to.
+        """Batches in the order of the seed, shuffled anew each epoch, from the place that training has reached.
 
         Raises `ConfigError` or `DataError` if there are no videos to train on.
         """
@@ -64,16 +64,16 @@ class DataModule(LightningDataModule):
         return self._evaluation("test", self.config.test)
 
     def teardown(self, stage: str) -> None:
-        """Ends the workers."""
+        """End the workers."""
         if self._training is not None:
             self._training.close()
 
     def state_dict(self) -> dict[str, int]:
-        """The place that training has come to: plain numbers."""
+        """The place that training has reached, as plain numbers."""
         return self.position.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Goes on from `state_dict`. Raises `ConfigError` if it is no such state."""
+        """Go on from `state_dict`. Raises `ConfigError` if it is not the state of a data module."""
         self.position.load_state_dict(state_dict)
 
     def _evaluation(self, part: Part, config: VideosConfig | SyntheticClipsConfig | None) -> ClipLoader | list[Any]:

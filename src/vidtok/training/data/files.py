@@ -75,7 +75,7 @@ def find_videos(data_dir: str | None, meta_path: str | None, data_frac: float, p
 
     Raises:
         ConfigError: a file or folder is missing or of another kind.
-        DataError: there are no videos, or none of the first that are listed exist.
+        DataError: there are no videos, or none of the first ones in the list exists.
     """
     if meta_path is None:
         assert data_dir is not None
@@ -119,7 +119,7 @@ def _listed(meta_path: str, place: str) -> list[str]:
 
 
 def _check_some_exist(paths: Sequence[str], meta_path: str, root: str, place: str) -> None:
-    """A wrong folder shows at once, without looking at each of a million files."""
+    """Raise `DataError` if none of the first paths exists: a wrong folder shows without a look at a million files."""
     if not any(os.path.exists(path) for path in paths[:_LOOKED_FOR]):
         first = counted(min(len(paths), _LOOKED_FOR), "video")
         raise DataError(

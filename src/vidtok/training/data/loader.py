@@ -21,11 +21,11 @@ class ClipSource(Protocol):
     """Makes clips; copies of it do so in workers."""
 
     def load(self, places: list[Place]) -> Loaded:
-        """The batch of these clips, which depends on `places` and the source's arguments alone."""
+        """The batch of the clips at `places`; it depends on these and the source's arguments alone."""
 
 
 class Loading(NamedTuple):
-    """Number of worker processes (0: this process makes the batches), and True for batches in pinned memory."""
+    """The number of worker processes (0: this process makes the batches), and whether batches lie in pinned memory."""
 
     workers: int = 0
     pin_memory: bool = False
@@ -49,7 +49,7 @@ class ClipLoader:
 
 
 class TrainingLoader:
-    """Batches of a `TrainingOrder`: each pass goes on from the batch after the last that was marked as done.
+    """Batches of a `TrainingOrder`: each pass begins after the last batch that was marked as done.
 
     A pass is as long as an epoch, from any start. Workers run on from pass to pass, so that short passes lose no time.
     Raises `DataError` when too many videos are unreadable.
@@ -76,10 +76,10 @@ class TrainingLoader:
             yield self._unreadable.check(next(stream))
 
     def close(self) -> None:
-        """Ends the workers, once no pass is under way."""
+        """End the workers, once no pass is under way."""
         self._stream = None
 
-    # By these methods Lightning knows a loader that resumes in the middle of an epoch.
+    # Lightning tells by these methods that the loader can resume in the middle of an epoch.
     def state_dict(self) -> dict[str, int]:
         """See `Position.state_dict`."""
         return self._position.state_dict()
@@ -90,7 +90,7 @@ class TrainingLoader:
 
 
 class _Stream:
-    """Batches from one number on, without end; `number` belongs to the next one."""
+    """Endless batches from one number on; `number` is the number of the next one."""
 
     def __init__(self, source: ClipSource, order: TrainingOrder, number: int, loading: Loading) -> None:
         self.number = number
@@ -152,7 +152,7 @@ def _start_worker(worker: int) -> None:
 def _end_when_told_by(parent: int) -> None:
     """End this process at a SIGTERM of its parent, not at one that a scheduler sends to all processes of a run.
 
-    After that one the parent still finishes its batch, for which it may need this worker.
+    After the scheduler's, the parent still finishes its batch, for which it may need this worker.
     """
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass

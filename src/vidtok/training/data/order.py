@@ -34,21 +34,21 @@ class Place:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Shares of the processes that train together in a step's clips."""
+    """The split of a step's clips among the processes that train together."""
 
     batch_size: int
-    """Clips a step and rank."""
+    """Clips of each rank in a step."""
     rank: int = 0
     world_size: int = 1
 
     @property
     def clips(self) -> int:
-        """Clips a step, over all ranks."""
+        """Clips of all ranks in a step."""
         return self.batch_size * self.world_size
 
 
 def this_process() -> tuple[int, int]:
-    """(rank, world size): as `torch.distributed` says if it is initialised, else as RANK and WORLD_SIZE do."""
+    """(rank, world size) from `torch.distributed` if it is initialised, else from RANK and WORLD_SIZE."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -58,7 +58,7 @@ class Order(Protocol):
     """Batches of one rank, by number."""
 
     def __len__(self) -> int:
-        """Batches an epoch; the same on every rank."""
+        """The number of batches in an epoch; the same on every rank."""
 
     def batch(self, number: int) -> list[Place]:
         """The clips of batch `number`."""
@@ -71,10 +71,10 @@ class TrainingOrder:
     one step takes, an epoch is one step, in which clips come more than once.
 
     Args:
-        count: videos, or clips that a sequence without end counts as an epoch.
+        count: number of videos, or the number of clips of an endless sequence that count as an epoch.
         ranks: the processes that share each step.
-        seed: decides the order of videos.
-        shuffle: items are the numbers 0..count-1, in an order of its own each epoch; without, they are 0, 1, 2, ...
+        seed: seed of the order of videos.
+        shuffle: True: items are the numbers 0..count-1, in another order each epoch; False: they are 0, 1, 2, ...
             without end.
     """
 
@@ -107,8 +107,8 @@ class TrainingOrder:
 class EvaluationOrder:
     """Each of `count` items once, in turn, over all ranks; the last batches may be smaller.
 
-    Every rank has the same number of batches, at least one clip in each, as collective operations need: where fewer
-    than one a rank are left, the ranks that would have none take item 0 once more.
+    Every rank has the same number of batches, with at least one clip in each, as collective operations need: if the
+    last clips are fewer than the ranks, the ranks without one take item 0 once more.
     """
 
     def __init__(self, count: int, ranks: Ranks) -> None:
@@ -142,27 +142,27 @@ class Position:
         self._loaded: dict[str, int] = {}
 
     def attach(self, order: TrainingOrder) -> None:
-        """Counts in batches of `order` from now on, from where a state, or the order before, had come to."""
+        """Count in batches of `order` from now on, from the place in a loaded state or in the order before."""
         state = self.state_dict()
         self._order = order
         if state:
             self.load_state_dict(state)
 
     def mark_batch_done(self) -> None:
-        """One more batch was trained on."""
+        """Count one more batch that was trained on."""
         self.batches += 1
 
     def state_dict(self) -> dict[str, int]:
-        """Epoch, batches done in it, and all that the order of clips depends on."""
+        """The epoch, the batches done in it, and the values that the order of clips depends on."""
         if self._order is None:
             return dict(self._loaded)
         epoch, batches = divmod(self.batches, len(self._order))
         return {"epoch": epoch, "batches": batches, **self._settings(self._order)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where `state_dict` was taken, as near to it as an order that has changed since allows.
+        """Go on where `state_dict` was taken, or as near to it as an order that has changed since allows.
 
-        Raises `ConfigError` if `state` is no such state.
+        Raises `ConfigError` if `state` is not the state of a position.
         """
         wanted = ("epoch", "batches", "batch_size", "world_size", "clips", "seed")
         if not state or any(not isinstance(state.get(key), int) for key in wanted):

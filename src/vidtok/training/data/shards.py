@@ -1,7 +1,7 @@
 """Videos inside .tar files (WebDataset's shards), found by the headers and read in place.
 
-WebDataset's own reader streams a shard from its start, and whoever wants to go on in the middle of an epoch reads all
-that comes before. Members of an uncompressed .tar lie there as they are, so each can be opened like a file of its own:
+WebDataset's own reader streams a shard from its start: to resume in the middle of an epoch, it reads all that comes
+before. Members of an uncompressed .tar lie there as they are, so each can be opened like a file of its own:
 videos in shards get the same order, sharing among ranks and workers, and resuming as single files.
 """
 

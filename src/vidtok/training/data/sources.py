@@ -21,9 +21,9 @@ _ATTEMPTS = 20
 
 
 class VideoSource:
-    """Clips of videos: from `start_index` on, or from anywhere, as (seed, epoch, position) decide.
+    """Clips of videos, from `start_index` on, or from a place drawn by (seed, epoch, position).
 
-    They also decide the video that is taken in place of one that cannot be read.
+    The same numbers draw the video that is taken in place of one that cannot be read.
     """
 
     def __init__(self, videos: Sequence[str | MediaSlice], config: VideosConfig, seed: int) -> None:
@@ -70,7 +70,7 @@ class VideoSource:
                 failures.append(Failure(item, without_truncation(str(error))))
             except OSError as error:  # the file system's, such as a network drive that does not answer
                 failures.append(Failure(item, f"{self.videos[item]}: {reason(error)}"))
-            except Exception as error:  # whatever one video of a million brings about, the run goes on
+            except Exception as error:  # no single video of a million may end the run
                 failures.append(Failure(item, f"{self.videos[item]}: {type(error).__name__}: {one_line(error)}"))
             unreadable.add(item)
             if len(unreadable) == min(_ATTEMPTS, len(self.videos)):

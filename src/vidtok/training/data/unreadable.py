@@ -1,4 +1,4 @@
-"""Counts of unreadable videos: a few do not stop a run, and many do not spoil it unseen."""
+"""Counts of unreadable videos: a few do not stop a run, many do not spoil it unseen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHOWN = 5
 
 
 class Unreadable:
-    """Names each unreadable video once, by a warning, and refuses to go on above a share.
+    """Warns of each unreadable video once, and refuses to go on when their share is too large.
 
     The share is of all videos while fewer than 200 have been opened, and from then on of those opened. Each rank counts
     the videos of its own workers.
@@ -35,7 +35,7 @@ class Unreadable:
         self._tried: set[int] = set()
 
     def check(self, loaded: Loaded) -> Batch:
-        """The batch of `loaded`, its failures taken into account. Raises `DataError` if they are too many."""
+        """The batch of `loaded`, whose failures are counted. Raises `DataError` if there are too many in all."""
         self._tried.update(loaded.tried)
         for failure in loaded.failures:
             if failure.item not in self.failures:

@@ -20,10 +20,10 @@ _Weight = Annotated[float, Within(0)]
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
-    """Frozen and validated; the defaults are the published values. Values out of range raise `ConfigError`."""
+    """The settings of the objective; the defaults are the published values. Values out of range raise `ConfigError`."""
 
     dims: Literal[2, 3] = 3
-    """Part of the published files; video has 3 and nothing follows from it."""
+    """In the published files; it changes nothing, and video has 3."""
     perceptual_weight: _Weight = 1.0
     """Weight of LPIPS beside L1; with 0, LPIPS and its weights are not needed."""
     perceptual_weights: Annotated[str | tuple[str, ...] | None, Check("a path or a list of paths")] = None
@@ -32,21 +32,21 @@ class ObjectiveConfig:
     """Frames that pass through LPIPS at a time: bounds its memory, and changes no result."""
     perceptual_frames: _Positive | None = None
     """Frames of each clip, drawn at random in training, that LPIPS measures and that stand for the others; None: all.
-    LPIPS on a few frames costs as much less, and is right on average."""
+    Its cost falls in proportion, and its mean stays the same."""
     pixel_loss: PixelLoss = "l1"
-    """Absolute differences, as published, or squared ones, which PSNR follows."""
+    """Absolute differences, as published, or squared ones, which PSNR is made of."""
     chroma_weight: _Weight = 1.0
     """Weight of squared errors of colour, the differences of a pixel's three values from their mean, beside those of
     brightness: colour has little of a video's variance and much of what is seen. For `l2` alone."""
     learn_logvar: bool = True
     logvar_init: float = 0.0
     logvar_per_clip: bool = False
-    """Each clip has the log-variance that fits its own error best instead of the one that is learned. With
-    `l2`, the loss then follows the mean PSNR of clips, and an easy clip weighs as much as a hard one."""
+    """Give each clip the log-variance that fits its own error best, instead of the learned one. With `l2`, the loss
+    then follows the mean PSNR of clips, and an easy clip weighs as much as a hard one."""
     disc_type: DiscriminatorType = "2d"
     disc_loss: DiscriminatorLoss = "hinge"
     disc_start: Annotated[int, Within(0)] = 20001
-    """First optimiser step, of which a batch takes two, whose loss the discriminator enters."""
+    """First optimiser step at which the discriminator enters the loss; a batch takes two steps."""
     disc_weight: _Weight = 0.2
     disc_factor: _Weight = 1.0
     disc_num_layers: Annotated[int, Within(1, 16)] = 3

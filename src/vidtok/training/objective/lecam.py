@@ -1,4 +1,4 @@
-"""LeCAM regularisation of a discriminator (Tseng et al., arXiv 2104.03310): it may not run away from its own past."""
+"""LeCAM regularisation of a discriminator (Tseng et al., arXiv 2104.03310): its logits stay near their own averages."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class LeCAM(nn.Module):
 
     @torch.no_grad()
     def update(self, real_mean: Tensor, fake_mean: Tensor) -> None:
-        """Moves the averages towards the means of this step's logits, scalars."""
+        """Move the averages towards the means of this step's logits, scalars."""
         self.real_average.lerp_(real_mean.float(), 1 - self.decay)
         self.fake_average.lerp_(fake_mean.float(), 1 - self.decay)
 
     def forward(self, real: Tensor, fake: Tensor) -> Tensor:
-        """The regularisation of the logits `real` and `fake`, of any shape; a float32 scalar."""
+        """The regularisation loss of the logits `real` and `fake`, of any shape: a float32 scalar."""
         above = F.relu(real.float() - self.fake_average)
         below = F.relu(self.real_average - fake.float())
         return torch.mean(above**2) + torch.mean(below**2)

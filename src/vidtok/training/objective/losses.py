@@ -27,7 +27,7 @@ from vidtok.training.objective.lecam import LeCAM
 _LARGEST_WEIGHT = 1e4
 _ADAPTIVE_EPSILON = 1e-4
 _LEAST_CLIP_ERROR = 2e-4
-"""Added to a clip's error per value before its logarithm: what is below (43 dB) is good enough."""
+"""Added to a clip's error per value before its logarithm: an error below it (43 dB) is good enough."""
 
 Log = dict[str, Tensor]
 
@@ -36,12 +36,12 @@ class Objective(nn.Module):
     """The objective that published configurations call GeneralLPIPSWithDiscriminator.
 
     Its state dict is the `loss.*` section of a published checkpoint: `discriminator.*`, `perceptual_loss.*` (unless
-    perceptual_weight is 0: then they are passed over on loading) and `logvar`; plus LeCAM's averages, which may be
+    perceptual_weight is 0: then they are skipped on loading) and `logvar`; plus LeCAM's averages, which may be
     missing on loading.
     """
 
     def __init__(self, config: ObjectiveConfig, perceptual_loss: LPIPS | None = None) -> None:
-        """`perceptual_loss` stands in for the LPIPS that `config.perceptual_weights` would be read into.
+        """`perceptual_loss` takes the place of an LPIPS with the weights of `config.perceptual_weights`.
 
         Raises `LPIPSWeightsError` where LPIPS is asked for and its weights cannot be had.
         """
@@ -78,13 +78,14 @@ class Objective(nn.Module):
 
         `target` and `reconstruction` are video (B, 3, T, H, W), float, -1..1. `optimizer_idx` is 0 for the generator
         and 1 for the discriminator; `global_step` counts optimiser steps, two a batch. `last_layer` is the weight of
-        the layer that made `reconstruction`; the adaptive weight is found there. Of `regularization_log`, what has no
-        weight in the config is left out. Raises `VidTokError` if the shapes differ or the frames are too small.
+        the layer that made `reconstruction`; the adaptive weight is found there. Entries of `regularization_log`
+        without a weight in the config are left out. Raises `VidTokError` if the shapes differ or the frames are too
+        small.
 
         The generator's loss may be differentiated once, and only to first order: the gradient for `reconstruction` is
-        found here already, a few frames at a time, so that LPIPS and the discriminator are gone through once, and
-        their activations freed before the model's backward pass. Under torch.distributed, every rank must call this in
-        train mode.
+        found here already, a few frames at a time, so that LPIPS and the discriminator are run once, and their
+        activations freed before the model's backward pass. Under torch.distributed, every rank must call this in train
+        mode.
         """
         check_pair(reconstruction, target, "the training objective")
         if optimizer_idx == 0:
@@ -130,7 +131,7 @@ class Objective(nn.Module):
     def _negative_log_likelihood(
         self, target: Tensor, reconstruction: Tensor
     ) -> tuple[Tensor, tuple[Tensor, Tensor] | None, Log]:
-        """The loss; its gradients for `reconstruction` and logvar, if the former asks for one; and what to log."""
+        """The loss; its gradients for `reconstruction` and logvar, if the former asks for one; and scalars to log."""
         frames, batch = as_frames(reconstruction), self.config.perceptual_batch
         totals: list[Tensor] = []
         perceptual: list[Tensor] = []
@@ -161,7 +162,7 @@ class Objective(nn.Module):
         return nll, (gradient, slope), log
 
     def _perceptual_shares(self, video: Tensor) -> Tensor:
-        """The weight of each frame of `video` (B, 3, T, H, W) in LPIPS: (B T,), 0 for frames that it does not see."""
+        """The weight of each frame of `video` (B, 3, T, H, W) in LPIPS: (B T,), 0 for frames that are left out."""
         batch, frames = video.shape[0], video.shape[2]
         seen = min(self.config.perceptual_frames or frames, frames)
         if seen == frames or not self.training or self.perceptual_loss is None:
@@ -181,7 +182,7 @@ class Objective(nn.Module):
         return distances.index_put((seen,), share[seen] * self.perceptual_loss(x[seen], y[seen]))
 
     def _pixel_loss(self, difference: Tensor) -> Tensor:
-        """The loss of each of the values (N, 3, H, W)."""
+        """The loss of each value of `difference` (N, 3, H, W), in the same shape."""
         if self.config.pixel_loss == "l1":
             return difference.abs()
         if self.config.chroma_weight == 1:
@@ -198,7 +199,7 @@ class Objective(nn.Module):
         loss = torch.mean(F.softplus(-logits) if self.config.gen_loss_cross_entropy else -logits)
         if not reconstruction.requires_grad:
             return loss, None
-        # Scaled by the number of logits, for half precision could not hold the gradient of their mean.
+        # Scaled by the number of logits, because half precision could not hold the gradient of their mean.
         scale = torch.full_like(loss, patches)
         (gradient,) = torch.autograd.grad(loss, reconstruction, scale)
         return loss.detach(), gradient / scale
@@ -269,7 +270,7 @@ def _read_lpips(config: ObjectiveConfig) -> LPIPS:
 
 def _pulled_back(reconstruction: Tensor, last_layer: Tensor, gradient: Tensor) -> Tensor:
     """The gradient for `last_layer`, float32, that follows from the `gradient` for `reconstruction`."""
-    # Scaled to 1, for half precision could not hold the small gradients of an adversarial loss.
+    # Scaled to 1, because half precision could not hold the small gradients of an adversarial loss.
     scale = gradient.abs().amax().clamp(min=torch.finfo(gradient.dtype).tiny)
     scaled = (gradient / scale).to(reconstruction.dtype)
     (pulled,) = torch.autograd.grad(reconstruction, last_layer, scaled, retain_graph=True)

@@ -29,14 +29,14 @@ TRAINER_OPTIONS = (
 _OVERRIDE = re.compile(r"(--)?[A-Za-z_]\w*(\.\w+)+=")
 _TOP_LEVEL = re.compile(r"[A-Za-z_]\w*=")
 _WITHOUT_EFFECT = ("startup", "logger", "callbacks", "plugins", "model_registry")
-"""Published options that runs are not made by here: loggers, callbacks and plugins are those of the configuration."""
+"""Published options that change nothing here: loggers, callbacks and plugins come from the configuration."""
 _PUBLISHED = "main.py"
-"""The published command, whose configurations all stand behind `--base`."""
+"""The published command; its configurations all follow `--base`."""
 
 
 @dataclass(kw_only=True)
 class TrainArguments:
-    """A run as its command asks for it; the defaults are the published ones."""
+    """The arguments of a run; the defaults are the published ones."""
 
     base: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
@@ -69,7 +69,7 @@ class TrainArguments:
 
 
 def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = _PUBLISHED) -> TrainArguments:
-    """The arguments in `argv`; ends the process on `--help` and on options that are not known.
+    """The arguments in `argv`. Ends the process on `--help` and on unknown options.
 
     Under another `prog`, configurations may stand without `--base` in front.
     """
@@ -114,14 +114,14 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
         usage=f"{prog} {'-b CONFIG' if prog == _PUBLISHED else 'CONFIG'}... [options] [section.key=value ...]",
-        description="Train a model. Configurations are merged from left to right; section.key=value goes over them.",
+        description="Train a model. Configurations are merged from left to right; section.key=value goes last.",
     )
     add = parser.add_argument
     add("-b", "--base", nargs="*", action="append", metavar="CONFIG", help="YAML files, or names of models")
-    add("-l", "--logdir", default="logs", help="where the runs' folders go (default: logs)")
+    add("-l", "--logdir", default="logs", help="folder for the runs' folders (default: logs)")
     add("-n", "--name", nargs="?", const="", default="", help="the run's name (default: after CONFIG)")
     add("--no_base_name", **_flag(), help="leave CONFIG out of the name: the date alone, with --postfix behind it")
-    add("-f", "--postfix", default="", help="is put behind the name")
+    add("-f", "--postfix", default="", help="text to add at the end of the name")
     add("-p", "--project", default="", help="a folder below LOGDIR, new or not, for this run's folder")
     add("--no_date", **_flag(), help="leave the date out of the folder's name")
     add("--legacy_naming", **_flag(), help="name runs after the file alone, not after its folders below configs/ too")
@@ -131,7 +131,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("-t", "--train", **_flag(True), help="train (default: true)")
     add("--no-test", "--no_test", dest="no_test", **_flag(), help="do not test after training")
     add("-d", "--debug", **_flag(), help="open the debugger where training fails")
-    add("-s", "--seed", type=int, help="of weights, data and noise (default: 23)")
+    add("-s", "--seed", type=int, help="seed of weights, data and noise (default: 23)")
     add("--seed_rank", **_flag(), help="add each process's rank to its seed")
     add("--scale_lr", **_flag(), help="learning rate = base rate x accumulated batches x devices x batch size")
     add("--enable_tf32", **_flag(True), help="let NVIDIA GPUs round float32 products to TF32 (default: true)")
@@ -143,7 +143,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--wandb_auto_resume", **_flag(True), help="a resumed run goes on under its id there (default: true)")
     for option in _WITHOUT_EFFECT:
         add(f"--{option}", nargs="?", const="", metavar="VALUE", help="published; has no effect here")
-    group = parser.add_argument_group("Lightning's Trainer", "over lightning.trainer of the configurations")
+    group = parser.add_argument_group("Lightning's Trainer", "these replace values under lightning.trainer")
     for option in TRAINER_OPTIONS:
         group.add_argument(f"--{option}", metavar="VALUE")
     return parser

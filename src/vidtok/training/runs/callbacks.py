@@ -41,7 +41,7 @@ class PlaceInData(Callback):
 class StopOnSignal(Callback):
     """Inside `listening`, Ctrl-C and SIGTERM end training after the batch under way, with a checkpoint.
 
-    The end is an `InterruptedRunError`; `signal` is the signal received. A second one does what it did before.
+    Training ends with an `InterruptedRunError`; `signal` is the signal received. A second one has its usual effect.
     """
 
     def __init__(self, checkpoints: KeepCheckpoints | None) -> None:
@@ -51,7 +51,7 @@ class StopOnSignal(Callback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Around the trainer's work; afterwards signals have their former handlers again."""
+        """Listen inside the block, around the trainer's work; afterwards signals have their former handlers again."""
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -61,7 +61,7 @@ class StopOnSignal(Callback):
             self._before = {}
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        # Not earlier, since Lightning sets up handlers of its own before.
+        # Not earlier, since Lightning sets its own handlers before this.
         for number in self._before:
             signal.signal(number, self._receive)
 
@@ -95,11 +95,11 @@ class Speed:
         self._times: list[tuple[float, int]] = []
 
     def count(self, clips: int) -> None:
-        """`clips` have just been trained on."""
+        """Count `clips` that were just trained on."""
         self._times = [*self._times[-_AVERAGED:], (time.perf_counter(), clips)]
 
     def pause(self) -> None:
-        """The time until the next batch is no training."""
+        """Leave out the time until the next batch, which is not training."""
         self._times = []
 
     @property

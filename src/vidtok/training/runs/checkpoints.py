@@ -42,9 +42,9 @@ class CheckpointConfig:
     every_n_train_steps: Annotated[int, Within(1)] = 5000
     """Steps, as Lightning counts them (two a batch with a discriminator), between checkpoints."""
     keep: Annotated[int, Within(-1)] = -1
-    """Number of these to keep, the newest; -1: all."""
+    """The number of newest such checkpoints to keep; -1: all."""
     save_top_k: Annotated[int, Within(0)] = 3
-    """Number of the best by the monitored metric to keep, judged after each validation."""
+    """The number of best checkpoints to keep, by the monitored metric after each validation."""
     save_last: bool = True
     place: InitVar[str] = "lightning.modelcheckpoint.params"
 
@@ -53,7 +53,7 @@ class CheckpointConfig:
 
 
 class WholeFiles(CheckpointIO):
-    """Lightning's way to files: writes a checkpoint whole or not at all, and reads tensors and plain values."""
+    """Lightning's access to files: writes a checkpoint whole or not at all, and reads only tensors and plain values."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
@@ -73,7 +73,7 @@ class WholeFiles(CheckpointIO):
 
 
 def read_training_state(path: str | Path) -> dict[str, Any]:
-    """Content of a run's checkpoint. Raises `CheckpointError` if it is damaged, or holds code or weights alone."""
+    """The content of a run's checkpoint. Raises `CheckpointError` if it is damaged, or holds code or weights alone."""
     content = read_content(path)
     missing = [key for key in ("state_dict", "optimizer_states", "loops") if key not in content]
     if missing:
@@ -85,7 +85,7 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
 
 
 class KeepCheckpoints(Checkpoint):
-    """Writes the run's checkpoints as `CheckpointConfig` say."""
+    """Writes the run's checkpoints as its `CheckpointConfig` says."""
 
     def __init__(self, folder: Path, settings: CheckpointConfig, monitor: str | None, mode: str) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class KeepCheckpoints(Checkpoint):
             self.save_now(trainer)
 
     def save_now(self, trainer: Trainer) -> Path:
-        """Write a checkpoint of the present step, and point `last.ckpt` to it."""
+        """Write a checkpoint of the present step, make `last.ckpt` the same, and return its path."""
         step = trainer.global_step
         path = self.folder / f"step={step:09d}.ckpt"
         trainer.save_checkpoint(path)
@@ -158,7 +158,7 @@ class KeepCheckpoints(Checkpoint):
         trainer.strategy.barrier("best checkpoint")
 
     def _read_best(self) -> dict[str, float]:
-        """Scores of the best checkpoints there, from before the run was interrupted."""
+        """Scores of the best checkpoints in the folder, from before the run was interrupted."""
         try:
             scores = json.loads((self.folder / _BEST).read_text(encoding="utf-8"))
             return {str(name): float(score) for name, score in scores.items() if (self.folder / name).is_file()}
@@ -202,7 +202,7 @@ def start_from(module: TrainingModule, source: str, ignore_keys: tuple[str, ...]
             f"model.params.ignore_keys {list(ignore_keys)} match no name in {path}; expected prefixes such as decoder."
         )
     own = {name: value for name, value in module.state_dict().items() if not name.startswith("model_ema.")}
-    # Weights of the objective that one side alone has are left as they are.
+    # Weights of the objective that only one side has stay as they are.
     taken = {name: value for name, value in kept.items() if name in own or not name.startswith("loss.")}
     wanted = {
         name: value for name, value in own.items() if name in taken or not name.startswith(("loss.", *ignore_keys))

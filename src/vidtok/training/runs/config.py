@@ -31,7 +31,7 @@ _STRATEGIES: dict[str, Strategy] = {
     "fsdp": "fsdp",
 }
 _DDP_OPTIONS = ("find_unused_parameters", "gradient_as_bucket_view", "static_graph", "process_group_backend")
-# Of the published ModelCheckpoint; file names, and whether to log them, are this package's own affair.
+# Options of the published ModelCheckpoint; file names and messages are this package's own.
 _CHECKPOINT_WITHOUT_EFFECT = ("dirpath", "filename", "verbose", "save_weights_only", "monitor", "mode")
 _CLIP = "gradient_clip_val"
 _ACCUMULATE = "accumulate_grad_batches"
@@ -40,10 +40,10 @@ _EVERY = Annotated[int, Within(0, expected="a whole number of steps from 0 (neve
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """A run as Lightning is to make it. Values out of range raise `ConfigError`."""
+    """The settings of a run in Lightning. Values out of range raise `ConfigError`."""
 
     trainer: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of Lightning's Trainer, but for those that have a field of their own here."""
+    """Arguments of Lightning's Trainer, except the ones that have a field here."""
     strategy: Strategy = "auto"
     strategy_options: Mapping[str, Any] = field(default_factory=dict)
     accumulate: Annotated[int, Within(1)] = 1
@@ -82,14 +82,14 @@ class RunConfig:
 
     @property
     def processes(self) -> int:
-        """Processes that train together, as far as can be told before they start."""
+        """The number of processes that train together, as far as it is known before they start."""
         if "WORLD_SIZE" in os.environ and "RANK" in os.environ:
             return int(os.environ["WORLD_SIZE"])
         return _devices(self.trainer) * int(self.trainer.get("num_nodes", 1))
 
 
 def _trainer(options: dict[str, Any]) -> dict[str, Any]:
-    """The Trainer's `options`, checked as far as Lightning does not."""
+    """The Trainer's `options`, checked where Lightning does not."""
     refuse_unknown(options, TRAINER_OPTIONS, _TRAINER)
     fit(options.get("log_every_n_steps"), _EVERY | None, f"{_TRAINER}.log_every_n_steps")
     if options.pop("gradient_clip_algorithm", "norm") not in ("norm", None):
@@ -140,7 +140,7 @@ def _media(callbacks: Mapping[str, Any]) -> MediaConfig | None:
 
 
 def _devices(trainer: Mapping[str, Any]) -> int:
-    """Devices of a node that `trainer` asks for."""
+    """The number of devices of a node that `trainer` asks for."""
     devices, accelerator = trainer.get("devices", "auto"), trainer.get("accelerator", "auto")
     if isinstance(devices, list | tuple):
         return len(devices)

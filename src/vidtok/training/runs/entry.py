@@ -9,7 +9,7 @@ from vidtok.training.runs.arguments import parse_arguments
 
 
 def train(argv: Sequence[str] | None = None, *, prog: str = "main.py") -> None:
-    """Train as the arguments `argv` say; `VidTokError` and `KeyboardInterrupt` as for `run.run`."""
+    """Train as the arguments `argv` say. Raises `VidTokError` and `KeyboardInterrupt` as `run.run` does."""
     arguments = parse_arguments(argv, prog=prog)
     try:
         from vidtok.device import keep_freed_memory

@@ -1,4 +1,4 @@
-"""A run's folder, `LOGDIR/DATE_NAME`: its path, its content and the way back to it.
+"""A run's folder, `LOGDIR/DATE_NAME`: its path, its content, and the search for it.
 
 configs/DATE.yaml     the whole configuration of each start of the run, the newest last
 checkpoints/          see `checkpoints.py`
@@ -31,7 +31,7 @@ _SHARED = "VIDTOK_RUN_FOLDER"
 
 
 def run_name(arguments: TrainArguments) -> str:
-    """The run's name: as given, else after its configurations."""
+    """The run's name: the given one, else one made from its configurations, with the postfix."""
     bases = [] if arguments.no_base_name else arguments.base
     name = arguments.name or "-".join(_config_name(base, arguments.legacy_naming) for base in bases)
     return name + arguments.postfix
@@ -79,9 +79,9 @@ def latest_folder(arguments: TrainArguments) -> Path | None:
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Keep other processes from training in `folder`, made if need be, inside the block; not on Windows.
+    """Keep other processes from training in `folder` during the block, except on Windows; it is made if missing.
 
-    The process holds the lock, and its workers do not, so the lock goes with the process however that ends.
+    The process holds the lock and its workers do not, so that the lock ends with the process in any case.
     Raises `TrainingError` if another process has it, or the folder cannot be made or written to.
     """
     try:

@@ -1,4 +1,4 @@
-"""Pictures and videos of reconstructions, written while training goes on."""
+"""Pictures and videos of reconstructions, written during training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _AS_ALWAYS: dict[str, tuple[object, ...]] = {
     "log_images_kwargs": (None, {}),
     "log_before_first_step": (False,),
 }
-"""Published parameters, and the values that ask for what is done here in any case."""
+"""Published parameters, with the values that ask for what always happens here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class MediaConfig:
     """Reconstructions to show: how often, and how many. Values out of range raise `ConfigError`."""
 
     batch_frequency: Annotated[int, Within(1)] = 5000
-    """Training batches between two; the first batch of each validation is shown too."""
+    """Training batches from one that is shown to the next; the first batch of each validation is shown too."""
     max_samples: Annotated[int, Within(1)] = 2
     """Clips of a batch to show."""
     fps: Annotated[float, Within(above=0, most=240)] = 8.0
@@ -52,7 +52,7 @@ class MediaConfig:
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any], place: str) -> MediaConfig | None:
-        """The config that published parameters at `place` describe; None if they disable it."""
+        """The config from published parameters at `place`; None if they disable it."""
         others = [key for key, usual in _AS_ALWAYS.items() if key in params and params[key] not in usual]
         warn_without_effect(params, others, place)
         values = {key: value for key, value in params.items() if key not in _AS_ALWAYS}

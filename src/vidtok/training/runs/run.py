@@ -55,7 +55,7 @@ def run(arguments: TrainArguments) -> Path:
 
     Raises:
         VidTokError: the configuration, the data or a checkpoint cannot be used, or training had to stop.
-        KeyboardInterrupt: it was interrupted, and has written a checkpoint.
+        KeyboardInterrupt: training was interrupted, and has written a checkpoint.
     """
     rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
     quieten(rank)
@@ -220,7 +220,7 @@ def _fit(
             raise SystemExit(143) from None
         raise KeyboardInterrupt from None
     except MisconfigurationException as error:
-        raise ConfigError(f"Lightning refuses to train so: {one_line(error)}") from error
+        raise ConfigError(f"Lightning refuses to train with these options: {one_line(error)}") from error
 
 
 def _check_resumable(module: TrainingModule, path: Path) -> None:

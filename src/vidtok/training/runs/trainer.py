@@ -41,7 +41,7 @@ def make_trainer(
 ) -> tuple[Trainer, StopOnSignal]:
     """The trainer of the run in `folder`, without a logger, and its callback that stops at a signal.
 
-    Writes nothing. Raises `ConfigError` if Lightning refuses its options.
+    Nothing is written. Raises `ConfigError` if Lightning refuses its options.
     """
     checkpoints = KeepCheckpoints(folder / "checkpoints", running.checkpoints, settings.monitor, settings.mode)
     stop = StopOnSignal(checkpoints if running.keeps_checkpoints else None)
@@ -89,11 +89,11 @@ def check_logger(arguments: TrainArguments) -> None:
 
 def _installed(module: str) -> bool:
     spec = find_spec(module)
-    return spec is not None and spec.origin is not None  # without an origin it is a mere folder of that name
+    return spec is not None and spec.origin is not None  # without an origin it is only a folder of that name
 
 
 def make_logger(arguments: TrainArguments, folder: Path) -> Logger:
-    """TensorBoard's logger, or Weights & Biases' if asked for; both write below the run's `folder`."""
+    """The logger of TensorBoard, or of Weights & Biases if asked for; both write below the run's `folder`."""
     if not arguments.wandb:
         return TensorBoardLogger(folder, name="", version="tensorboard")
     return _wandb_logger(arguments, folder)
@@ -120,7 +120,7 @@ def _wandb_logger(arguments: TrainArguments, folder: Path) -> Logger:
 
 
 def quieten(rank: int) -> None:
-    """Let through the first process's messages, and those of Lightning and PyTorch that a user can act on."""
+    """Let through only the first process's messages, and messages of Lightning and PyTorch that a user can act on."""
     for message in _IDLE_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("vidtok").setLevel(logging.INFO if rank == 0 else logging.WARNING)
@@ -137,7 +137,7 @@ def _defaults(running: RunConfig) -> dict[str, Any]:
 
 
 def _launched() -> dict[str, int]:
-    """Devices and nodes for which torchrun has started processes, if it has."""
+    """The numbers of devices and nodes that torchrun has started processes for; empty without torchrun."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return {}
     on_node = int(os.environ["LOCAL_WORLD_SIZE"])
