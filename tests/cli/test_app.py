@@ -62,7 +62,7 @@ def test_a_full_disk_behind_stdout_is_an_error_without_traceback() -> None:
             done = subprocess.run(
                 [sys.executable, "-m", "vidtok", *arguments], stdout=full, stderr=subprocess.PIPE, text=True
             )
-        expected = "error: what is printed cannot be written: No space left on device; send it elsewhere\n"
+        expected = "error: the output cannot be written: No space left on device; send it elsewhere\n"
         assert (done.returncode, done.stderr) == (2, expected)
 
 

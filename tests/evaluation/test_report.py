@@ -141,7 +141,7 @@ def test_compare(evaluated: tuple[Path, str], capsys: pytest.CaptureFixture[str]
     rows = {line.split("  ")[0]: line for line in lines[6:-2]}
     assert {"PSNR (dB)", "SSIM", "flicker (levels of 255)"} == set(rows)
     assert "0.500  not significant" in rows["PSNR (dB)"]
-    assert lines[3] == "not at the same rate: more bits may be all the difference there is"
+    assert lines[3] == "not at the same rate: the bits alone may make the difference"
     assert lines[-1] == "With fewer than 6 videos no difference can be significant: measure more."
     content = json.loads((out / f"{KL_1_1}.json").read_text())
     content["videos"] = content["videos"][:1]

@@ -159,7 +159,7 @@ def test_a_flag_without_effect_is_said_so(
     [
         (["--chunk_size", "6"], "--chunk_size is 6; expected a multiple of 4, the temporal factor of"),
         (["--chunk_size", "0"], "--chunk_size is 0; expected a multiple of 4"),
-        (["--chunk_size", "20"], "walk.mp4 has less than the 21 frames of one clip at --sample_fps 30"),
+        (["--chunk_size", "20"], "walk.mp4 has fewer than the 21 frames of one clip at --sample_fps 30"),
         (["--ckpt", "no.ckpt"], "no.ckpt does not exist"),
         (["--input_video_path", "no.mp4"], "no.mp4: no such file"),
         (["--sample_fps", "0"], "frame rate is 0.0; expected a positive number"),

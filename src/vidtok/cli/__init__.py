@@ -1,6 +1,6 @@
 """The command `vidtok`: subcommands parse, call the library and print.
 
-What the library needs, PyTorch first of all, is imported by the subcommand that needs it, so that `--help` is quick.
+Heavy imports, PyTorch first of all, are left to the subcommand that needs them, so that `--help` is quick.
 """
 
 from vidtok.cli.app import main

@@ -1,4 +1,4 @@
-"""The subcommands, put together."""
+"""The command `vidtok`: all subcommands, and the version."""
 
 from __future__ import annotations
 

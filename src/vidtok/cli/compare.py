@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def compare(
     a: Annotated[Path, typer.Argument(help="A .json file of results that `vidtok evaluate` wrote.")],
-    b: Annotated[Path, typer.Argument(help="Another one.")],
+    b: Annotated[Path, typer.Argument(help="The results to compare it with.")],
 ) -> None:
     """Compare two results, metric by metric, and say which differences are significant.
 
@@ -43,7 +43,7 @@ def _table(comparison: Comparison) -> str:
             "other settings, or other files"
         )
     if comparison.rates_differ:
-        lines.append("not at the same rate: more bits may be all the difference there is")
+        lines.append("not at the same rate: the bits alone may make the difference")
     rows: list[tuple[str, ...]] = [("", "A", "B", "B - A", "95% interval", "p", "")]
     rows += [_row(each) for each in comparison.differences]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -1,4 +1,4 @@
-"""`vidtok example`: a first reconstruction, with nothing given and nothing downloaded."""
+"""`vidtok example`: a first reconstruction, without a file of one's own or a download."""
 
 from __future__ import annotations
 

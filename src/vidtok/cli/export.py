@@ -22,7 +22,7 @@ class Stored(StrEnum):
 
 def export(
     source: Annotated[
-        str, typer.Argument(help="The folder of a training run, LOGDIR/DATE_NAME; or any model, as --model takes it.")
+        str, typer.Argument(help="The folder of a training run, LOGDIR/DATE_NAME; or any model that --model takes.")
     ],
     output: Annotated[Path, typer.Argument(help="The folder to write.")],
     checkpoint: CheckpointOption = None,
@@ -32,20 +32,20 @@ def export(
             "--ema/--no-ema", help="Take the weights' moving averages.", show_default="if the checkpoint has them"
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The model's name.", show_default="as it is")] = None,
+    name: Annotated[str | None, typer.Option(help="The model's new name.", show_default="the present one")] = None,
     dtype: Annotated[
         Stored, typer.Option("--dtype", help="Type of the saved weights; int8: a quarter of float32's bytes.")
     ] = Stored.float32,
     rescale: Annotated[
         bool,
         typer.Option(
-            "--rescale", help="Make large activations small, for the same output: what float16 needs after Muon."
+            "--rescale", help="Make large activations small, for the same output; float16 needs it after Muon."
         ),
     ] = False,
 ) -> None:
     """Write a model alone: config.json and model.safetensors, without optimizers and objective.
 
-    Of a training run, takes the newest checkpoint unless --checkpoint names another. The folder loads with
+    Of a training run, the newest checkpoint is taken unless --checkpoint names another. The folder loads with
     `vidtok.load(OUTPUT)` and as `--model OUTPUT`.
     """
     from vidtok.errors import ConfigError

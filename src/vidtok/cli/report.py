@@ -1,4 +1,4 @@
-"""Progress and summary of a reconstruction: a bar while it runs, and its figures as text."""
+"""Progress bars of jobs, and the figures of a reconstruction as text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress_bar(what: str, total: int | None, unit: str = "frames") -> Iterator[Callable[[float], None]]:
-    """A bar over `total` frames on stderr, if that is a terminal; gives a function to call with the frames done."""
+    """A bar over `total` units on stderr, if that is a terminal; gives a function to call with the number done."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

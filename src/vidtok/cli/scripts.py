@@ -17,7 +17,7 @@ _TWIN = "vidtwin_structure_7_7_8_dynamics_7_8"
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """The options of the first family's inference scripts, with the published defaults."""
+    """Add the options of VidTok's inference scripts, with the published defaults."""
     parser.add_argument("--config", default=f"configs/{_NAME}.yaml", help="the model's YAML file, or its name")
     parser.add_argument("--ckpt", default=f"checkpoints/{_NAME}.ckpt", help="its weights")
     parser.add_argument("--input_height", type=int, default=256, help="shorter side after the resize; rows")
@@ -28,11 +28,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--read_long_video", action="store_true", help="take a video whole instead of in clips")
     parser.add_argument("--precision", choices=("full", "autocast"), default="full", help="full is float32")
-    parser.add_argument("--seed", type=int, default=42, help="of the noise where a KL model draws its latents")
+    parser.add_argument("--seed", type=int, default=42, help="seed of the noise where a KL model draws its latents")
 
 
 def add_concate_option(parser: argparse.ArgumentParser) -> None:
-    """`--concate_input`, which may stand alone or before a truth value."""
+    """Add `--concate_input`, which may stand alone or before a truth value."""
     parser.add_argument(
         "--concate_input", type=_boolean, nargs="?", const=True, default=True, help="input left, reconstruction right"
     )
@@ -47,13 +47,13 @@ def _boolean(text: str) -> bool:
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say what to measure on."""
+    """Add the options that choose the videos to measure on."""
     parser.add_argument("--data_dir", default="./", help="the folder; videos are looked for in all folders below it")
     parser.add_argument("--meta_path", default=None, help="a CSV file whose column `videos` names files of data_dir")
 
 
 def add_vidtwin_options(parser: argparse.ArgumentParser) -> None:
-    """The options of the second family's scripts, with the published defaults."""
+    """Add the options of VidTwin's scripts, with the published defaults."""
     parser.add_argument("--config", default=f"configs/vidtwin/{_TWIN}.yaml", help="the model's YAML file, or its name")
     parser.add_argument("--ckpt", default=f"checkpoints/{_TWIN}.ckpt", help="its weights")
     parser.add_argument("--input_height", type=int, default=224, help="shorter side after the resize; rows")
@@ -63,13 +63,13 @@ def add_vidtwin_options(parser: argparse.ArgumentParser) -> None:
         "--num_frames_per_batch", dest="chunk_size", type=int, default=16, help="frames computed at a time"
     )
     parser.add_argument("--precision", choices=("full", "autocast"), default="full", help="full is float32")
-    parser.add_argument("--seed", type=int, default=42, help="of the noise where latents are drawn")
-    # All of a video is taken, the last clip filled up.
+    parser.add_argument("--seed", type=int, default=42, help="seed of the noise where latents are drawn")
+    # The whole video is taken, and its last clip filled up.
     parser.set_defaults(read_long_video=True)
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder of the results. `VideoError` if it cannot be made."""
+    """Make the folder of the results. Raises `VideoError` if it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -92,7 +92,7 @@ def clip_frames(chunk_size: int, model: VideoModel) -> int:
 
 
 def autocast(precision: str, model: VideoModel) -> contextlib.AbstractContextManager[object]:
-    """Context to compute in: float32, or with "autocast" float16 on a GPU and bfloat16 on a CPU where that is safe."""
+    """The context manager to compute in: float32, or with "autocast" float16 (GPU) or bfloat16 (CPU) where safe."""
     import torch
 
     if precision == "full":

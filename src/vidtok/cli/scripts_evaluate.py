@@ -41,11 +41,12 @@ def load_model_from_config(
     ignore_keys: Sequence[str] = (),
     verbose: bool = False,
 ) -> vidtok.Tokenizer:
-    """The model that the YAML file (or model name) `config` describes, with the weights of `ckpt`, on the CPU.
+    """The model of the YAML file (or model name) `config`, with the weights of `ckpt`, on the CPU.
 
     Without `ckpt` it is untrained. Weights whose names match any of the regular expressions `ignore_keys` from their
     start on keep their random values. Clips of version 1.1 are padded in front, as published (`padding` of
-    `vidtok.load`). `verbose` says on stderr what was loaded. Raises `vidtok.VidTokError` if something cannot be used.
+    `vidtok.load`). `verbose` prints the model and its weights on stderr. Raises `vidtok.VidTokError` if an argument
+    cannot be used.
     """
     if ckpt is None or ignore_keys:
         model = vidtok.Tokenizer.from_config(config).eval()
@@ -63,7 +64,7 @@ def load_model_from_config(
 
 
 def evaluate(arguments: argparse.Namespace) -> str:
-    """Measure what `arguments` say, and return the scores as text."""
+    """Measure a model as `arguments` say, and return the scores as text."""
     videos = find_videos(
         arguments.data_dir, arguments.meta_path, suffixes=(".mp4",), named="--data_dir", meta_named="--meta_path"
     )
@@ -71,7 +72,7 @@ def evaluate(arguments: argparse.Namespace) -> str:
     check_chunk_size(arguments.chunk_size, model)
     networks = Networks(load_lpips(device=model.device), Unavailable("not part of the published command"), model.device)
     runner = Runner(videos, _options(arguments, model), networks)
-    # The noise of sampling goes on from video to video, as published.
+    # One stream of sampling noise runs through all videos, as published.
     subject = ModelSubject(model, precision=partial(autocast, arguments.precision, model), reseed=False, show=False)
     torch.manual_seed(arguments.seed)
     with progress_bar(model.name, len(videos), "videos") as progress:
@@ -86,8 +87,9 @@ def evaluate(arguments: argparse.Namespace) -> str:
 def _options(arguments: argparse.Namespace, model: vidtok.Tokenizer) -> EvaluationOptions:
     """The published script's way to read and cut videos.
 
-    Without `--read_long_video`, clips, the last one filled; the figures count the frames that fill it. With it, the
-    first whole chunks of a video, a causal model's behind one frame, and no video that is shorter.
+    Without `--read_long_video`, videos are cut into clips and the last one is filled up; figures count the frames that
+    fill it. With it, only the whole chunks of a video are taken (a causal model's after one more frame), and videos
+    without one are left out.
     """
     long, size = arguments.read_long_video, arguments.chunk_size
     return EvaluationOptions(
@@ -103,7 +105,7 @@ def _options(arguments: argparse.Namespace, model: vidtok.Tokenizer) -> Evaluati
 
 
 def _text(outcome: Outcome, *, long: bool) -> str:
-    """The counts of videos and frames, and behind them the published line."""
+    """The counts of videos and frames, then the published line of figures."""
     scores = Scores()
     for video in outcome.measured:
         scores.update(video.name, video.scores)

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def reconstruct(arguments: argparse.Namespace) -> Path:
-    """Do what `arguments` say, and return the path of what was written."""
+    """Reconstruct a video as `arguments` say, and return the path of the written file."""
     source = Path(arguments.input_video_path)
     folder = Path(arguments.output_video_dir)
     reader = VideoReader(
@@ -49,7 +49,7 @@ def reconstruct(arguments: argparse.Namespace) -> Path:
 
 
 def _pairs(model: vidtok.Tokenizer, reader: VideoReader, arguments: argparse.Namespace) -> Iterator[Pair]:
-    """The frames that the published script reconstructs, the way it does. Latents are drawn as the config says."""
+    """The frames that the published script reconstructs, in its way. Latents are drawn as the configuration says."""
     continued = arguments.pad_gen_frames and model.is_causal and not arguments.read_long_video
     if arguments.pad_gen_frames and not continued:
         reason = "--read_long_video carries on from clip to clip already" if model.is_causal else "no frames are padded"
@@ -70,6 +70,6 @@ def _pairs(model: vidtok.Tokenizer, reader: VideoReader, arguments: argparse.Nam
         yield pair
     if empty:
         raise VideoError(
-            f"{reader.info.path} has less than the {length} frames of one clip at --sample_fps "
+            f"{reader.info.path} has fewer than the {length} frames of one clip at --sample_fps "
             f"{arguments.sample_fps:g}; give --read_long_video, or a smaller --chunk_size"
         )

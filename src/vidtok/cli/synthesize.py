@@ -1,4 +1,4 @@
-"""`vidtok synthesize`: a small set of procedural clips to evaluate on, with nothing downloaded."""
+"""`vidtok synthesize`: a small set of procedural clips to evaluate on, without a download."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def synthesize(
     fps: Annotated[float, typer.Option(help="Frames per second.")] = 30.0,
     seed: Annotated[int, typer.Option(help="Another seed gives other clips.")] = 0,
 ) -> None:
-    """Make a small, varied set of procedural clips, so that everything can be tried with nothing downloaded.
+    """Make a small, varied set of procedural clips, to try everything without a download.
 
     Eight kinds take turns: a still camera, a pan, text, water, changing light, fast motion, a crowded scene, a cut.
     The same options give the same clips. A file meta.csv names them, for `--meta_path` of the published evaluation.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-"""All arguments go on to the parser that `main.py` has too."""
+"""All arguments go on to the parser of `main.py`."""
 
 
 def train(context: typer.Context) -> None:

@@ -1,8 +1,8 @@
 """The Lightning module: a model and its objective, optimised in turn.
 
 A batch makes one optimisation of the generator (encoder, decoder, logvar) and, if the objective is adversarial, one of
-the discriminator, on the same reconstruction. Lightning's `global_step` counts both,
-as the published configurations do.
+the discriminator, on the same reconstruction. Lightning's `global_step` counts both, as the published configurations
+do.
 
     video -> model -> reconstruction -> objective 0 -> gradients -> clip -> generator's step
                             |                                                 |
