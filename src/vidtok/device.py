@@ -13,7 +13,7 @@ from vidtok.text import counted
 MMAP_THRESHOLD = 64 << 20
 """Bytes; smaller allocations come from memory that is kept. Room for some frames of the widest layers at 256 x 256."""
 TRIM_THRESHOLD = 256 << 20
-"""Bytes of free memory at the end of the heap; the system gets back what is beyond."""
+"""Bytes of free memory at the end of the heap; beyond it, memory goes back to the system."""
 
 TRAINING_MMAP_THRESHOLD = 1 << 30
 NEVER_TRIM = -1

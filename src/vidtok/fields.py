@@ -41,7 +41,7 @@ _PLURALS: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "texts"
 T = TypeVar("T")
 Error = type[VidTokError]
 Rule = Callable[[str, bool, str], None]
-"""Called with a field's name, whether the rule holds, and what is expected otherwise."""
+"""Called with a field's name, True if the rule holds, and the words for the expected value."""
 
 
 @dataclass(frozen=True)

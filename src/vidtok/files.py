@@ -49,7 +49,7 @@ class Aside:
         self._remove = weakref.finalize(self, _remove, self.path)
 
     def commit(self) -> None:
-        """Move what was written to its place."""
+        """Move the written file or folder to its place."""
         try:
             if self._sync:
                 _flush(self.path)
@@ -61,7 +61,7 @@ class Aside:
             self._remove()
 
     def discard(self) -> None:
-        """Remove what was written; nothing happens after `commit`."""
+        """Remove the written file or folder; nothing happens after `commit`."""
         self._remove()
 
     def __enter__(self) -> Path:

@@ -65,7 +65,7 @@ def summary(result: Reconstruction, model: Tokenizer) -> str:
     if grid_of_tiles:
         rows.insert(3, tiles(grid_of_tiles))
     if result.truncated:
-        rows.insert(3, ("damage", f"the input is damaged after {result.frames:,} frames; what follows is left out"))
+        rows.insert(3, ("damage", f"the input is damaged after {result.frames:,} frames; the rest is left out"))
     if result.sound_left_out:
         rows.insert(3, ("sound", "left out, since only a part of the video was asked for"))
     if result.output.suffix.lower() != ".png" and (result.height % 2 or result.width % 2):

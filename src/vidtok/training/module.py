@@ -47,9 +47,9 @@ SECTIONS = ("forward", "generator's objective", "backward", "discriminator", "op
 class TrainingModule(LightningModule):
     """Trains `model` on `objective`.
 
-    Its state dict is that of a published checkpoint: the model's, such as `encoder.*` and `decoder.*`, `loss.*` and,
-    with `ema_decay`, `model_ema.*`. Batches are mappings with `video` (B, 3, T, H, W), float, -1..1, and `name`, the B
-    clips' files.
+    Its state dict has the names of a published checkpoint: the model's, such as `encoder.*` and `decoder.*`, `loss.*`
+    and, with `ema_decay`, `model_ema.*`. Batches are mappings with `video` (B, 3, T, H, W), float, -1..1, and
+    `name`, the files of the B clips.
 
     All randomness of a batch follows from `seed`, the rank and the number of batches done, so a resumed run goes on as
     one that was never interrupted.

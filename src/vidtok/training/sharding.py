@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 
 
 class FullyShardedStrategy(ModelParallelStrategy):
-    """Shards over all `processes`; checkpoints are whole files, as those of a run on one process."""
+    """Shards over all `processes`; checkpoints are whole files, as in a run on one process."""
 
     def __init__(self, processes: int) -> None:
         super().__init__(data_parallel_size=processes, tensor_parallel_size=1, save_distributed_checkpoint=False)

@@ -1,4 +1,4 @@
-"""Models as folders of two files, `config.json` and `model.safetensors`, which is also what a Hub repository holds."""
+"""Models as folders of two files, `config.json` and `model.safetensors`; a Hub repository holds the same two."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Clips of each batch, and the position of training among them: pure arithmetic, without data.
 
 The order follows from the seed, the epoch, the rank, the number of ranks and the batch size alone. All ranks together
-take successive stretches of one sequence, so that two ranks with batches of B see in each step what one with 2 B would.
+take successive stretches of one sequence, so that two ranks with batches of B see the same clips in a step as one
+with 2 B.
 """
 
 from __future__ import annotations

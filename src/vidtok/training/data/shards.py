@@ -26,7 +26,7 @@ def shard_videos(path: str) -> Iterator[MediaSlice]:
     Reads the headers alone. Raises `DataError` if the file is missing, cut off, compressed or no .tar.
     """
     try:
-        # "r:" takes no compressed archive, in which nothing can be found without reading what is before it.
+        # "r:" takes no compressed archive: there a member can only be found by reading all before it.
         with tarfile.open(path, "r:") as archive:
             members = [member for member in archive if member.isfile() and _is_video(member.name)]
         whole = os.path.getsize(path)

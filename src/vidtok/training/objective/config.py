@@ -36,8 +36,8 @@ class ObjectiveConfig:
     pixel_loss: PixelLoss = "l1"
     """Absolute differences, as published, or squared ones, which PSNR is made of."""
     chroma_weight: _Weight = 1.0
-    """Weight of squared errors of colour, the differences of a pixel's three values from their mean, beside those of
-    brightness: colour has little of a video's variance and much of what is seen. For `l2` alone."""
+    """Weight of squared errors of colour (a pixel's three values less their mean) beside errors of brightness: colour
+    has little of a video's variance, but eyes see it. For `l2` alone."""
     learn_logvar: bool = True
     logvar_init: float = 0.0
     logvar_per_clip: bool = False

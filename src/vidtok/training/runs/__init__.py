@@ -1,1 +1,1 @@
-"""Runs: arguments, trainer, folders, checkpoints and what they log."""
+"""Runs: arguments, trainer, folders, checkpoints, progress and pictures."""
