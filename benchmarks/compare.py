@@ -41,7 +41,7 @@ def git(repository: Path, *arguments: str) -> str:
 @contextmanager
 def worktrees(repository: Path, commits: list[str]) -> Iterator[list[Path]]:
     """A checkout of each commit, which is gone afterwards, also where the program is terminated."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     folder = Path(tempfile.mkdtemp(prefix="vidtok-compare-"))
     places = [folder / str(i) for i in range(len(commits))]
     try:
@@ -53,6 +53,7 @@ def worktrees(repository: Path, commits: list[str]) -> Iterator[list[Path]]:
             if place.exists():
                 git(repository, "worktree", "remove", "--force", str(place))
         shutil.rmtree(folder, ignore_errors=True)
+        signal.signal(signal.SIGTERM, before)
 
 
 def run_once(place: Path, benchmarks: Path, command: list[str]) -> dict[str, float]:

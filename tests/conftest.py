@@ -12,6 +12,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test but the Hub's own, which
 import pytest
 import torch
 
+from vidtok.evaluation.linear import FITTING_SEED, BlockShape, BlockTransform
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background job is deaf to Ctrl-C, and so would the commands be that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -47,3 +49,14 @@ def _no_gradients(request: pytest.FixtureRequest) -> Iterator[None]:
 def _default_log_level() -> None:
     """The package logs at the root's level, whatever a training in this process has set for its own output."""
     logging.getLogger("vidtok").setLevel(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True)
+def _few_fitting_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linear transforms are fitted on eight procedural clips in place of sixty, which take seconds to draw."""
+    fit = BlockTransform.fit_synthetic
+
+    def fit_few(shape: BlockShape, clips: int = 8, seed: int = FITTING_SEED) -> BlockTransform:
+        return fit(shape, clips, seed)
+
+    monkeypatch.setattr(BlockTransform, "fit_synthetic", fit_few)

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from golden.weights import clip, stand_in
@@ -16,6 +17,18 @@ from vidtok.config.registry import SHIPPED, models
 TESTS = Path(__file__).parent
 ALL_MODELS = [name for name in models("vidtok") if name not in SHIPPED]
 CAUSAL_MODELS = [name for name in ALL_MODELS if "_causal_" in name]
+_SAMPLE = {
+    "vidtok_kl_causal_288_8chn_v1_1",
+    "vidtok_kl_causal_444_4chn",
+    "vidtok_kl_causal_41616_4chn",
+    "vidtok_kl_causal_488_4chn",
+    "vidtok_fsq_causal_41616_262144_v1_1",
+    "vidtok_fsq_causal_488_4096",
+    "vidtok_fsq_causal_488_32768_v1_1",
+    "vidtok_fsq_causal_888_32768_v1_1",
+}
+CAUSAL_SAMPLE = [name if name in _SAMPLE else pytest.param(name, marks=pytest.mark.slow) for name in CAUSAL_MODELS]
+"""All causal models, of which those that differ from another in channels alone are left to the slow tests."""
 
 
 def small_config(name: str, **changes: Any) -> AutoencoderConfig:

@@ -75,6 +75,7 @@ def test_memory_is_not_asked_for_anew() -> None:
     assert faults < 0.7 * without  # the system may take back what lies idle
 
 
+@pytest.mark.slow
 def test_training_keeps_larger_tensors_too() -> None:
     kept, faults = page_faults("train", 300)
     if not kept:

@@ -50,6 +50,10 @@ def make(kind: str) -> Tokenizer:
 
 
 KINDS = ("triples-kl", "triples-signs", "pairs-kl", "pairs-signs", "vidtok-signs")
+EACH_ONCE = [
+    pytest.param(kind, marks=pytest.mark.slow) if kind in ("triples-signs", "pairs-kl") else kind for kind in KINDS
+]
+"""For what takes seconds: every family and every bottleneck, and the other pairs of them where slow tests run."""
 CAUSAL = ("triples-kl", "triples-signs", "vidtok-signs")
 FRAMES = 41
 
@@ -190,7 +194,7 @@ def test_reconstruct_with_a_budget(kind: str, video: Path, tmp_path: Path) -> No
         model.reconstruct(video, tmp_path / "none.mp4", max_memory="1MB")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH_ONCE)
 def test_saved_loaded_and_evaluated(kind: str, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = model_of(kind)
     folder = model.save_pretrained(tmp_path / kind)
@@ -264,7 +268,7 @@ def write_training(path: Path, kind: str) -> Path:
 
 
 @pytest.mark.gradients
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH_ONCE)
 def test_three_steps_of_training_and_going_on(kind: str, tmp_path: Path) -> None:
     config = write_training(tmp_path / "run.yaml", kind)
 

@@ -108,6 +108,7 @@ def shapes(text: str) -> dict[str, dict[str, list[int]]]:
     return {name: {**known["layouts"][m["layout"]], **m["shapes"]} for name, m in known["models"].items()}
 
 
+@pytest.mark.slow
 def test_a_stand_in_gives_the_files_that_are_committed(original: Path, tmp_path: Path) -> None:
     finished = regenerate(original, tmp_path)
     assert finished.returncode == 0, finished.stderr

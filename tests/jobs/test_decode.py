@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.tokens.fuzzing import mutated
 from tests.tokens.token_files import resealed
 
-from support import CAUSAL_MODELS, make_clip, small_model
+from support import CAUSAL_SAMPLE, make_clip, small_model
 from tiny import FSQ_1_0, FSQ_1_1, FSQ_NONCAUSAL, KL_1_0, KL_1_1, KL_NONCAUSAL, draw, leftovers, tiny_model
 from vidtok import Tokenizer, VideoError, VidTokError, tokens
 from vidtok.jobs import DecodeJob, DecodeOptions, Decoding, Timestamp, decode_file, frame_range
@@ -51,7 +51,7 @@ def whole(model: Tokenizer, file: TokenFile) -> torch.Tensor:
     return torch.cat(clips, 2)[:, :, : file.frames, : file.size[1], : file.size[2]]
 
 
-@pytest.mark.parametrize("name", CAUSAL_MODELS)
+@pytest.mark.parametrize("name", CAUSAL_SAMPLE)
 def test_a_part_is_what_the_whole_has_there(name: str, tmp_path: Path) -> None:
     """Wherever it begins and ends: near the start, after the whole warm-up, at the end."""
     levels = 5 if "_41616_" in name else 4

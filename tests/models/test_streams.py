@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support import ALL_MODELS, CAUSAL_MODELS, make_clip, small_model
+from support import ALL_MODELS, CAUSAL_SAMPLE, make_clip, small_model
 from tiny import tiny_model
 from vidtok import Tokenizer
 from vidtok.models.state import StreamState
@@ -51,7 +51,7 @@ def exact_model(name: str) -> Tokenizer:
     return small_model(name, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", CAUSAL_MODELS)
+@pytest.mark.parametrize("name", CAUSAL_SAMPLE)
 @settings(deadline=None, max_examples=8)
 @given(data=st.data())
 def test_streamed_equals_whole(name: str, data: st.DataObject) -> None:
@@ -67,18 +67,18 @@ def test_streamed_equals_whole(name: str, data: st.DataObject) -> None:
         torch.testing.assert_close(decoded, model.decode(whole), atol=EXACT, rtol=0)
 
 
-@pytest.mark.parametrize("name", CAUSAL_MODELS)
-@pytest.mark.parametrize("sizes", [[1] * 17, [3, 1, 5, 2], [7, 1]], ids=str)
-def test_streamed_equals_whole_in_float32(name: str, sizes: list[int]) -> None:
+@pytest.mark.parametrize("name", CAUSAL_SAMPLE)
+def test_streamed_equals_whole_in_float32(name: str) -> None:
     model = small_model(name, ch=32)
     video = make_clip(1, 3, 18, 16, 24)
     whole = model.encode(video, sample=False)
-    torch.testing.assert_close(stream_encode(model, cut(video, sizes)), whole, atol=TOLERANCE, rtol=0)
-    decoded = stream_decode(model, cut(whole, sizes))
-    torch.testing.assert_close(decoded, model.decode(whole), atol=TOLERANCE, rtol=0)
+    back = model.decode(whole)
+    for sizes in ([1] * 17, [3, 1, 5, 2], [7, 1]):
+        torch.testing.assert_close(stream_encode(model, cut(video, sizes)), whole, atol=TOLERANCE, rtol=0)
+        torch.testing.assert_close(stream_decode(model, cut(whole, sizes)), back, atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("name", CAUSAL_MODELS)
+@pytest.mark.parametrize("name", CAUSAL_SAMPLE)
 def test_what_comes_later_changes_nothing_before(name: str) -> None:
     model = exact_model(name)
     factor, delay = model.config.temporal_factor, model.decoder.delay
@@ -96,7 +96,7 @@ def test_what_comes_later_changes_nothing_before(name: str) -> None:
     assert (first[:, :, settled] - second[:, :, settled]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", CAUSAL_MODELS)
+@pytest.mark.parametrize("name", CAUSAL_SAMPLE)
 def test_frames_come_as_soon_as_they_can(name: str) -> None:
     model = exact_model(name)
     factor = model.config.temporal_factor

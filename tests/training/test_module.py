@@ -347,6 +347,7 @@ def test_compiles_encoder_and_decoder_in_place(monkeypatch: pytest.MonkeyPatch) 
     assert set(module.state_dict()) == plain
 
 
+@pytest.mark.slow
 @pytest.mark.gradients
 def test_the_adaptive_weight_needs_no_compiled_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last layer's gradient is found outside of compiled graphs, whose backward pass is all or nothing."""

@@ -50,6 +50,7 @@ def scalars(folder: Path, name: str) -> list[float]:
     return [event.value for event in events.Scalars(name)]
 
 
+@pytest.mark.slow
 def test_it_learns(tmp_path: Path) -> None:
     folder = train(write_config(tmp_path, 60), tmp_path / "logs", "data.params.num_workers=0")
     losses = scalars(folder, "train/rec_loss")

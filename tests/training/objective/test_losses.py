@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,18 @@ FOLDER = Path(__file__).parents[2] / "golden"
 GOLDEN = load_file(FOLDER / "losses.safetensors")
 
 
+@cache
+def stand_in_of(name: str, shape: tuple[int, ...]) -> Tensor:
+    """Drawn once: those of VGG take a second."""
+    return torch.from_numpy(stand_in(name, shape))
+
+
 def fill(objective: Objective) -> Objective:
     """The stand-in weights of the golden figures; buffers and logvar stay as they are."""
     state = objective.state_dict()
     for name in state:
         if name.endswith(("weight", "bias")):
-            drawn = torch.from_numpy(stand_in(f"loss.{name}", tuple(state[name].shape)))
+            drawn = stand_in_of(f"loss.{name}", tuple(state[name].shape))
             state[name] = drawn.abs() if ".lin" in name else drawn
     objective.load_state_dict(state)
     return objective
