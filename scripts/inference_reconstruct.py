@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 
 from vidtok.cli.guard import guarded
-from vidtok.cli.scripts import add_concate_option, add_model_options
+from vidtok.cli.scripts import SentenceParser, add_concate_option, add_model_options
 from vidtok.cli.scripts_reconstruct import reconstruct
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Reconstruct a video; the input is put beside the result.")
+    parser = SentenceParser(description="Reconstruct a video; the input is put beside the result.")
     add_model_options(parser)
     parser.add_argument("--input_video_path", default="assets/example.mp4", help="the video to reconstruct")
     parser.add_argument("--output_video_dir", default="tmp", help="writes STEM_reconstructed.mp4 there")

@@ -18,7 +18,17 @@ import torch
 
 from tiny import leftovers
 from vidtok.errors import CheckpointError, TokenFileError, VideoError, VidTokError
-from vidtok.files import Aside, aside, check_place, hidden_path, save_tensors, write_whole, writing
+from vidtok.files import (
+    Aside,
+    aside,
+    check_place,
+    hidden_path,
+    save_tensors,
+    sweep,
+    sweep_folder,
+    write_whole,
+    writing,
+)
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 SYSTEM_CALLS = ("open", "fsync", "replace", "rename", "unlink", "mkdir")
@@ -124,6 +134,36 @@ def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
         process.stdout.readline()
         process.send_signal(signal.SIGKILL)
     assert place.read_bytes() == b"old"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks there")
+@pytest.mark.parametrize("folder", [False, True])
+def test_leftovers_of_killed_processes_go_with_the_next_write(folder: bool, tmp_path: Path) -> None:
+    place = tmp_path / "o.mp4"
+    left = hidden_path(place)
+    if folder:
+        left.mkdir()
+        (left / "a").touch()
+    else:
+        left.write_bytes(b"half")
+    kept = [
+        tmp_path / name
+        for name in (".o-abc.mp4", ".other-0123456789ab.mp4", ".o-0123456789ab.mkv", "o-0123456789ab.mp4")
+    ]
+    for path in kept:
+        path.touch()
+    with aside(place) as path:  # a process that is at work at the same time keeps what it has
+        path.write_bytes(b"first")
+        assert not left.exists()
+        with aside(place) as other:
+            other.write_bytes(b"second")
+        sweep(place)
+        assert path.read_bytes() == b"first"
+        assert place.read_bytes() == b"second"
+    assert place.read_bytes() == b"first"
+    assert leftovers(tmp_path) == sorted(["o.mp4", *(path.name for path in kept)])
+    sweep_folder(tmp_path)
+    assert leftovers(tmp_path) == [".o-abc.mp4", "o-0123456789ab.mp4", "o.mp4"]
 
 
 def test_what_is_dropped_is_discarded(tmp_path: Path) -> None:

@@ -43,6 +43,10 @@ class DamagedTokenFileError(TokenFileError):
     """Part of a token file is damaged or missing; the rest can be read by skipping that part."""
 
 
+class BeingWrittenError(TokenFileError):
+    """Another process is writing this very file."""
+
+
 class TrainingError(VidTokError):
     """Training cannot start, or has to stop."""
 

@@ -158,6 +158,22 @@ def fit(value: Any, hint: Any, place: str, error: Error = ConfigError) -> Any:
     return _fitted(value, hint, place, _How(error))
 
 
+def from_text(text: str, hint: Any) -> Any:
+    """The number that `text`, a word of a command line, says; `hint` is an annotated int or float.
+
+    Raises `ValueError` with what follows the option's name in a message, such as "is 0; expected a whole number from 1
+    to 16", if it says no number within the bounds.
+    """
+    try:
+        value = get_args(hint)[0](text)
+    except ValueError:
+        raise ValueError(f"is {shown(text)}; expected {_words(hint)}") from None
+    try:
+        return _fit(value, hint, "", _How(ConfigError))
+    except _UnfitError:
+        raise ValueError(f"is {_cut(text.strip())}; expected {_words(hint)}") from None
+
+
 def require(holds: bool, name: str, value: object, expected: str, error: Error = ConfigError) -> None:
     """Raise `error` unless `holds`: "NAME is VALUE; expected EXPECTED"."""
     if not holds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -21,19 +22,22 @@ if TYPE_CHECKING:
 
 CHECK_DISK = "check the folder and the space left on the disk"
 _NAME_BYTES, _SUFFIX_BYTES = 100, 32
+_MARK = "[0-9a-f]{12}"
+"""Of hidden names, between stem and suffix."""
 
 
 class Aside:
     """A file or folder that is written beside its place, under a hidden name, and moved to its place when it is whole.
 
-    As a context manager it gives the path to write to. The end of the block moves the new file to its place, where an
-    old one stays until then; any exception, `KeyboardInterrupt` too, removes the new one. Without a block, `commit` and
-    `discard` do the same, and an object that is dropped before `commit` removes what was written.
+    As a context manager it makes the file, empty, and gives its path. The end of the block moves it to its place, where
+    an old one stays until then; any exception, `KeyboardInterrupt` too, removes the new one. Without a block, `make`,
+    `commit` and `discard` do the same, and an object that is dropped before `commit` removes what was written. Files
+    that killed processes left on the way to the same place are removed first.
 
     Args:
         place: a path in a folder that exists.
-        folder: write a folder. The block makes it, and the folders above it. If `place` is a folder already, the new
-            files are moved into it one by one, and its other files stay.
+        folder: write a folder. It is made with the folders above it. If `place` is a folder already, the new files are
+            moved into it one by one, and its other files stay.
         sync: flush the content to the disk before the move, so that a power cut cannot lose both old and new.
 
     Raises:
@@ -46,7 +50,36 @@ class Aside:
         """The path to write to; it has the suffix of `place`, since writers may choose a format by it."""
         self._folder = folder
         self._sync = sync
-        self._remove = weakref.finalize(self, _remove, self.path)
+        self._held: list[int] = []
+        self._remove = weakref.finalize(self, _discard, self.path, self._held)
+
+    def make(self) -> Path:
+        """Make the file or folder, empty, and hold it for this process, by which `sweep` tells it from a leftover."""
+        sweep(self.place)
+        while True:
+            if self._folder:
+                self.path.mkdir(parents=True, exist_ok=True)
+                if os.name == "nt":  # which opens no folders
+                    return self.path
+                handle = os.open(self.path, os.O_RDONLY)
+            else:
+                handle = os.open(self.path, os.O_CREAT | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o666)
+            if self._hold(handle):
+                return self.path
+
+    def _hold(self, handle: int) -> bool:
+        """Keep `handle` locked, where the system can; False if a sweep was quicker and takes the file away."""
+        try:
+            if not lock(handle):
+                os.close(handle)
+                return True
+            if os.path.samestat(os.fstat(handle), self.path.stat()):
+                self._held.append(handle)
+                return True
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        os.close(handle)
+        return False
 
     def commit(self) -> None:
         """Move the written file or folder to its place."""
@@ -65,9 +98,7 @@ class Aside:
         self._remove()
 
     def __enter__(self) -> Path:
-        if self._folder:
-            self.path.mkdir(parents=True)
-        return self.path
+        return self.make()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -95,8 +126,9 @@ def aside(
 
 def write_whole(place: Path, content: str | bytes, error: type[VidTokError] = VidTokError) -> None:
     """Write a file, whole or not at all, and its folder where that is missing. Raises `error` if that fails."""
+    with writing(place, error):
+        place.parent.mkdir(parents=True, exist_ok=True)
     with aside(place, error) as path:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
@@ -136,8 +168,40 @@ def check_place(place: Path, error: type[VidTokError], example: str) -> None:
 
 def hidden_path(place: Path) -> Path:
     """A new hidden name beside `place`, with its suffix, short enough for any file system."""
-    stem, suffix = _cut(place.stem.lstrip("."), _NAME_BYTES), _cut(place.suffix, _SUFFIX_BYTES)
+    stem, suffix = _hidden_parts(place)
     return place.with_name(f".{stem}-{uuid.uuid4().hex[:12]}{suffix}")
+
+
+def sweep(place: Path) -> None:
+    """Remove what killed processes have left on the way to `place`: hidden names beside it that no process holds."""
+    stem, suffix = map(re.escape, _hidden_parts(place))
+    _sweep(place.parent, re.compile(rf"\.{stem}-{_MARK}{suffix}"))
+
+
+def sweep_folder(folder: Path) -> None:
+    """Remove what killed processes have left in `folder`, whatever it was to become; folders in it stay."""
+    _sweep(folder, re.compile(rf"\..+-{_MARK}(\.[^.]*)?"))
+
+
+def _sweep(folder: Path, leftover: re.Pattern[str]) -> None:
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for path in [Path(entry.path) for entry in entries if leftover.fullmatch(entry.name)]:
+            if _is_abandoned(path):
+                _remove(path)
+
+
+def _is_abandoned(path: Path) -> bool:
+    """True if no process holds `path`; False too where that cannot be told."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return lock(handle)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -153,17 +217,17 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     os.chmod(path, mode)
 
 
-def lock(handle: int, *, of_process: bool = False) -> None:
-    """Lock the open file `handle`. Raises `BlockingIOError` if another holds the lock.
+def lock(handle: int, *, of_process: bool = False) -> bool:
+    """Lock the open file `handle`; returns True if it is locked. Raises `BlockingIOError` if another holds the lock.
 
     The open file holds the lock, and forked children share it. With `of_process` this process alone holds it, until it
-    ends, whatever its children do. Nothing happens on Windows and on file systems without locks, some
-    network ones among them.
+    ends, whatever its children do. Nothing is locked on Windows and on file systems without locks, some network ones
+    among them.
     """
     try:
         import fcntl
     except ImportError:  # not on Windows
-        return
+        return False
     take = fcntl.lockf if of_process else fcntl.flock
     try:
         take(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -172,7 +236,13 @@ def lock(handle: int, *, of_process: bool = False) -> None:
     except PermissionError as error:  # some systems' answer where a record lock is taken
         raise BlockingIOError(*error.args) from error
     except OSError:
-        return
+        return False
+    return True
+
+
+def _hidden_parts(place: Path) -> tuple[str, str]:
+    """Stem and suffix of hidden names beside `place`."""
+    return _cut(place.stem.lstrip("."), _NAME_BYTES), _cut(place.suffix, _SUFFIX_BYTES)
 
 
 def _cut(text: str, size: int) -> str:
@@ -199,6 +269,13 @@ def _move_folder(path: Path, place: Path) -> None:
             os.replace(file, place / file.name)
     else:
         os.rename(path, place)
+
+
+def _discard(path: Path, held: list[int]) -> None:
+    """Remove what is at `path`, and give up the handles that hold it."""
+    _remove(path)
+    while held:
+        os.close(held.pop())
 
 
 def _remove(path: Path) -> None:

@@ -1,9 +1,13 @@
-"""Counts, near names and the causes of errors, as messages say them."""
+"""Counts, near names, the causes of errors and faults of a command line, as messages say them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+EMPTY = "is empty; get an undamaged copy"
+"""What is said behind the path of a file of no bytes."""
 
 
 def counted(count: int, noun: str) -> str:
@@ -25,3 +29,22 @@ def one_line(text: object) -> str:
 def reason(error: BaseException) -> str:
     """The cause of `error` on one line: the system's or FFmpeg's words alone, else the message, else the type."""
     return one_line(getattr(error, "strerror", None) or error) or type(error).__name__
+
+
+_ARGUMENT = re.compile(r"argument (\S+): (.*)")
+_QUOTE = "'"
+_CHOICE = re.compile(r"invalid choice: (.+?) \(choose from (.*)\)")
+
+
+def fault(message: str, prog: str) -> str:
+    """The `message` of `argparse` about the command line of `prog`, as this package says it: one sentence."""
+    message, see = one_line(message), f"; see `{prog} --help`"
+    match = _ARGUMENT.fullmatch(message)
+    if match is None:
+        return message + see
+    name, problem = match[1].split("/")[-1], match[2]
+    choice = _CHOICE.fullmatch(problem)
+    if choice is not None:
+        return f"{name} is {choice[1]}; expected one of {choice[2].replace(_QUOTE, '')}"
+    # Types of this package say "is 0; expected ...".
+    return f"{name} {problem}" if problem.startswith("is ") else f"{name}: {problem}{see}"

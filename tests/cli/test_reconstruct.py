@@ -143,7 +143,7 @@ def test_a_damaged_video(models: dict[str, ModelFiles], tmp_path: Path, capsys: 
         (["--dtype", "int8"], "--dtype"),
         (["--max-frames", "0"], "--max-frames"),
         (["--chunk-frames", "none"], "--chunk-frames"),
-        (["--fps", "-3"], "error: frame rate is -3.0; expected a positive number"),
+        (["--fps", "-3"], "error: --fps is -3; expected a rate from 0.00001 to 1000000 frames per second"),
         (["--start", "100"], "clip.mp4 ends after 0.75 s; expected an earlier start"),
         (["--device", "toaster"], "error: there is no device 'toaster'"),
     ],

@@ -279,6 +279,14 @@ def test_values_that_cannot_be_used(
     assert leftovers(tmp_path) == ["clip.mp4"]
 
 
+def test_an_empty_file_is_told_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    for command in ["info", str(empty)], ["reconstruct", str(empty), "-o", str(tmp_path / "o.mp4"), "-m", "x"]:
+        assert main(command) == 2
+        assert capsys.readouterr().err == f"error: {empty} is empty; get an undamaged copy\n"
+
+
 def test_what_is_no_token_file(video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ["info", str(video)], ["decode", str(video), "-o", str(tmp_path / "out.mp4")]:
         assert main(command) == 2

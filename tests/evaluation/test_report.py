@@ -174,7 +174,7 @@ def test_errors_of_the_command(
 
     assert "there is nothing to measure; give at least one model or baseline" in run(str(videos))
     assert "there is no baseline 'vhs'; expected one of h264" in run(str(videos), "--baseline", "vhs")
-    assert "error: frame rate is -2.0; expected a positive number" in run(str(videos), "--fps", "-2", "-b", "pca")
+    assert "error: --fps is -2; expected a rate from 0.00001" in run(str(videos), "--fps", "-2", "-b", "pca")
     assert "give their length too (--clip-frames" in run(str(videos), "--fill", *option(models[KL_1_1]))
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.mp4").write_bytes(b"nothing")

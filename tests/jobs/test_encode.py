@@ -32,12 +32,13 @@ from vidtok.jobs import (
     DecodeOptions,
     EncodeJob,
     EncodeOptions,
+    TreeJob,
     decode_file,
     encode_file,
     encode_tree,
     sound_path,
 )
-from vidtok.tokens import TokenFile, TokenFileError, model_identity
+from vidtok.tokens import TokenFile, TokenFileError, TokenWriter, model_identity
 from vidtok.video import VideoReader, VideoWriter, probe, read_video, to_float, to_uint8
 
 MODELS = {name: tiny_model(name) for name in (KL_1_0, KL_1_1, FSQ_1_0, FSQ_1_1, KL_NONCAUSAL, FSQ_NONCAUSAL)}
@@ -254,13 +255,13 @@ def test_a_tree_is_mirrored_and_what_is_done_skipped(tree: Path, tmp_path: Path)
     assert announced == [(1, 4, "two.MKV"), (3, 4, "three.mov"), (4, 4, "one.mp4")]
     written = {path: path.stat().st_mtime_ns for path in output.rglob("*.vtok")}
 
-    def again(options: EncodeOptions | None = None, name: str = FSQ_1_0) -> tuple[int, int]:
-        result = encode_tree(MODELS[name], tree, output, options)
+    def again(options: EncodeOptions | None = None, name: str = FSQ_1_0, *, overwrite: bool = False) -> tuple[int, int]:
+        result = encode_tree(MODELS[name], tree, output, options, overwrite=overwrite)
         return len(result.encoded), len(result.skipped)
 
     assert again() == (0, 3)
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*.vtok")} == written
-    # What is damaged, older than its source, of other settings or of another model is made again.
+    # What is damaged or older than its source is made again, and where asked for what another way has made.
     one = output / "one.mp4.vtok"
     one.write_bytes(one.read_bytes()[:-70])
     assert again() == (1, 2)
@@ -269,9 +270,46 @@ def test_a_tree_is_mirrored_and_what_is_done_skipped(tree: Path, tmp_path: Path)
     write_video(tree / "one.mp4", 21, 16, 16)
     os.utime(tree / "one.mp4", (1, 1))
     assert again() == (1, 2)
-    assert again(EncodeOptions(coding="packed")) == (3, 0)
-    assert again(EncodeOptions(coding="packed", sound=True)) == (3, 0)
-    assert again(name=FSQ_1_1) == (3, 0)
+    before = {path: path.read_bytes() for path in output.rglob("*.vtok")}
+    with pytest.raises(
+        TokenFileError,
+        match=r"3 token files below .* such as .*two.MKV.vtok \(coding was None, is 'packed'\); give --ov",
+    ):
+        again(EncodeOptions(coding="packed"))
+    with pytest.raises(TokenFileError, match=r"made with '.*', of other weights or configuration\); give --overwrite"):
+        again(name=FSQ_1_1)
+    assert {path: path.read_bytes() for path in output.rglob("*.vtok")} == before
+    assert again(EncodeOptions(coding="packed"), overwrite=True) == (3, 0)
+    assert again(EncodeOptions(coding="packed", sound=True), overwrite=True) == (3, 0)
+    assert again(name=FSQ_1_1, overwrite=True) == (3, 0)
+
+
+def test_two_encodings_of_one_tree_share_the_work(tree: Path, tmp_path: Path) -> None:
+    """A file that another process is writing is no failure: it is waited for, and made here if that one gives up."""
+    model, output = MODELS[FSQ_1_0], tmp_path / "tokens"
+    (tree / "b" / "broken.mp4").unlink()
+    first = encode_tree(model, tree, output)
+    done, given_up = output / "one.mp4.vtok", output / "a" / "two.MKV.vtok"
+    content = done.read_bytes()
+    others = [TokenWriter(path, first.encoded[0].header) for path in (done, given_up)]
+    for path in (done, given_up):
+        path.unlink()
+    said = []
+
+    def waiting(path: Path) -> None:
+        said.append(path.name)
+        if len(said) == 1:  # the other process gives up one and finishes the other
+            for other in others:
+                other.abort()
+            done.write_bytes(content)
+
+    result = TreeJob(tree, output).run(model, waiting=waiting)
+    assert said == ["two.MKV", "one.mp4"]
+    assert result.failed == []
+    assert [path.name for path in result.skipped] == ["three.mov"]
+    assert [path.name for path in result.elsewhere] == ["one.mp4"]
+    assert [encoded.output for encoded in result.encoded] == [given_up]
+    assert len(list(output.rglob("*.*"))) == 3
 
 
 def test_an_interrupted_tree_is_taken_up_again(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

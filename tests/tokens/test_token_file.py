@@ -343,7 +343,7 @@ def test_files_that_are_no_token_files(path: Path) -> None:
     whole = path.read_bytes()
     other = path.with_name("other.vtok")
     for content, message in (
-        (b"", "is empty; expected what `vidtok encode` writes"),
+        (b"", "is empty; get an undamaged copy"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "does not begin as a token file does"),
         (whole[:20], "is cut off in its header"),
         (whole[:300], "is cut off in its header"),

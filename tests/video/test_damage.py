@@ -112,7 +112,10 @@ def test_what_is_no_video_is_told(tmp_path, name):
     path = tmp_path / name
     content = {"random": os.urandom(4000), "empty": b"", "fake": b"\x89PNG\r\n\x1a\n" + bytes(50)}
     path.write_bytes(content.get(path.stem, b"These are words.\n" * 100))
-    with pytest.raises(VideoError, match=f"{name} is (neither a video nor|text, not|damaged, or of a kind)"):
+    with pytest.raises(
+        VideoError,
+        match=f"{name} is (neither a video nor|text, not|damaged, or of a kind|empty; get an undamaged copy)",
+    ):
         probe(path)
 
 

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Sequence
 
 from vidtok.cli.guard import guarded
-from vidtok.cli.scripts import add_data_options, add_vidtwin_options
+from vidtok.cli.scripts import SentenceParser, add_data_options, add_vidtwin_options
 from vidtok.cli.scripts_evaluate import evaluate, load_model_from_config
 
 __all__ = ["load_model_from_config"]
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="PSNR, SSIM and LPIPS of a model over all .mp4 files of a folder.")
+    parser = SentenceParser(description="PSNR, SSIM and LPIPS of a model over all .mp4 files of a folder.")
     add_vidtwin_options(parser)
     add_data_options(parser)
     parser.add_argument("--input_video_path", help="published; has no effect: all videos of --data_dir are measured")

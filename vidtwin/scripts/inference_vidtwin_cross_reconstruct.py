@@ -13,14 +13,21 @@ from pathlib import Path
 import vidtok
 from vidtok.cli.guard import guarded
 from vidtok.cli.report import progress_bar
-from vidtok.cli.scripts import add_concate_option, add_vidtwin_options, autocast, check_chunk_size, make_folder
+from vidtok.cli.scripts import (
+    SentenceParser,
+    add_concate_option,
+    add_vidtwin_options,
+    autocast,
+    check_chunk_size,
+    make_folder,
+)
 from vidtok.device import choose_device
 from vidtok.jobs.reenact import ReenactmentJob
 from vidtok.runtime.limits import frame_size
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Structure of one video, dynamics of another; both beside the result.")
+    parser = SentenceParser(description="Structure of one video, dynamics of another; both beside the result.")
     add_vidtwin_options(parser)
     for part in ("structure", "dynamics"):
         parser.add_argument(f"--input_video_path_{part}", required=True, help=f"the video whose {part} to take")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 import vidtok
 from vidtok.cli import (
@@ -25,6 +27,7 @@ from vidtok.cli import (
     train,
 )
 from vidtok.cli.guard import guarded
+from vidtok.cli.usage import one_sentence
 
 app = typer.Typer(
     name="vidtok",
@@ -69,4 +72,16 @@ app.command("export")(export.export)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with `argv` (None: the process's own arguments) and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: app(args=arguments, prog_name="vidtok"))
+    return guarded(lambda: _run(arguments))
+
+
+@cache
+def _command() -> Any:
+    return get_command(app)
+
+
+def _run(arguments: list[str]) -> None:
+    with one_sentence():
+        code = _command().main(args=arguments, prog_name="vidtok", standalone_mode=False)
+    if isinstance(code, int):  # a command ended itself, by --version or an interruption
+        raise SystemExit(code)

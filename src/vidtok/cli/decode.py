@@ -17,10 +17,23 @@ from vidtok.cli.options import (
     TileOverlapOption,
     load_model,
 )
+from vidtok.cli.usage import COUNT
+from vidtok.errors import VidTokError
 
 if TYPE_CHECKING:
     from vidtok.jobs import Decoded
     from vidtok.tokenizer import Tokenizer
+
+
+def _timestamp(text: str) -> str:
+    """`text` of `--start` or `--end`."""
+    from vidtok.jobs.timestamp import check_timestamp
+
+    try:
+        check_timestamp(text)
+    except VidTokError as error:
+        raise typer.BadParameter(str(error)) from None
+    return text
 
 
 def decode(
@@ -39,10 +52,11 @@ def decode(
     checkpoint: CheckpointOption = None,
     start: Annotated[
         str | None,
-        typer.Option(metavar="SECONDS|FRAMEf", help="First frame: 2.5, 1:02.5, or a frame, 100f."),
+        typer.Option(parser=_timestamp, metavar="SECONDS|FRAMEf", help="First frame: 2.5, 1:02.5, or a frame, 100f."),
     ] = None,
     end: Annotated[
-        str | None, typer.Option(metavar="SECONDS|FRAMEf", help="Stop before this moment, in the same terms.")
+        str | None,
+        typer.Option(parser=_timestamp, metavar="SECONDS|FRAMEf", help="Stop before this moment, in the same terms."),
     ] = None,
     audio: Annotated[
         bool,
@@ -61,7 +75,8 @@ def decode(
     device: DeviceOption = None,
     dtype: DTypeOption = DType.float32,
     chunk_frames: Annotated[
-        int | None, typer.Option(min=1, help="Frames to compute at a time.", show_default="16, fewer if large")
+        int | None,
+        typer.Option(parser=COUNT, metavar="N", help="Frames to compute at a time.", show_default="16, fewer if large"),
     ] = None,
     tile: TileOption = None,
     tile_overlap: TileOverlapOption = None,

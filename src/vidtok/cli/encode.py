@@ -33,7 +33,7 @@ from vidtok.cli.options import (
 from vidtok.cli.reconstruct import wanted_size
 
 if TYPE_CHECKING:
-    from vidtok.jobs import Encoded, EncodeOptions, TreeResult
+    from vidtok.jobs import Encoded, TreeJob, TreeResult
     from vidtok.tokenizer import Tokenizer
 
 _SUFFIX = ".vtok"
@@ -86,6 +86,12 @@ def encode(
     tile_overlap: TileOverlapOption = None,
     max_memory: MaxMemoryOption = None,
     allow_truncated: TruncatedOption = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="For a folder: replace token files that another model or other options have made."
+        ),
+    ] = False,
 ) -> None:
     """Encode a video to a file of tokens or latents, which `vidtok decode` turns into a video again.
 
@@ -94,11 +100,13 @@ def encode(
 
     If INPUT is a folder and OUTPUT does not end in .vtok, all videos and pictures below INPUT are encoded, and OUTPUT
     mirrors its folders. Files that are there already, made with the same model and settings, are left as they are, so
-    that an interrupted run can be started again; what could not be encoded is named at the end.
+    that an interrupted run can be started again; such files of another model or other settings are an error, unless
+    --overwrite is given. Several processes may encode one folder together. What could not be encoded is named at the
+    end.
     """
     wanted = wanted_size(height, width, size)
 
-    from vidtok.jobs import EncodeOptions
+    from vidtok.jobs import EncodeOptions, TreeJob
 
     options = EncodeOptions(
         **wanted,
@@ -115,7 +123,8 @@ def encode(
         allow_truncated=allow_truncated,
     )
     if input.is_dir() and output.suffix != _SUFFIX:
-        _encode_tree(input, output, options, (model, checkpoint, device, dtype))
+        tree = TreeJob(input, output, options, overwrite=overwrite)
+        _encode_tree(tree, output, load_model(model, checkpoint, device, dtype, limited=max_memory is not None))
         return
 
     from vidtok.cli.report import progress_bar
@@ -129,17 +138,13 @@ def encode(
     say_other_streams(job.other_streams)
 
 
-def _encode_tree(
-    input: Path, output: Path, options: EncodeOptions, model: tuple[str, Path | None, str | None, DType]
-) -> None:
+def _encode_tree(tree: TreeJob, output: Path, tokenizer: Tokenizer) -> None:
     from contextlib import ExitStack
 
     from vidtok.cli.report import progress_bar
     from vidtok.errors import VidTokError
-    from vidtok.jobs import TreeJob, TreeStep
+    from vidtok.jobs import TreeStep
 
-    tree = TreeJob(input, output, options)
-    tokenizer = load_model(*model, limited=options.max_memory is not None)
     with ExitStack() as bars:
 
         def announce(step: TreeStep) -> Callable[[int], None]:
@@ -147,7 +152,11 @@ def _encode_tree(
             what = f"{step.number}/{step.of} {step.input.name}"
             return bars.enter_context(progress_bar(what, step.job.frame_estimate))
 
-        result = tree.run(tokenizer, announce)
+        def waiting(path: Path) -> None:
+            bars.close()
+            typer.echo(f"{path} is being encoded by another process; waiting for it", err=True)
+
+        result = tree.run(tokenizer, announce, waiting)
     typer.echo(_tree_summary(result, output))
     if result.failed:
         listed = "\n".join(f"  {path}: {error}" for path, error in result.failed)
@@ -184,7 +193,8 @@ def _summary(result: Encoded, model: Tokenizer, *, sound_wanted: bool) -> str:
 
 def _tree_summary(result: TreeResult, output: Path) -> str:
     count, skipped = len(result.encoded), len(result.skipped)
-    lines = [f"{output}: {count} encoded, {skipped} there already, {len(result.failed)} failed"]
+    other = f"{len(result.elsewhere)} by another process, " if result.elsewhere else ""
+    lines = [f"{output}: {count} encoded, {other}{skipped} there already, {len(result.failed)} failed"]
     if result.encoded:
         size = sum(encoded.bytes for encoded in result.encoded)
         frames = sum(encoded.frames for encoded in result.encoded)

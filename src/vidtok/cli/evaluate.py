@@ -21,6 +21,7 @@ from vidtok.cli.options import (
     load_model,
 )
 from vidtok.cli.reconstruct import frame_size
+from vidtok.cli.usage import COUNT, SECONDS, SEED, WORKERS
 from vidtok.metrics.table import METRICS
 from vidtok.text import counted
 
@@ -54,14 +55,18 @@ OutOption = Annotated[
 MetaOption = Annotated[
     Path | None, typer.Option(help="A CSV file whose column `videos` names files of DATA.", show_default="all")
 ]
-StartOption = Annotated[float, typer.Option(min=0, help="Seconds into each video to start at.")]
+StartOption = Annotated[
+    float, typer.Option(parser=SECONDS, metavar="SECONDS", help="Seconds into each video to start at.")
+]
 MaxFramesOption = Annotated[
-    int | None, typer.Option(min=1, help="Stop after this many frames of each video.", show_default="all")
+    int | None,
+    typer.Option(parser=COUNT, metavar="N", help="Stop after this many frames of each video.", show_default="all"),
 ]
 ClipFramesOption = Annotated[
     int | None,
     typer.Option(
-        min=1,
+        parser=COUNT,
+        metavar="N",
         help="Take videos in independent clips of this many frames, one more for causal models.",
         show_default="whole where possible",
     ),
@@ -72,7 +77,7 @@ FillOption = Annotated[
 SampleOption = Annotated[
     bool, typer.Option("--sample", help="Let KL models draw from the posterior, as published; else its mode.")
 ]
-SeedOption = Annotated[int, typer.Option(help="Seed of the noise of sampling.")]
+SeedOption = Annotated[int, typer.Option(parser=SEED, metavar="N", help="Seed of the noise of sampling.")]
 TruncatedOption = Annotated[bool, typer.Option("--allow-truncated", help="Use what can be decoded of damaged videos.")]
 LPIPSOption = Annotated[
     Path | None, typer.Option(help="A file or folder with LPIPS's weights.", show_default="the usual places")
@@ -80,7 +85,10 @@ LPIPSOption = Annotated[
 I3DOption = Annotated[
     Path | None, typer.Option(help="A file with I3D's weights, for FVD.", show_default="the usual places")
 ]
-WorkersOption = Annotated[int, typer.Option(min=1, help="Videos to read ahead, and to measure behind the model.")]
+WorkersOption = Annotated[
+    int,
+    typer.Option(parser=WORKERS, metavar="N", help="Videos to read ahead, and to measure behind the model."),
+]
 ReportOption = Annotated[bool, typer.Option("--report/--no-report", help="Write report.html.")]
 
 

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidtok.cli.usage import COUNT, MOST_PIXELS, OVERLAP, RATE, SECONDS, SIDE, STREAM
+from vidtok.fields import shown
+
 if TYPE_CHECKING:
     import torch
 
@@ -32,6 +35,14 @@ class DType(StrEnum):
         return dtype
 
 
+def _size(text: str) -> str:
+    """`text` of `--size`: "original", or a number of pixels."""
+    number = text.isascii() and text.isdigit() and len(text) <= len(str(MOST_PIXELS))
+    if text != "original" and not (number and 1 <= int(text) <= MOST_PIXELS):
+        raise typer.BadParameter(f"{shown(text)} is neither `original` nor a number of pixels from 1 to {MOST_PIXELS}")
+    return text
+
+
 ModelOption = Annotated[
     str,
     typer.Option(
@@ -50,30 +61,46 @@ DeviceOption = Annotated[
 DTypeOption = Annotated[DType, typer.Option("--dtype", help="Type to compute in.")]
 
 HeightOption = Annotated[
-    int | None, typer.Option(min=1, help="Rows after resize and crop.", show_default="as --width, or 256")
+    int | None,
+    typer.Option(parser=SIDE, metavar="PIXELS", help="Rows after resize and crop.", show_default="as --width, or 256"),
 ]
 WidthOption = Annotated[
-    int | None, typer.Option(min=1, help="Columns after resize and crop.", show_default="as --height, or 256")
+    int | None,
+    typer.Option(
+        parser=SIDE, metavar="PIXELS", help="Columns after resize and crop.", show_default="as --height, or 256"
+    ),
 ]
 SizeOption = Annotated[
-    str | None, typer.Option(metavar="original|N", help="`original`: no resize and no crop; N: both sides N.")
+    str | None,
+    typer.Option(parser=_size, metavar="original|N", help="`original`: no resize and no crop; N: both sides N."),
 ]
-FpsOption = Annotated[float | None, typer.Option(help="Frames per second to sample.", show_default="every frame")]
-StartOption = Annotated[float, typer.Option(min=0, help="Seconds into the video to start at.")]
-MaxFramesOption = Annotated[int | None, typer.Option(min=1, help="Stop after this many frames.", show_default="all")]
+FpsOption = Annotated[
+    float | None,
+    typer.Option(parser=RATE, metavar="RATE", help="Frames per second to sample.", show_default="every frame"),
+]
+StartOption = Annotated[
+    float, typer.Option(parser=SECONDS, metavar="SECONDS", help="Seconds into the video to start at.")
+]
+MaxFramesOption = Annotated[
+    int | None, typer.Option(parser=COUNT, metavar="N", help="Stop after this many frames.", show_default="all")
+]
 TruncatedOption = Annotated[
     bool, typer.Option("--allow-truncated", help="Use the part of a damaged video that can be decoded.")
 ]
 StreamOption = Annotated[
     int | None,
     typer.Option(
-        min=0, metavar="N", help="Video stream of the file, from 0 on.", show_default="the one that FFmpeg takes"
+        parser=STREAM,
+        metavar="N",
+        help="Video stream of the file, from 0 on.",
+        show_default="the one that FFmpeg takes",
     ),
 ]
 ChunkFramesOption = Annotated[
     int | None,
     typer.Option(
-        min=1,
+        parser=COUNT,
+        metavar="N",
         help="Frames to compute at a time; for a non-causal model, the length of its clips.",
         show_default="16, fewer if large",
     ),
@@ -81,6 +108,7 @@ ChunkFramesOption = Annotated[
 TileOption = Annotated[
     int | None,
     typer.Option(
+        parser=SIDE,
         metavar="PIXELS",
         help="Cut large frames into tiles of at most this many pixels a side, blended where they overlap.",
         show_default="whole frames",
@@ -88,7 +116,9 @@ TileOption = Annotated[
 ]
 TileOverlapOption = Annotated[
     int | None,
-    typer.Option(metavar="PIXELS", help="Least overlap of neighbouring tiles.", show_default=str(_OVERLAP)),
+    typer.Option(
+        parser=OVERLAP, metavar="PIXELS", help="Least overlap of neighbouring tiles.", show_default=str(_OVERLAP)
+    ),
 ]
 MaxMemoryOption = Annotated[
     str | None,

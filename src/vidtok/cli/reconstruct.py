@@ -28,6 +28,7 @@ from vidtok.cli.options import (
     load_model,
     say_other_streams,
 )
+from vidtok.errors import VidTokError
 
 _PUBLISHED_SIZE = 256
 
@@ -104,9 +105,5 @@ def frame_size(height: int | None, width: int | None, size: str | None) -> tuple
     if size is None:
         return (_PUBLISHED_SIZE, _PUBLISHED_SIZE) if height is None and width is None else (height, width)
     if height is not None or width is not None:
-        raise typer.BadParameter("--size cannot be given together with --height or --width", param_hint="--size")
-    if size == "original":
-        return None, None
-    if not (size.isascii() and size.isdigit() and int(size) > 0):
-        raise typer.BadParameter(f"{size!r} is neither `original` nor a number of pixels", param_hint="--size")
-    return int(size), int(size)
+        raise VidTokError("--size cannot be given together with --height or --width; leave one of them out")
+    return (None, None) if size == "original" else (int(size), int(size))

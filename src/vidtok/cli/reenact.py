@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidtok.cli.options import CheckpointOption, DeviceOption, DType, DTypeOption, load_model
+from vidtok.cli.options import CheckpointOption, DeviceOption, DType, DTypeOption, FpsOption, load_model
+from vidtok.cli.usage import COUNT, SECONDS
 
 if TYPE_CHECKING:
     from vidtok.jobs.reenact import Reenactment
@@ -28,10 +29,13 @@ def reenact(
         str, typer.Option("--model", "-m", metavar="NAME|YAML|FOLDER|HUB", help="A VidTwin, as for other commands.")
     ] = PUBLISHED,
     checkpoint: CheckpointOption = None,
-    fps: Annotated[float | None, typer.Option(help="Frames per second to sample.", show_default="every frame")] = None,
-    start: Annotated[float, typer.Option(min=0, help="Seconds into each video to start at.")] = 0.0,
+    fps: FpsOption = None,
+    start: Annotated[
+        float, typer.Option(parser=SECONDS, metavar="SECONDS", help="Seconds into each video to start at.")
+    ] = 0.0,
     max_frames: Annotated[
-        int | None, typer.Option(min=1, help="Stop after this many frames.", show_default="the shorter video")
+        int | None,
+        typer.Option(parser=COUNT, metavar="N", help="Stop after this many frames.", show_default="the shorter video"),
     ] = None,
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side/--alone", help="Put the sources to the left of the result.")

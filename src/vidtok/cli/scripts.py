@@ -7,28 +7,45 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vidtok.cli.usage import COUNT, RATE, SEED, SIDE
 from vidtok.errors import VideoError, VidTokError
+from vidtok.training.runs.arguments import SentenceParser, number
+
+__all__ = ["SentenceParser"]
 
 if TYPE_CHECKING:
     from vidtok.models.base import VideoModel
 
 _NAME = "vidtok_kl_causal_488_4chn"
 _TWIN = "vidtwin_structure_7_7_8_dynamics_7_8"
+_SIDE, _RATE, _COUNT, _SEED = (number(option.hint) for option in (SIDE, RATE, COUNT, SEED))
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of VidTok's inference scripts, with the published defaults."""
     parser.add_argument("--config", default=f"configs/{_NAME}.yaml", help="the model's YAML file, or its name")
     parser.add_argument("--ckpt", default=f"checkpoints/{_NAME}.ckpt", help="its weights")
-    parser.add_argument("--input_height", type=int, default=256, help="shorter side after the resize; rows")
-    parser.add_argument("--input_width", type=int, default=256, help="columns after the centre crop")
-    parser.add_argument("--sample_fps", type=float, default=30, help="frames per second to take, and to write")
     parser.add_argument(
-        "--chunk_size", type=int, default=16, help="frames of a clip (one more if causal), or computed at a time"
+        "--input_height", type=_SIDE, metavar="PIXELS", default=256, help="shorter side after the resize; rows"
+    )
+    parser.add_argument(
+        "--input_width", type=_SIDE, metavar="PIXELS", default=256, help="columns after the centre crop"
+    )
+    parser.add_argument(
+        "--sample_fps", type=_RATE, metavar="RATE", default=30, help="frames per second to take, and to write"
+    )
+    parser.add_argument(
+        "--chunk_size",
+        type=_COUNT,
+        metavar="N",
+        default=16,
+        help="frames of a clip (one more if causal), or computed at a time",
     )
     parser.add_argument("--read_long_video", action="store_true", help="take a video whole instead of in clips")
     parser.add_argument("--precision", choices=("full", "autocast"), default="full", help="full is float32")
-    parser.add_argument("--seed", type=int, default=42, help="seed of the noise where a KL model draws its latents")
+    parser.add_argument(
+        "--seed", type=_SEED, metavar="N", default=42, help="seed of the noise where a KL model draws its latents"
+    )
 
 
 def add_concate_option(parser: argparse.ArgumentParser) -> None:
@@ -56,14 +73,27 @@ def add_vidtwin_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of VidTwin's scripts, with the published defaults."""
     parser.add_argument("--config", default=f"configs/vidtwin/{_TWIN}.yaml", help="the model's YAML file, or its name")
     parser.add_argument("--ckpt", default=f"checkpoints/{_TWIN}.ckpt", help="its weights")
-    parser.add_argument("--input_height", type=int, default=224, help="shorter side after the resize; rows")
-    parser.add_argument("--input_width", type=int, default=224, help="columns after the centre crop")
-    parser.add_argument("--sample_fps", type=float, default=25, help="frames per second to take, and to write")
     parser.add_argument(
-        "--num_frames_per_batch", dest="chunk_size", type=int, default=16, help="frames computed at a time"
+        "--input_height", type=_SIDE, metavar="PIXELS", default=224, help="shorter side after the resize; rows"
+    )
+    parser.add_argument(
+        "--input_width", type=_SIDE, metavar="PIXELS", default=224, help="columns after the centre crop"
+    )
+    parser.add_argument(
+        "--sample_fps", type=_RATE, metavar="RATE", default=25, help="frames per second to take, and to write"
+    )
+    parser.add_argument(
+        "--num_frames_per_batch",
+        dest="chunk_size",
+        type=_COUNT,
+        metavar="N",
+        default=16,
+        help="frames computed at a time",
     )
     parser.add_argument("--precision", choices=("full", "autocast"), default="full", help="full is float32")
-    parser.add_argument("--seed", type=int, default=42, help="seed of the noise where latents are drawn")
+    parser.add_argument(
+        "--seed", type=_SEED, metavar="N", default=42, help="seed of the noise where latents are drawn"
+    )
     # The whole video is taken, and its last clip filled up.
     parser.set_defaults(read_long_video=True)
 

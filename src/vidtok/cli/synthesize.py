@@ -7,14 +7,21 @@ from typing import Annotated
 
 import typer
 
+from vidtok.cli.usage import RATE, SEED, Number
+from vidtok.fields import Within
+
+_CLIPS = Number(Annotated[int, Within(1, 100_000)])
+_SIZE = Number(Annotated[int, Within(16, 1 << 14)])
+_FRAMES = Number(Annotated[int, Within(1, 1 << 20)])
+
 
 def synthesize(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the clips, new or empty.")],
-    clips: Annotated[int, typer.Option(min=1, help="Number of clips.")] = 8,
-    size: Annotated[int, typer.Option(min=16, help="Height and width in pixels.")] = 256,
-    frames: Annotated[int, typer.Option(min=1, help="Frames of a clip.")] = 34,
-    fps: Annotated[float, typer.Option(help="Frames per second.")] = 30.0,
-    seed: Annotated[int, typer.Option(help="Another seed gives other clips.")] = 0,
+    clips: Annotated[int, typer.Option(parser=_CLIPS, metavar="N", help="Number of clips.")] = 8,
+    size: Annotated[int, typer.Option(parser=_SIZE, metavar="PIXELS", help="Height and width in pixels.")] = 256,
+    frames: Annotated[int, typer.Option(parser=_FRAMES, metavar="N", help="Frames of a clip.")] = 34,
+    fps: Annotated[float, typer.Option(parser=RATE, metavar="RATE", help="Frames per second.")] = 30.0,
+    seed: Annotated[int, typer.Option(parser=SEED, metavar="N", help="Another seed gives other clips.")] = 0,
 ) -> None:
     """Make a small, varied set of procedural clips, to try everything without a download.
 

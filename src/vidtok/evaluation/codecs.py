@@ -206,13 +206,17 @@ class RateSearch:
         return finer + share * (coarser - finer)
 
 
-def check_codec(name: str) -> Codec:
-    """The codec called `name`, if this FFmpeg has it. Raises `VidTokError` otherwise."""
+def check_codec(name: str, size: tuple[int, int] | None = None) -> Codec:
+    """The codec called `name`, if this FFmpeg has it and codes frames of `size`. Raises `VidTokError` otherwise."""
     if name not in CODECS:
         raise VidTokError(f"there is no baseline {name!r}; expected one of {', '.join(CODECS)} and pca")
     codec = CODECS[name]
     _context(codec.encoder, "w", codec)
     _context(codec.decoder, "r", codec)
+    if size is not None:
+        trial = Coding(codec, codec.coarsest, size, Fraction(25))
+        trial.push(np.zeros((*size, 3), np.uint8))
+        trial.flush()
     return codec
 
 

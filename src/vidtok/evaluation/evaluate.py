@@ -69,7 +69,8 @@ def evaluate(
 
     Args:
         data: a folder with videos below it, or one video.
-        models: each makes one model when its turn comes, so that only one is in memory at a time.
+        models: each makes one model, so that only one is in memory at a time: once to check it, before any frame is
+            computed, and again when its turn comes.
         out: a folder; made if it does not exist.
         baselines: names of `BASELINES`. Codecs are measured at the bits per pixel of every model, video by video, and
             at rates around them; `pca` with the block and the number of values of every model.
@@ -79,17 +80,17 @@ def evaluate(
         device: the device of LPIPS and I3D; None: the CPU.
         workers: videos read ahead, and measured behind, at a time.
         report: write `report.html`.
-        announce: called before each subject, to show progress.
+        announce: called before each subject, to show progress; a codec's name comes with the number of its rates.
 
     Raises:
         VideoError: there are no videos, or none of them can be read.
         VidTokError: there is nothing to measure, a baseline is unknown or cannot be had, `lpips` or `i3d` is given and
             cannot be used, a model gives values that are not finite, or `out` cannot be written.
     """
-    codecs = [check_codec(name) for name in baselines if name != TRANSFORM]
+    options = EvaluationOptions() if options is None else options
+    codecs = [check_codec(name, options.frame_size) for name in baselines if name != TRANSFORM]
     if not models and not baselines:
         raise VidTokError("there is nothing to measure; give at least one model or baseline (--model, --baseline)")
-    options = EvaluationOptions() if options is None else options
     place = torch.device("cpu") if device is None else device
     folder = Path(out)
     with PartStore(folder) as store, torch.no_grad():
@@ -121,8 +122,9 @@ class _Run:
     def models(self, makers: Sequence[ModelMaker]) -> dict[BlockShape, list[str]]:
         """Measure the models; returns the linear transforms that match them, each with the models' names."""
         shapes: dict[BlockShape, list[str]] = {}
+        checked = self._checked(makers)
         for make in makers:
-            subject = make()
+            subject = checked.pop() if checked else make()
             taken = [result.name for result in self.results]
             if subject.name in taken:
                 subject.name = next(name for n in count(2) if (name := f"{subject.name} #{n}") not in taken)
@@ -130,7 +132,17 @@ class _Run:
             shape = subject.block_shape()
             if shape is not None:
                 shapes.setdefault(shape, []).append(subject.name)
+            del subject  # before the next one takes its memory
         return shapes
+
+    def _checked(self, makers: Sequence[ModelMaker]) -> list[ModelSubject]:
+        """The first model alone, once every one was made and takes the frames that are to be measured."""
+        found: list[ModelSubject] = []
+        for make in reversed(makers):
+            found.clear()
+            found.append(make())
+            found[0].check(self._runner.options)
+        return found
 
     def transforms(self, shapes: dict[BlockShape, list[str]]) -> None:
         """Measure these transforms, each with the models that it matches; if none, 4 x 8 x 8 blocks in 16 numbers."""
@@ -142,11 +154,11 @@ class _Run:
         targets = list(bit_targets([result for result in self.results if result.kind == "model"]))
         for codec in codecs:
             searches: dict[str, RateSearch] = {}
-            for target in targets:
-                self._measure(CodecSubject(codec, target, searches))
+            for number, target in enumerate(targets, 1):
+                self._measure(CodecSubject(codec, target, searches), f", rate {number} of {len(targets)}")
 
-    def _measure(self, subject: Subject) -> None:
-        with self._announce(subject.name, len(self._runner.videos)) as progress:
+    def _measure(self, subject: Subject, note: str = "") -> None:
+        with self._announce(f"{subject.name}{note}", len(self._runner.videos)) as progress:
             outcome = self._runner.measure(subject, progress)
         if not outcome.measured:
             reasons = "\n".join(f"  {each.reason}" for each in outcome.unreadable[:10])

@@ -54,6 +54,13 @@ class EvaluationOptions:
         if self.fill and self.clip_frames is None:
             raise VidTokError("there are no clips to fill; give their length too (--clip-frames, clip_frames)")
 
+    @property
+    def frame_size(self) -> tuple[int, int] | None:
+        """(height, width) of all frames; None where they are as stored."""
+        if self.height is None and self.width is None:
+            return None
+        return self.height or self.width or 1, self.width or self.height or 1
+
     def clip_length(self, first_alone: bool) -> int | None:
         """Frames of a clip, with one more if a first frame is coded by itself; None: videos are not cut."""
         return None if self.clip_frames is None else self.clip_frames + int(first_alone)

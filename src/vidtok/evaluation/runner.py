@@ -182,7 +182,7 @@ class _Job:
             done += 1
             self._progress(done)
         while self._behind:
-            self._behind.popleft().finish()
+            self._finish_oldest()
 
     def close(self) -> None:
         """End all threads; unfinished videos are dropped."""
@@ -233,7 +233,7 @@ class _Job:
     def _put_through(self, video: Video, opened: _Opened, done: int) -> None:
         """Put one video through the subject; its figures follow behind. Raises `VideoError` if it breaks off."""
         while len(self._behind) >= self._runner.workers:
-            self._behind.popleft().finish()
+            self._finish_oldest()
         stream, networks, lacking = opened.stream, self._runner.networks, self._lacking(video)
         measuring = Measuring(networks, stream.fps, lacking, show=self._subject.show)
         tally, seconds, frames = Tally(), 0.0, 0
@@ -256,6 +256,10 @@ class _Job:
             behind.abandon()
             raise
         self._behind.append(behind)
+
+    def _finish_oldest(self) -> None:
+        self._behind[0].finish()  # stays where `close` finds it, if this is interrupted
+        self._behind.popleft()
 
     def _keep(self, video: Video, measured: Measured) -> None:
         kept = self._kept.get(video.name)

@@ -20,7 +20,7 @@ from vidtok.evaluation.options import EvaluationOptions, independent_clip
 from vidtok.metrics.codebook import CodebookUse
 from vidtok.metrics.rate import LATENT_BITS, nominal_bits
 from vidtok.models.base import VideoModel
-from vidtok.runtime.limits import CLIP_FRAMES, check_finite, frames_at_a_time, memory_advice
+from vidtok.runtime.limits import CLIP_FRAMES, check_finite, check_frame_size, frames_at_a_time, memory_advice
 from vidtok.runtime.passes import Pair, pairs
 from vidtok.tokens.identity import model_identity
 from vidtok.video import Pixels
@@ -119,6 +119,11 @@ class ModelSubject(Subject):
             "values": config.z_channels,
             "codebook_size": self.model.codebook_size,
         }
+
+    def check(self, options: EvaluationOptions) -> None:
+        """Raise `VidTokError` if the model does not take frames of the size that `options` give."""
+        if options.frame_size is not None:
+            check_frame_size(self.model, options.frame_size)
 
     def cut(self, size: tuple[int, int], options: EvaluationOptions) -> tuple[int, bool]:
         if options.clip_frames is not None:

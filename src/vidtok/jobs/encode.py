@@ -165,7 +165,7 @@ class EncodeJob:
         sound = Aside(sound_path(self._output))
         try:
             sounds = self.options.sound and self._reader.info.has_audio
-            sounds = sounds and extract_sound(self._input, sound.path, self.options.stream)
+            sounds = sounds and extract_sound(self._input, sound, self.options.stream)
             timed = self.options.fps is None and self._reader.rate_varies
             with (
                 self._reader as reader,

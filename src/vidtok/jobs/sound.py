@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from vidtok.errors import VideoError
+from vidtok.files import Aside
 from vidtok.text import reason
 from vidtok.video.audio import AudioCopy
 
@@ -17,26 +18,26 @@ def sound_path(path: str | os.PathLike[str]) -> Path:
     return Path(path).with_suffix(SOUND_SUFFIX)
 
 
-def extract_sound(source: str | os.PathLike[str], path: Path, stream: int | None = None) -> bool:
-    """Write the first audio track of `source` to `path`, from the first video frame on; whether there is one.
+def extract_sound(source: str | os.PathLike[str], sound: Aside, stream: int | None = None) -> bool:
+    """Write the first audio track of `source` to `sound`, from the first video frame on; returns True if there is one.
 
     Packets are copied as they are where Matroska and browsers take them, else coded as AAC. Raises `VideoError` if the
-    file cannot be written.
+    file cannot be written; nothing is left behind then, and where there is no track.
     """
     import av
 
-    found = False
+    found, path = False, sound.path
     try:
-        with av.open(os.fspath(path), "w", format="matroska") as output:
-            sound = AudioCopy.start(source, output, "matroska", stream)
-            if sound is not None:
+        with av.open(os.fspath(sound.make()), "w", format="matroska") as output:
+            track = AudioCopy.start(source, output, "matroska", stream)
+            if track is not None:
                 found = True
-                sound.copy_until(None)
-                sound.close()
+                track.copy_until(None)
+                track.close()
     except (av.error.FFmpegError, OSError) as error:
-        path.unlink(missing_ok=True)
+        sound.discard()
         problem = f"the sound of {source} cannot be written to {path}"
         raise VideoError(f"{problem}: {reason(error)}; leave out --audio") from error
     if not found:
-        path.unlink(missing_ok=True)
+        sound.discard()
     return found

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from vidtok.fields import shown
 from vidtok.tokens import TokenFile, TokenFileError
 from vidtok.tokens.reader import Times
 
@@ -41,6 +42,11 @@ def frame_range(file: TokenFile, start: Timestamp, end: Timestamp, *, skip_damag
     return first, last
 
 
+def check_timestamp(timestamp: Timestamp) -> None:
+    """Raise `TokenFileError` if `timestamp` cannot be read."""
+    _seconds(timestamp)
+
+
 def _frame(file: TokenFile, timestamp: Timestamp, times: Times | None, *, ends: bool) -> int:
     seconds = _seconds(timestamp)
     if seconds is None:
@@ -68,4 +74,6 @@ def _seconds(timestamp: Timestamp) -> Fraction | None:
         return timestamp
     if isinstance(timestamp, float) and math.isfinite(timestamp) and timestamp >= 0:
         return Fraction(repr(timestamp))
-    raise TokenFileError(f"{timestamp!r} is no place in a video; expected seconds (1.5 or 1:02.5) or a frame (100f)")
+    raise TokenFileError(
+        f"{shown(timestamp)} is no place in a video; expected seconds (1.5 or 1:02.5) or a frame (100f)"
+    )

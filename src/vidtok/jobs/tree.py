@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from vidtok.errors import VideoError, VidTokError
+from vidtok.errors import BeingWrittenError, VideoError, VidTokError
+from vidtok.fields import shown
 from vidtok.jobs.encode import TOKEN_SUFFIX, Encoded, EncodeJob, EncodeOptions
 from vidtok.jobs.sound import sound_path
 from vidtok.models.base import VideoModel
-from vidtok.text import one_line
-from vidtok.tokens import ModelIdentity, TokenFile, TokenFileError, model_identity
+from vidtok.text import counted, one_line
+from vidtok.tokens import ModelIdentity, TokenFile, TokenFileError, TokenHeader, model_identity
 from vidtok.video.library import PICTURE_SUFFIXES, VIDEO_SUFFIXES, find_files
+
+_NAMED = 3
+"""Differences and files that a message names."""
+_POLL = 0.5
+"""Seconds between looks at a file that another process is writing."""
 
 
 @dataclass
@@ -24,6 +32,8 @@ class TreeResult:
     encoded: list[Encoded] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
     """Inputs whose output was there already, made with the same model, settings and source."""
+    elsewhere: list[Path] = field(default_factory=list)
+    """Inputs that another process has encoded meanwhile, in the same way."""
     failed: list[tuple[Path, VidTokError]] = field(default_factory=list)
     """Inputs that could not be encoded, and why."""
 
@@ -47,15 +57,22 @@ Announce = Callable[[TreeStep], Callable[[int], None] | None]
 class TreeJob:
     """All videos and pictures below `folder`, as `find_files` finds them, to be encoded below `output`.
 
-    `folder/a/b.mp4` becomes `output/a/b.mp4.vtok`. Raises `VideoError` if there are none, and `TokenFileError` if
-    `output` cannot be a folder.
+    `folder/a/b.mp4` becomes `output/a/b.mp4.vtok`. With `overwrite`, token files made with another model or other
+    options are replaced. Raises `VideoError` if there are no videos, and `TokenFileError` if `output` cannot be a
+    folder.
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], output: str | os.PathLike[str], options: EncodeOptions | None = None
+        self,
+        folder: str | os.PathLike[str],
+        output: str | os.PathLike[str],
+        options: EncodeOptions | None = None,
+        *,
+        overwrite: bool = False,
     ) -> None:
         self._folder, self._output = Path(folder), Path(output)
         self._options = EncodeOptions() if options is None else options
+        self._overwrite = overwrite
         if not self._folder.is_dir():
             raise VideoError(f"{folder} is not a folder; give one with videos in it")
         if self._output.exists() and not self._output.is_dir():
@@ -67,29 +84,65 @@ class TreeJob:
                 f"{folder} has no videos and no pictures below it; expected files that end in {', '.join(suffixes)}"
             )
 
-    def run(self, model: VideoModel, announce: Announce | None = None) -> TreeResult:
+    def run(
+        self, model: VideoModel, announce: Announce | None = None, waiting: Callable[[Path], None] | None = None
+    ) -> TreeResult:
         """Encode what is not there yet, and go on where a file cannot be encoded. Each file is as `EncodeJob` does it.
 
-        An interrupted run can be started again: finished files are skipped.
+        An interrupted run can be started again: finished files are skipped. A file that another process is writing is
+        left to it; at the end this waits for it, having called `waiting` with its input, and encodes what the other
+        has not finished. Raises `TokenFileError`, before anything is written, where token files were made with another
+        model or other options, unless they may be overwritten.
         """
+        made = _Made(self._options, model)
+        if not self._overwrite:
+            self._refuse_others(made)
         result = TreeResult()
-        identity = model_identity(model)
-        for number, path in enumerate(self.inputs, 1):
-            relative = path.relative_to(self._folder)
-            output = self._output / relative.parent / (relative.name + TOKEN_SUFFIX)
-            if _is_done(output, path, identity, self._options, model):
-                result.skipped.append(path)
-                continue
-            try:
-                _make_folder(output.parent)
-                job = EncodeJob(path, output, self._options)
-                progress = None if announce is None else announce(TreeStep(number, len(self.inputs), path, job))
-                result.encoded.append(job.run(model, progress))
-            except VidTokError as error:
-                result.failed.append((path, error))
-            except Exception as error:  # whatever one file of many brings about, the others are encoded
-                result.failed.append((path, VidTokError(f"{type(error).__name__}: {one_line(error)}")))
+        left = [step for step in enumerate(self.inputs, 1) if not self._encode(*step, model, made, result, announce)]
+        for number, path in left:
+            if waiting is not None:
+                waiting(path)
+            while not self._encode(number, path, model, made, result, announce, again=True):
+                time.sleep(_POLL)
         return result
+
+    def _encode(
+        self, number: int, path: Path, model: VideoModel, made: _Made, result: TreeResult, announce: Announce | None,
+        *, again: bool = False,
+    ) -> bool:  # fmt: skip
+        """Encode `path` unless it is done, and note that in `result`; False if another process is at it."""
+        output = self._place(path)
+        if made.is_done(output, path):
+            (result.elsewhere if again else result.skipped).append(path)
+            return True
+        try:
+            _make_folder(output.parent)
+            job = EncodeJob(path, output, self._options)
+            progress = None if announce is None else announce(TreeStep(number, len(self.inputs), path, job))
+            result.encoded.append(job.run(model, progress))
+        except BeingWrittenError:
+            return False
+        except VidTokError as error:
+            result.failed.append((path, error))
+        except Exception as error:  # whatever one file of many brings about, the others are encoded
+            result.failed.append((path, VidTokError(f"{type(error).__name__}: {one_line(error)}")))
+        return True
+
+    def _place(self, path: Path) -> Path:
+        """The token file of the input `path`."""
+        relative = path.relative_to(self._folder)
+        return self._output / relative.parent / (relative.name + TOKEN_SUFFIX)
+
+    def _refuse_others(self, made: _Made) -> None:
+        """Raise `TokenFileError` if token files of this tree are there that were made otherwise."""
+        found = [(place, made.difference(place)) for place in map(self._place, self.inputs) if place.exists()]
+        others = [(place, difference) for place, difference in found if difference]
+        if others:
+            place, difference = others[0]
+            raise TokenFileError(
+                f"{counted(len(others), 'token file')} below {self._output} would be replaced by others, such as "
+                f"{place} ({difference}); give --overwrite (overwrite) to replace them, or another --output"
+            )
 
 
 def encode_tree(
@@ -98,10 +151,11 @@ def encode_tree(
     output: str | os.PathLike[str],
     options: EncodeOptions | None = None,
     *,
+    overwrite: bool = False,
     announce: Announce | None = None,
 ) -> TreeResult:
     """Write token files of all videos below `folder` to `output`; see `TreeJob`."""
-    return TreeJob(folder, output, options).run(model, announce)
+    return TreeJob(folder, output, options, overwrite=overwrite).run(model, announce)
 
 
 def _make_folder(folder: Path) -> None:
@@ -111,21 +165,47 @@ def _make_folder(folder: Path) -> None:
         raise TokenFileError(f"{folder} cannot be made: {error.strerror}; choose another output") from error
 
 
-def _is_done(output: Path, path: Path, identity: ModelIdentity, options: EncodeOptions, model: VideoModel) -> bool:
-    """True if `output` is a whole token file of `path` as it is now, made with this model and these options."""
-    try:
-        if not output.exists() or output.stat().st_mtime < path.stat().st_mtime:
+class _Made:
+    """Token files as a model makes them with these options."""
+
+    def __init__(self, options: EncodeOptions, model: VideoModel) -> None:
+        self._identity: ModelIdentity = model_identity(model)
+        self._settings: dict[str, Any] = options.settings(model)
+
+    def is_done(self, output: Path, path: Path) -> bool:
+        """True if `output` is a whole token file of `path` as it is now, made in this way."""
+        try:
+            if not output.exists() or output.stat().st_mtime < path.stat().st_mtime:
+                return False
+            with TokenFile(output) as file:
+                header = file.header
+                sound = not header.encoding.get("sound") or sound_path(output).exists()
+                source = header.source is not None and header.source.bytes == path.stat().st_size
+                return file.complete and sound and source and not self._differing(header)
+        except (TokenFileError, OSError):
             return False
-        with TokenFile(output) as file:
-            header = file.header
-            sound = not header.encoding.get("sound") or sound_path(output).exists()
-            return (
-                file.complete
-                and sound
-                and dataclasses.replace(header.model, name=identity.name) == identity
-                and header.encoding.get("settings") == options.settings(model)
-                and header.source is not None
-                and header.source.bytes == path.stat().st_size
-            )
-    except (TokenFileError, OSError):
-        return False
+
+    def difference(self, output: Path) -> str:
+        """How a token file at `output` was made otherwise; empty if it was made in this way, or is damaged."""
+        try:
+            with TokenFile(output) as file:
+                differing = self._differing(file.header)
+        except (TokenFileError, OSError):
+            return ""
+        more = len(differing) - _NAMED
+        return ", ".join(differing[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+    def _differing(self, header: TokenHeader) -> list[str]:
+        """Model and settings of a file with `header` that are not these, each with both values."""
+        differing = []
+        if dataclasses.replace(header.model, name=self._identity.name) != self._identity:
+            differing.append(f"made with {shown(header.model.name)}, of other weights or configuration")
+        noted = header.encoding.get("settings")
+        if not isinstance(noted, dict):
+            return [*differing, "made with settings that it does not name"]
+        names = [*self._settings, *(name for name in noted if name not in self._settings)]
+        return differing + [
+            f"{name} was {shown(noted.get(name))}, is {shown(self._settings.get(name))}"
+            for name in names
+            if noted.get(name) != self._settings.get(name)
+        ]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidtok.errors import VidTokError
+from vidtok.fields import shown
 from vidtok.models.base import VideoModel
 from vidtok.models.config import ModelConfig
 from vidtok.models.state import StreamState
@@ -27,8 +28,10 @@ from vidtok.models.state import StreamState
 Direction = Literal["encode", "decode", "both"]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-_AMOUNT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]i?)?b?\s*", re.IGNORECASE)
+_AMOUNT = re.compile(r"\s*(\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})\s*([kmgt]i?)?b?\s*", re.IGNORECASE)
 
+_MOST_BYTES = 1 << 60
+"""More than any machine has; an amount above it is a slip."""
 _PROCESS_BYTES = 400 << 20
 """Of a process on the CPU that has loaded this package, before it computes, without weights."""
 _GPU_CONTEXT_BYTES = 600 << 20
@@ -42,12 +45,12 @@ def memory_bytes(amount: int | str) -> int:
 
     Raises `VidTokError` if it is no amount of memory.
     """
-    if isinstance(amount, int) and not isinstance(amount, bool) and amount > 0:
+    if isinstance(amount, int) and not isinstance(amount, bool) and 0 < amount <= _MOST_BYTES:
         return amount
     match = _AMOUNT.fullmatch(amount) if isinstance(amount, str) else None
     count = round(float(match[1]) * _UNITS[(match[2] or "").lower()]) if match else 0
-    if not count:
-        raise VidTokError(f"max_memory is {amount!r}; expected an amount of memory such as 6GB, 500MB or 6GiB")
+    if not 0 < count <= _MOST_BYTES:
+        raise VidTokError(f"max_memory is {shown(amount)}; expected an amount of memory such as 6GB, 500MB or 6GiB")
     return count
 
 

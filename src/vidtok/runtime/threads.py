@@ -5,9 +5,11 @@ PyTorch, NumPy and FFmpeg let other threads run while they compute, so threads s
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
@@ -17,6 +19,10 @@ T = TypeVar("T")
 
 _DEPTH = 4
 _POLL = 0.1
+_LAST_SECONDS = 10.0
+"""Time that threads have to end when the process does."""
+
+_running: weakref.WeakKeyDictionary[threading.Thread, threading.Event] = weakref.WeakKeyDictionary()
 
 
 class Ahead(Generic[T]):
@@ -31,7 +37,7 @@ class Ahead(Generic[T]):
         self._queue: queue.Queue[tuple[T] | None] = queue.Queue(depth)
         self._stop = threading.Event()
         self._error: BaseException | None = None
-        self._thread = _start(lambda: self._fill(iterable))
+        self._thread = _start(lambda: self._fill(iterable), self._stop)
 
     def _fill(self, iterable: Iterable[T]) -> None:
         try:
@@ -84,7 +90,7 @@ class Behind:
         self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue(depth)
         self._error: BaseException | None = None
         self._stop = threading.Event()
-        self._thread = _start(self._work)
+        self._thread = _start(self._work, self._stop)
 
     def __enter__(self) -> Behind:
         return self
@@ -96,12 +102,21 @@ class Behind:
             self.abandon()
 
     def _work(self) -> None:
-        while (task := self._queue.get()) is not None:
+        while (task := self._next()) is not None:
             if self._error is None and not self._stop.is_set():
                 try:
                     task()
                 except BaseException as error:  # raised again in the thread that puts
                     self._error = error
+
+    def _next(self) -> Callable[[], None] | None:
+        """The next task; None at the end."""
+        while True:
+            try:
+                return self._queue.get(timeout=_POLL)
+            except queue.Empty:
+                if self._stop.is_set():
+                    return None
 
     def put(self, task: Callable[[], None]) -> None:
         """Waits while too many tasks are to be done."""
@@ -125,11 +140,27 @@ class Behind:
             raise self._error
 
 
-def _start(work: Callable[[], None]) -> threading.Thread:
+def _start(work: Callable[[], None], stop: threading.Event) -> threading.Thread:
+    """A thread that does `work`, and ends early once `stop` is set."""
+
     def run() -> None:
         with torch.no_grad():
             work()
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
+    _running[thread] = stop
     return thread
+
+
+@atexit.register
+def _end_all() -> None:
+    """End the threads that an interrupted program has left.
+
+    One that still computes while the interpreter goes is torn out of C++ code, and that ends the process by `abort`.
+    """
+    left = list(_running.items())
+    for _, stop in left:
+        stop.set()
+    for thread, _ in left:
+        thread.join(_LAST_SECONDS)

@@ -23,6 +23,7 @@ META_FILE = "meta.csv"
 _CRF = 4
 _CANDIDATES = 8
 _PREVIEW_FRAMES = 9
+_MOST_PIXELS = 1 << 30
 _CONTRAST = 40
 """Standard deviation in 8-bit levels below which a picture counts as flat."""
 _PLAIN = {"cut_share": 0.0, "light_share": 0.0, "warp_share": 0.0, "overlay_share": 0.0, "letterbox_share": 0.0}
@@ -58,7 +59,7 @@ class EvaluationSet:
     Attributes:
         clips: number of files, from 1 up; the kinds of `KINDS` take turns.
         height, width: size of a frame in pixels, from 16 up.
-        frames: number of frames of a clip, from 1 up.
+        frames: number of frames of a clip, from 1 up; a clip has at most 2^30 pixels over all its frames.
         fps: frames per second.
         seed: another one gives other clips.
 
@@ -79,6 +80,12 @@ class EvaluationSet:
             raise ConfigError(f"synthetic clips: {self.clips} clips were asked for; expected at least 1")
         as_rate(self.fps)
         self.config(0)
+        pixels = self.frames * self.height * self.width
+        if pixels > _MOST_PIXELS:
+            raise ConfigError(
+                f"synthetic clips: {self.frames} frames of {self.width} x {self.height} are {pixels:,} pixels; "
+                f"expected at most {_MOST_PIXELS:,} a clip, since one is made in memory"
+            )
 
     def kind(self, index: int) -> str:
         """Kind of clip `index`, a key of `KINDS`."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from vidtok.errors import TokenFileError
+from vidtok.text import EMPTY
 from vidtok.tokens.header import MAX_FRAMES, MAX_HEADER_BYTES, LatentLayout, TokenHeader
 
 MAGIC = b"\x89VTOK\r\n\x1a"
@@ -110,8 +111,8 @@ def read_header(file: BinaryIO, name: str) -> tuple[TokenHeader, int]:
     file.seek(0)
     fixed = file.read(_PREAMBLE_BYTES)
     if fixed[: len(MAGIC)] != MAGIC:
-        what = "is empty" if not fixed else "does not begin as a token file does"
-        raise TokenFileError(f"{name} {what}; expected what `vidtok encode` writes")
+        other = "does not begin as a token file does; expected what `vidtok encode` writes"
+        raise TokenFileError(f"{name} {other if fixed else EMPTY}")
     if len(fixed) < _PREAMBLE_BYTES:
         raise TokenFileError(f"{name} is cut off in its header, of which nothing can be decoded; encode again")
     _, version, _, length, crc = _PREAMBLE.unpack_from(fixed)

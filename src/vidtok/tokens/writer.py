@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidtok.errors import TokenFileError
+from vidtok.errors import BeingWrittenError, TokenFileError
 from vidtok.files import check_place as check_any_place
 from vidtok.files import lock, writing
 from vidtok.tokens.container import (
@@ -254,7 +254,7 @@ def _open_partial(partial: Path, path: Path) -> BinaryIO:
                 return file
         except BlockingIOError as error:
             file.close()
-            raise TokenFileError(
+            raise BeingWrittenError(
                 f"{path} is being written by another process, to {partial}; wait for it, or choose another output"
             ) from error
         except BaseException:

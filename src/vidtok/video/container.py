@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidtok.errors import VideoError, VidTokError
-from vidtok.text import reason
+from vidtok.text import EMPTY, reason
 from vidtok.video.frames import Pixels
 from vidtok.video.orientation import Orientation, frame_orientation
 
@@ -130,7 +130,10 @@ def open_container(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
     place = Path(path.file if isinstance(path, MediaSlice) else path)
     _check_is_file(place, path)
     try:
-        kind = _list_kind(read_head(path, _LIST_WITHIN))
+        head = read_head(path, _LIST_WITHIN)
+        if not head:
+            raise VideoError(f"{path} {EMPTY}")
+        kind = _list_kind(head)
         if kind is not None:
             raise VideoError(f"{path} is {kind}, a list of other files, not a video; give the videos that it names")
         # "file:" keeps a name such as `a:b.mp4` from being taken for a protocol, the second option one such as

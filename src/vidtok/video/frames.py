@@ -5,7 +5,6 @@ Pixels are `(T, H, W, 3)` uint8 RGB outside of the models and `(B, 3, T, H, W)` 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -22,6 +21,8 @@ _LARGEST_SIDE = 2**16 - 1
 """Pixels: as large as a JPEG can be."""
 _LARGEST_DENOMINATOR = 100_000
 """Of a frame rate as a fraction; rates below its inverse are refused."""
+_FASTEST = 2**32
+"""Frames per second: MP4 counts time in no smaller steps."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -128,10 +129,13 @@ def resize_and_crop(frames: Pixels, height: int | None = None, width: int | None
 def as_rate(fps: float | Fraction) -> Fraction:
     """Frames per second as an exact fraction; 23.976, 29.97 and the like become n * 1000/1001.
 
-    Raises `VideoError` unless `fps` is finite and at least 1/100,000.
+    Raises `VideoError` unless `fps` is from 1/100,000 to 2^32.
     """
-    if not (math.isfinite(fps) and fps * _LARGEST_DENOMINATOR >= 1):
-        raise VideoError(f"frame rate is {fps}; expected a positive number of frames per second, 0.00001 at least")
+    if not (fps <= _FASTEST and fps * _LARGEST_DENOMINATOR >= 1):
+        expected = (
+            f"at most {_FASTEST}" if fps > _FASTEST else "a positive number of frames per second, 0.00001 at least"
+        )
+        raise VideoError(f"frame rate is {fps}; expected {expected}")
     rate = Fraction(fps).limit_denominator(_LARGEST_DENOMINATOR)
     nominal = round(fps * 1001 / 1000)
     ntsc = Fraction(nominal * 1000, 1001)

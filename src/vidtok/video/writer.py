@@ -122,8 +122,7 @@ class VideoWriter:
         self.frame_count += len(frames)
 
     def _open(self) -> _H264Output | _PNGOutput:
-        # Made here and not by FFmpeg, so that its permissions are those of any new file and no other is overwritten.
-        os.close(os.open(self._aside.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        self._aside.make()  # here and not by FFmpeg, so that its permissions are those of any new file
         height, width = self._size
         if self._picture:
             return _PNGOutput(self._aside.path, height, width)

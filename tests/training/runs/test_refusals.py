@@ -83,6 +83,9 @@ def test_says_what_to_install(
         (["--precision", "8"], "Lightning's Trainer refuses its options"),
         (["--strategy", "magic"], "the strategy is 'magic'; expected one of auto, ddp,"),
         (["--max_time", "a:b"], "Lightning's Trainer refuses its options"),
+        (["--max_time", "3"], "--max_time is 3; expected a time as DD:HH:MM:SS, or a mapping such as {hours: 12}"),
+        (["lightning.trainer.max_epochs=abc"], "lightning.trainer.max_epochs is 'abc'; expected a whole number from"),
+        (["lightning.trainer.devices=x"], "lightning.trainer.devices is 'x'; expected auto, a number of devices"),
         (["lightning.strategy.params.shards=2"], "lightning.strategy.params.shards is not known"),
         (["lightning.strategy.target=torch.optim.Adam"], "lightning.strategy.target is torch.optim.Adam, a name"),
         (["lightning.seed=-1"], "lightning.seed is -1; expected a whole number of at least 0"),
@@ -119,8 +122,8 @@ def test_errors_name_what_is_wrong(
 
 
 def test_options_that_lightning_refuses_are_named(tmp_path: Path) -> None:
-    with pytest.raises(VidTokError, match=r"Trainer refuses its options: .*; lightning.trainer has .*max_steps: 'abc'"):
-        train(write_config(tmp_path), tmp_path, "--max_steps", "abc")
+    with pytest.raises(VidTokError, match=r"Trainer refuses its options: .*; lightning.trainer has .*precision: 8"):
+        train(write_config(tmp_path), tmp_path, "--precision", "8")
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

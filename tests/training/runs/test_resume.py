@@ -160,8 +160,8 @@ def test_best_and_newest_are_kept(tmp_path: Path) -> None:
     best = json.loads((folder / "checkpoints" / "best.json").read_text())
     assert len(best) == 2
     assert sorted([*best, "best.json"]) == [name for name in names if name.startswith("best")]
-    worse = "model.base_learning_rate=1.0"
-    train(write_config(tmp_path), tmp_path, "--max_steps", "12", "--val_check_interval", "1", worse)
+    worse = ("model.base_learning_rate=1.0", "--resume", str(folder))
+    train(write_config(tmp_path), tmp_path, "--max_steps", "12", "--val_check_interval", "1", *worse)
     kept = json.loads((folder / "checkpoints" / "best.json").read_text())
     assert best.items() <= kept.items()  # what was best before the resumption still counts
 

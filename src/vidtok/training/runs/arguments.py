@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NoReturn
 
 from vidtok.config.layers import from_overrides, resolve
 from vidtok.errors import ConfigError
+from vidtok.fields import Check, Within, fit, from_text
+from vidtok.text import fault
 
 TRAINER_OPTIONS = (
     "accelerator", "strategy", "devices", "num_nodes", "precision", "fast_dev_run", "max_epochs", "min_epochs",
@@ -24,6 +26,40 @@ TRAINER_OPTIONS = (
     "enable_autolog_hparams",
 )  # fmt: skip
 """Options of Lightning's Trainer that are plain values, as `--option value` or under `lightning.trainer`."""
+
+_MANY = 10**12
+_MOST_DEVICES = 4096
+_Endless = Annotated[int, Within(-1, _MANY)]
+_Steps = Annotated[int, Within(0, _MANY)]
+_Share = Annotated[int, Within(0, _MANY)] | Annotated[float, Within(0, 1)]
+_DEVICES = "auto, a number of devices, -1 for all, or their numbers such as 0,1"
+_DEVICE_NUMBERS = re.compile(r"\d{1,4}(,\d{1,4})*,?")
+_TIME = "a time as DD:HH:MM:SS, or a mapping such as {hours: 12}"
+TRAINER_VALUES: Mapping[str, Any] = {
+    **dict.fromkeys(("max_epochs", "max_steps", "num_sanity_val_steps"), _Endless | None),
+    **dict.fromkeys(("min_epochs", "min_steps", "reload_dataloaders_every_n_epochs"), _Steps | None),
+    **dict.fromkeys(
+        ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches"),
+        _Share | None,
+    ),
+    **dict.fromkeys(
+        ("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "benchmark", "inference_mode",
+         "use_distributed_sampler", "detect_anomaly", "barebones", "sync_batchnorm", "enable_autolog_hparams"),
+        bool | None,
+    ),
+    "num_nodes": Annotated[int, Within(1, 10**5)],
+    "check_val_every_n_epoch": Annotated[int, Within(1, _MANY)] | None,
+    "log_every_n_steps": Annotated[int, Within(0, _MANY, expected="a whole number of steps from 0 (never) up")] | None,
+    "accumulate_grad_batches": Annotated[int, Within(1, 10**6)],
+    "gradient_clip_val": Annotated[float, Within(above=0, most=1e12, expected="a norm above 0")] | None,
+    "fast_dev_run": bool | Annotated[int, Within(0, 10**6)],
+    "val_check_interval": Annotated[int, Within(1, _MANY)] | Annotated[float, Within(above=0, most=1)] | None,
+    "deterministic": bool | Literal["warn"] | None,
+    "devices": Annotated[int | str | tuple[int, ...], Check(_DEVICES, lambda value: _names_devices(value))],
+    "max_time": Annotated[str, Check(_TIME)] | Annotated[Mapping[str, float], Check(_TIME)] | None,
+}  # fmt: skip
+"""Values that the Trainer's options take, as hints of `vidtok.fields`; Lightning checks the others itself."""
+Seed = Annotated[int, Within(0, 2**32 - 1)]
 
 
 _OVERRIDE = re.compile(r"(--)?[A-Za-z_]\w*(\.\w+)+=")
@@ -102,16 +138,56 @@ def _is_top_level(word: str) -> bool:
     return bool(_TOP_LEVEL.match(word)) and not Path(word).exists()
 
 
-def _plain(key: str, value: str) -> Any:
-    """`value` as YAML reads it: `--max_steps 10` is a number."""
-    try:
-        return resolve(from_overrides([f"{key}={value}"]), f"--{key}")[key]
-    except ConfigError as error:
-        raise ConfigError(f"--{key} {value}: {error}") from error
+def _plain(key: str, text: str) -> Any:
+    """The value of `--key text`, as YAML reads it: `--max_steps 10` is a number."""
+    value: Any = text
+    # YAML takes 12:00:00:00 for a number in base 60.
+    if text.strip() and not (key == "max_time" and ":" in text and not text.startswith("{")):
+        try:
+            value = resolve(from_overrides([f"{key}={text}"]), f"--{key}")[key]
+        except ConfigError as error:
+            raise ConfigError(f"--{key} {text}: {error}") from error
+    check_trainer_option(key, value, f"--{key}")
+    return value
+
+
+def check_trainer_option(key: str, value: object, place: str) -> None:
+    """Raise `ConfigError` unless `value`, which stands at `place`, is one that the Trainer's option `key` takes."""
+    if key in TRAINER_VALUES:
+        fit(value, TRAINER_VALUES[key], place)
+
+
+def _names_devices(value: int | str | tuple[int, ...]) -> bool:
+    if isinstance(value, tuple):
+        return 0 < len(value) <= _MOST_DEVICES and all(0 <= number < _MOST_DEVICES for number in value)
+    if value in ("auto", "-1", -1):
+        return True
+    if isinstance(value, str):
+        return bool(_DEVICE_NUMBERS.fullmatch(value)) and value.strip("0") != ""
+    return 0 < value <= _MOST_DEVICES
+
+
+class SentenceParser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence, as those of this package are."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {fault(message, self.prog)}\n")
+
+
+def number(hint: Any) -> Callable[[str], Any]:
+    """The `type` of an argument that is a number; `hint` is an int or float annotated with `Within`."""
+
+    def parse(text: str) -> Any:
+        try:
+            return from_text(text, hint)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = SentenceParser(
         prog=prog,
         usage=f"{prog} {'-b CONFIG' if prog == _PUBLISHED else 'CONFIG'}... [options] [section.key=value ...]",
         description="Train a model. Configurations are merged from left to right; section.key=value goes last.",
@@ -131,7 +207,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("-t", "--train", **_flag(True), help="train (default: true)")
     add("--no-test", "--no_test", dest="no_test", **_flag(), help="do not test after training")
     add("-d", "--debug", **_flag(), help="open the debugger where training fails")
-    add("-s", "--seed", type=int, help="seed of weights, data and noise (default: 23)")
+    add("-s", "--seed", type=number(Seed), metavar="N", help="seed of weights, data and noise (default: 23)")
     add("--seed_rank", **_flag(), help="add each process's rank to its seed")
     add("--scale_lr", **_flag(), help="learning rate = base rate x accumulated batches x devices x batch size")
     add("--enable_tf32", **_flag(True), help="let NVIDIA GPUs round float32 products to TF32 (default: true)")

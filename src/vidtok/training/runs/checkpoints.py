@@ -23,7 +23,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from vidtok.config.registry import entry, models
 from vidtok.errors import CheckpointError, ConfigError, TrainingError
 from vidtok.fields import Within, check
-from vidtok.files import aside, write_whole
+from vidtok.files import aside, write_whole, writing
 from vidtok.zoo.checkpoint import copy_state, read_checkpoint, read_content, without_derived
 from vidtok.zoo.folder import read_folder
 from vidtok.zoo.runs import LAST, is_run, run_checkpoint
@@ -58,10 +58,10 @@ class WholeFiles(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
         problem, advice = f"the checkpoint {path} cannot be written", "the ones before it are whole"
-        with aside(path, TrainingError, sync=True, problem=problem, advice=advice) as new:
-            new.parent.mkdir(parents=True, exist_ok=True)
-            with new.open("wb") as file:
-                torch.save(checkpoint, file)
+        with writing(path, TrainingError, problem=problem, advice=advice):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with aside(path, TrainingError, sync=True, problem=problem, advice=advice) as new, new.open("wb") as file:
+            torch.save(checkpoint, file)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
@@ -169,6 +169,7 @@ class KeepCheckpoints(Checkpoint):
 def link(source: Path, target: Path) -> None:
     """Make `target` another name of the file `source`, or a copy where the file system has no links."""
     with aside(target, TrainingError) as new:
+        new.unlink()
         try:
             os.link(source, new)
         except OSError:

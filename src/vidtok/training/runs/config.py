@@ -12,8 +12,8 @@ import torch
 
 from vidtok.config.dialect import look_up, params_of, warn_without_effect
 from vidtok.errors import ConfigError
-from vidtok.fields import Within, build, check, fit, mapping_at, refuse_unknown, require, shown
-from vidtok.training.runs.arguments import TRAINER_OPTIONS
+from vidtok.fields import Within, build, check, mapping_at, refuse_unknown, require, shown
+from vidtok.training.runs.arguments import TRAINER_OPTIONS, Seed, check_trainer_option
 from vidtok.training.runs.checkpoints import CheckpointConfig
 from vidtok.training.runs.media import MediaConfig
 
@@ -35,7 +35,6 @@ _DDP_OPTIONS = ("find_unused_parameters", "gradient_as_bucket_view", "static_gra
 _CHECKPOINT_WITHOUT_EFFECT = ("dirpath", "filename", "verbose", "save_weights_only", "monitor", "mode")
 _CLIP = "gradient_clip_val"
 _ACCUMULATE = "accumulate_grad_batches"
-_EVERY = Annotated[int, Within(0, expected="a whole number of steps from 0 (never) up")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +49,7 @@ class RunConfig:
     clip_norm: Annotated[float, Within(above=0, expected="a norm above 0")] | None = 20.0
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     media: MediaConfig | None = None
-    seed: Annotated[int, Within(0)] = 23
+    seed: Seed = 23
     scale_lr: bool = False
 
     def __post_init__(self) -> None:
@@ -91,7 +90,8 @@ class RunConfig:
 def _trainer(options: dict[str, Any]) -> dict[str, Any]:
     """The Trainer's `options`, checked where Lightning does not."""
     refuse_unknown(options, TRAINER_OPTIONS, _TRAINER)
-    fit(options.get("log_every_n_steps"), _EVERY | None, f"{_TRAINER}.log_every_n_steps")
+    for key, value in options.items():
+        check_trainer_option(key, value, f"{_TRAINER}.{key}")
     if options.pop("gradient_clip_algorithm", "norm") not in ("norm", None):
         raise ConfigError(f"{_TRAINER}.gradient_clip_algorithm: gradients are clipped by their norm alone")
     if str(options.get("precision", "")).startswith("16"):

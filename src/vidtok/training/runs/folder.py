@@ -19,7 +19,7 @@ from typing import Any
 
 from vidtok.config.layers import to_yaml
 from vidtok.errors import TrainingError
-from vidtok.files import lock, write_whole
+from vidtok.files import lock, sweep_folder, write_whole
 from vidtok.text import reason
 from vidtok.training.runs.arguments import TrainArguments
 from vidtok.zoo.runs import newest_checkpoint
@@ -81,29 +81,70 @@ def latest_folder(arguments: TrainArguments) -> Path | None:
 def exclusive(folder: Path) -> Iterator[None]:
     """Keep other processes from training in `folder` during the block, except on Windows; it is made if missing.
 
-    The process holds the lock and its workers do not, so that the lock ends with the process in any case.
-    Raises `TrainingError` if another process has it, or the folder cannot be made or written to.
+    The process holds the lock and its workers do not, so that the lock ends with the process in any case. Files that a
+    killed process left half-written in the folder are removed. Raises `TrainingError` if another process has the lock,
+    or the folder cannot be made or written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        opened = (folder / "lock").open("a+")
-    except OSError as error:
-        raise TrainingError(
-            f"the run's folder {folder} cannot be made or written to: {reason(error)}; give another --logdir"
-        ) from error
-    with opened as file:
-        try:
-            lock(file.fileno(), of_process=True)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise TrainingError(
-                f"process {file.read().strip() or 'of unknown number'} is training in {folder}; wait for it or stop "
-                "it, or start another run (--name, or --checkpoint_auto_resume false)"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    with _held(folder / "lock", folder):
+        for part in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+            sweep_folder(part)
         yield
+
+
+@contextlib.contextmanager
+def alone(arguments: TrainArguments, folder: Path, *, resumes: bool) -> Iterator[None]:
+    """Keep other processes from beginning a run of this name inside the block, if they would take up this one.
+
+    `folder` is the run's, and `resumes` says that it was there before. Raises `TrainingError` if another process trains
+    a run of this name, or has finished one since the arguments were read.
+    """
+    name = run_name(arguments)
+    if not name or not arguments.checkpoint_auto_resume or arguments.resume or arguments.resume_from_checkpoint:
+        yield
+        return
+    path = _parent(arguments) / f".{name}.lock"
+    with _held(path, folder):
+        try:
+            other = None if resumes else latest_folder(arguments)
+            if other is not None:
+                raise TrainingError(
+                    f"{other} is a run of this name that has just been made; start again to go on with it"
+                )
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+@contextlib.contextmanager
+def _held(path: Path, folder: Path) -> Iterator[None]:
+    """Hold a lock on the file `path`, which names this process and the `folder` that it trains in."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+")
+        except OSError as error:
+            raise TrainingError(
+                f"the run's folder {folder} cannot be made or written to: {reason(error)}; give another --logdir"
+            ) from error
+        with file:
+            try:
+                lock(file.fileno(), of_process=True)
+            except BlockingIOError as error:
+                file.seek(0)
+                number, _, place = file.read().partition(" ")
+                raise TrainingError(
+                    f"process {number or 'of unknown number'} is training in {place or folder}; wait for it or stop "
+                    "it, or start another run (--name, or --checkpoint_auto_resume false)"
+                ) from error
+            # The process that had the lock may have removed the file meanwhile.
+            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                continue
+            file.truncate(0)
+            file.write(f"{os.getpid()} {folder}")
+            file.flush()
+            yield
+            return
 
 
 def write_config(folder: Path, raw: Mapping[str, Any]) -> Path:

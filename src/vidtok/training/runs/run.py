@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -32,7 +32,8 @@ from vidtok.training.runs.arguments import TrainArguments
 from vidtok.training.runs.callbacks import InterruptedRunError, StopOnSignal
 from vidtok.training.runs.checkpoints import read_training_state, start_from
 from vidtok.training.runs.config import RunConfig
-from vidtok.training.runs.folder import exclusive, latest_folder, new_folder, write_config
+from vidtok.training.runs.folder import alone, exclusive, latest_folder, new_folder, write_config
+from vidtok.training.runs.takeover import check_same
 from vidtok.training.runs.trainer import check_logger, make_logger, make_trainer, quieten
 from vidtok.zoo.runs import is_run, run_checkpoint, run_config
 
@@ -48,6 +49,8 @@ class RunPlan:
     config: Configuration
     folder: Path
     resume_from: Path | None
+    unasked: bool = False
+    """The run is taken up because it has the same name."""
 
 
 def run(arguments: TrainArguments) -> Path:
@@ -74,10 +77,16 @@ def run(arguments: TrainArguments) -> Path:
             module.model_ema.reset()
     _check_monitor(settings.monitor, module.validation_metrics)
     data = build_data(raw["data"], seed=running.seed)
+    if plan.unasked and arguments.train:
+        check_same(plan.folder, raw)
     if plan.resume_from is not None and arguments.train:
         _check_resumable(module, plan.resume_from)
     trainer, stop = make_trainer(plan.folder, running, settings, module.loss.config.is_adversarial)
-    with exclusive(plan.folder) if rank == 0 and arguments.train else nullcontext():
+    resumes = plan.resume_from is not None
+    with ExitStack() as held:
+        if rank == 0 and arguments.train:
+            held.enter_context(alone(arguments, plan.folder, resumes=resumes))
+            held.enter_context(exclusive(plan.folder))
         # The folder's newest configuration tells how its checkpoints are read, so all checks come before it.
         trainer.logger = make_logger(arguments, plan.folder)
         if rank == 0:
@@ -105,8 +114,9 @@ def plan_run(arguments: TrainArguments) -> RunPlan:
             "no configuration is given; expected one or more of CONFIG (or --base CONFIG.yaml), or --resume with the "
             "folder of a run"
         )
+    taken_up = None
     if folder is None and arguments.checkpoint_auto_resume and resume_from is None:
-        folder = latest_folder(arguments)
+        folder = taken_up = latest_folder(arguments)
         if folder is not None:
             resume_from = run_checkpoint(folder)
             log.info("going on with the run in %s (--checkpoint_auto_resume false starts another)", folder)
@@ -116,7 +126,7 @@ def plan_run(arguments: TrainArguments) -> RunPlan:
         options = [f"lightning.trainer.{key}={json.dumps(value)}" for key, value in arguments.trainer.items()]
         config = read_configs(sources, [*arguments.overrides, *options])
     _take_in(config.raw, arguments)
-    return RunPlan(config, folder or new_folder(arguments), resume_from)
+    return RunPlan(config, folder or new_folder(arguments), resume_from, taken_up is not None)
 
 
 def _recipe(name: str) -> Path | None:
