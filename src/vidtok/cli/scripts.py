@@ -91,9 +91,7 @@ def add_vidtwin_options(parser: argparse.ArgumentParser) -> None:
         help="frames computed at a time",
     )
     parser.add_argument("--precision", choices=("full", "autocast"), default="full", help="full is float32")
-    parser.add_argument(
-        "--seed", type=_SEED, metavar="N", default=42, help="seed of the noise where latents are drawn"
-    )
+    parser.add_argument("--seed", type=_SEED, metavar="N", default=42, help="seed of the noise where latents are drawn")
     # The whole video is taken, and its last clip filled up.
     parser.set_defaults(read_long_video=True)
 
