@@ -89,7 +89,7 @@ def _sentence(error: Any) -> str:
 
 def _name(hint: str) -> str:
     """The option's long name, or the argument, of the parser's `hint`, such as "'-o' / '--output'"."""
-    names = re.findall(r"'([^']+)'", hint) or [hint]
+    names: list[str] = re.findall(r"'([^']+)'", hint) or [hint]
     return next((name for name in names if name.startswith("--")), names[0])
 
 

@@ -84,7 +84,7 @@ def test_says_what_to_install(
         (["--strategy", "magic"], "the strategy is 'magic'; expected one of auto, ddp,"),
         (["--max_time", "a:b"], "Lightning's Trainer refuses its options"),
         (["--max_time", "3"], "--max_time is 3; expected a time as DD:HH:MM:SS, or a mapping such as {hours: 12}"),
-        (["lightning.trainer.max_epochs=abc"], "lightning.trainer.max_epochs is 'abc'; expected a whole number of at least -1, or null"),
+        (["lightning.trainer.max_epochs=abc"], "lightning.trainer.max_epochs is 'abc'; expected a whole number"),
         (["lightning.trainer.devices=x"], "lightning.trainer.devices is 'x'; expected auto, a number of devices"),
         (["lightning.strategy.params.shards=2"], "lightning.strategy.params.shards is not known"),
         (["lightning.strategy.target=torch.optim.Adam"], "lightning.strategy.target is torch.optim.Adam, a name"),
