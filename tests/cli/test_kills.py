@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +121,18 @@ def files(command: Command) -> list[Path]:
     return sorted(path for path in command.folder.rglob("*") if path.is_file())
 
 
+def forget(command: Command, draw: random.Random) -> None:
+    """Remove some of what was written, so that there is work again: of a run, the whole folder."""
+    if command.words[0] == "train":
+        if draw.random() < 0.7:
+            for folder in filter(Path.is_dir, command.folder.iterdir()):
+                shutil.rmtree(folder)
+        return
+    for path in files(command):
+        if draw.random() < 0.7:
+            path.unlink()
+
+
 def began(command: Command, process: subprocess.Popen[bytes]) -> None:
     """Wait until the command writes, or ends."""
     before = set(files(command))
@@ -143,9 +156,7 @@ def test_a_hundred_kills(name: str, kills: range, tmp_path: Path) -> None:
         command.check(path)
     for number in kills:
         draw = random.Random(f"{name} {number}")
-        for path in files(command):
-            if draw.random() < 0.7:
-                path.unlink()
+        forget(command, draw)
         sent = draw.choice(_SIGNALS)
         process = start(command)
         began(command, process)

@@ -64,6 +64,24 @@ def test_quality_follows_crf(tmp_path):
     assert errors[0] < 1 < errors[1] < 8
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be taken away")
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_the_bytes_are_the_same_again_and_on_fewer_cores(tmp_path, suffix):
+    def written():
+        with VideoWriter(tmp_path / f"a.{suffix}", 25) as writer:
+            writer.write(np.stack([smooth(i, (128, 192)) for i in range(50)]))
+        return (tmp_path / f"a.{suffix}").read_bytes()
+
+    cores = os.sched_getaffinity(0)
+    first = written()
+    assert written() == first
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        assert written() == first
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 def test_mp4_can_be_played_while_it_loads(tmp_path):
     data = write(tmp_path / "video.mp4").read_bytes()
     assert 0 < data.index(b"moov") < data.index(b"mdat")
@@ -202,6 +220,7 @@ def test_no_frames_are_no_video(tmp_path):
         ("file/video.mp4", {}, r"video\.mp4 cannot be written: .*file is not a folder"),
         ("folder.mp4", {}, r"folder\.mp4 is a folder; give the path of a file in it, such as .*output\.mp4"),
         ("video.mp4", {"crf": 52}, r"crf is 52; expected 0 \(best\) to 51"),
+        ("video.mp4", {"threads": 0}, "threads is 0; expected 1 to 128"),
         ("video.mp4", {"preset": "quick"}, "preset is 'quick'; expected one of ultrafast, "),
         ("video.mp4", {"fps": 0}, "frame rate is 0; expected a positive number"),
         ("video.mp4", {"audio_from": "none.mp4"}, r"none\.mp4: no such file; check the path"),

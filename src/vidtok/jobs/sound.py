@@ -28,7 +28,9 @@ def extract_sound(source: str | os.PathLike[str], sound: Aside, stream: int | No
 
     found, path = False, sound.path
     try:
-        with av.open(os.fspath(sound.make()), "w", format="matroska") as output:
+        with av.open(
+            os.fspath(sound.make()), "w", format="matroska", container_options={"fflags": "+bitexact"}
+        ) as output:
             track = AudioCopy.start(source, output, "matroska", stream)
             if track is not None:
                 found = True

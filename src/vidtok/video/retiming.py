@@ -105,9 +105,12 @@ def _frame_of(packet: Packet[VideoStream], fps: Fraction) -> int:
 def _opened(target: Path, base: Fraction) -> OutputContainer:
     import av
 
-    # Without being told, FFmpeg multiplies a clock of less than 10,000 ticks a second.
-    options = {"movflags": "+faststart", "video_track_timescale": str(base.denominator)}
-    return av.open(os.fspath(target), "w", container_options={} if target.suffix.lower() == ".mkv" else options)
+    if target.suffix.lower() == ".mkv":
+        options = {"fflags": "+bitexact"}  # without a random number of its own
+    else:
+        # Without being told, FFmpeg multiplies a clock of less than 10,000 ticks a second.
+        options = {"movflags": "+faststart", "video_track_timescale": str(base.denominator)}
+    return av.open(os.fspath(target), "w", container_options=options)
 
 
 def _decoded_at(ticks: Sequence[int], place: int) -> int:

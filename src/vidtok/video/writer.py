@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 OUTPUT_SUFFIXES = (".mp4", ".mov", ".mkv", ".png")
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 _CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+_MOST_THREADS = 128
 _SLOW = Fraction(1, 1000)
 _BT709, _LIMITED, _FULL = 1, 1, 2
 _BICUBIC, _FULL_CHROMA_INPUT, _ACCURATE_ROUNDING = 0x4, 0x4000, 0x40000
@@ -45,6 +46,8 @@ class VideoWriter:
         fps: frames per second; see `as_rate` for 29.97 and the like.
         crf: constant rate factor of x264, 0 (best) to 51.
         preset: x264's trade of time for size, one of `PRESETS`.
+        threads: threads of x264. One gives the same bytes on every run and on any number of cores; more are faster
+            where nothing else computes, but the bytes then depend on their number, and sometimes on the run.
         audio_from: a media file whose first audio track is to be copied, as it is if the format can hold it and
             browsers play it, else as AAC. It is moved so that the first video frame of that file coincides with the
             first one here. Nothing happens if it has no audio, or with `.png`.
@@ -65,6 +68,7 @@ class VideoWriter:
         *,
         crf: int = 18,
         preset: str = "medium",
+        threads: int = 1,
         audio_from: str | os.PathLike[str] | None = None,
         sample_aspect_ratio: Fraction = Fraction(1),
         times: Callable[[], Sequence[float]] | None = None,
@@ -83,6 +87,8 @@ class VideoWriter:
             raise VideoError(f"crf is {crf}; expected 0 (best) to 51 (smallest)")
         if preset not in PRESETS:
             raise VideoError(f"preset is {preset!r}; expected one of {', '.join(PRESETS)}")
+        if not 1 <= threads <= _MOST_THREADS:
+            raise VideoError(f"threads is {threads}; expected 1 to {_MOST_THREADS}")
         check_place(self.path, VideoError, "output.mp4")
         picture = suffix == ".png"
         _check_encoder("png" if picture else "libx264", self.path)
@@ -91,7 +97,7 @@ class VideoWriter:
                 pass
         self._aside = Aside(self.path)
         self._output: _H264Output | _PNGOutput | None = None
-        self._options = {"crf": str(crf), "preset": preset}
+        self._options = {"crf": str(crf), "preset": preset, "threads": str(threads)}
         self._audio_from = audio_from
         self._audio_stream = stream
         self._times = times
@@ -194,8 +200,9 @@ class _H264Output:
         from av.video.reformatter import VideoReformatter
 
         kind = _CONTAINERS[path.suffix.lower()]
-        muxing = {} if kind == "matroska" else {"movflags": "+faststart"}
-        if muxing and fps < _SLOW:
+        # Without the first, Matroska files get a random number each.
+        muxing = {"fflags": "+bitexact"} if kind == "matroska" else {"movflags": "+faststart"}
+        if kind != "matroska" and fps < _SLOW:
             # By default FFmpeg counts at least 10,000 ticks a second, more than the format has room for.
             muxing["video_track_timescale"] = "1000"
         self._fps = fps
