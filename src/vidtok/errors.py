@@ -44,7 +44,7 @@ class DamagedTokenFileError(TokenFileError):
 
 
 class BeingWrittenError(TokenFileError):
-    """Another process is writing this very file."""
+    """Another process is writing the same token file."""
 
 
 class TrainingError(VidTokError):

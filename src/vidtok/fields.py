@@ -159,10 +159,10 @@ def fit(value: Any, hint: Any, place: str, error: Error = ConfigError) -> Any:
 
 
 def from_text(text: str, hint: Any) -> Any:
-    """The number that `text`, a word of a command line, says; `hint` is an annotated int or float.
+    """The number in `text`, a word of a command line, within the bounds of `hint`, an annotated int or float.
 
-    Raises `ValueError` with what follows the option's name in a message, such as "is 0; expected a whole number from 1
-    to 16", if it says no number within the bounds.
+    Raises `ValueError` for anything else; its message is to follow the option's name, such as "is 0; expected a whole
+    number from 1 to 16".
     """
     try:
         value = get_args(hint)[0](text)

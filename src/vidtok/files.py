@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CHECK_DISK = "check the folder and the space left on the disk"
 _NAME_BYTES, _SUFFIX_BYTES = 100, 32
 _MARK = "[0-9a-f]{12}"
-"""Of hidden names, between stem and suffix."""
+"""The part of hidden names between stem and suffix."""
 
 
 class Aside:
@@ -32,7 +32,7 @@ class Aside:
     As a context manager it makes the file, empty, and gives its path. The end of the block moves it to its place, where
     an old one stays until then; any exception, `KeyboardInterrupt` too, removes the new one. Without a block, `make`,
     `commit` and `discard` do the same, and an object that is dropped before `commit` removes what was written. Files
-    that killed processes left on the way to the same place are removed first.
+    that killed processes left for the same place are removed first.
 
     Args:
         place: a path in a folder that exists.
@@ -54,7 +54,7 @@ class Aside:
         self._remove = weakref.finalize(self, _discard, self.path, self._held)
 
     def make(self) -> Path:
-        """Make the file or folder, empty, and hold it for this process, by which `sweep` tells it from a leftover."""
+        """Make the file or folder, empty, lock it, so that `sweep` can tell it from a leftover, and return its path."""
         sweep(self.place)
         while True:
             if self._folder:
@@ -173,13 +173,13 @@ def hidden_path(place: Path) -> Path:
 
 
 def sweep(place: Path) -> None:
-    """Remove what killed processes have left on the way to `place`: hidden names beside it that no process holds."""
+    """Remove files that killed processes left for `place`: those under its hidden names that no process holds."""
     stem, suffix = map(re.escape, _hidden_parts(place))
     _sweep(place.parent, re.compile(rf"\.{stem}-{_MARK}{suffix}"))
 
 
 def sweep_folder(folder: Path) -> None:
-    """Remove what killed processes have left in `folder`, whatever it was to become; folders in it stay."""
+    """Remove files that killed processes left in `folder`, for whatever place; its subfolders are not searched."""
     _sweep(folder, re.compile(rf"\..+-{_MARK}(\.[^.]*)?"))
 
 
@@ -191,7 +191,7 @@ def _sweep(folder: Path, leftover: re.Pattern[str]) -> None:
 
 
 def _is_abandoned(path: Path) -> bool:
-    """True if no process holds `path`; False too where that cannot be told."""
+    """True if no process holds `path`; False if one does, or that cannot be found out."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:
@@ -272,7 +272,7 @@ def _move_folder(path: Path, place: Path) -> None:
 
 
 def _discard(path: Path, held: list[int]) -> None:
-    """Remove what is at `path`, and give up the handles that hold it."""
+    """Remove the file or folder at `path`, and close the handles that hold it."""
     _remove(path)
     while held:
         os.close(held.pop())

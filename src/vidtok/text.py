@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 EMPTY = "is empty; get an undamaged copy"
-"""What is said behind the path of a file of no bytes."""
+"""The words after the path of a file without bytes."""
 
 
 def counted(count: int, noun: str) -> str:
@@ -37,7 +37,7 @@ _CHOICE = re.compile(r"invalid choice: (.+?) \(choose from (.*)\)")
 
 
 def fault(message: str, prog: str) -> str:
-    """The `message` of `argparse` about the command line of `prog`, as this package says it: one sentence."""
+    """The `message` of `argparse` about the command line of `prog`, as one sentence in this package's form."""
     message, see = one_line(message), f"; see `{prog} --help`"
     match = _ARGUMENT.fullmatch(message)
     if match is None:

@@ -16,7 +16,7 @@ from vidtok.text import near, one_line
 _SHOWN = 300
 _QUOTE = "'"
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
-"""Of which all errors of Typer's parser are; its own name for it has changed with the versions."""
+"""The base of all errors of Typer's parser, whose own name for it differs between versions."""
 _VALUE = re.compile(r"Invalid value for (.+?): (.*)")
 _MISSING = re.compile(r"Missing (\w+) (.+?)\.(?: .*)?")
 _MEANT = re.compile(r"\. Did you mean (.*)\?")
@@ -55,7 +55,7 @@ SECONDS = Number(Annotated[float, Within(0, 1e9, expected="seconds from 0 to 100
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Turns errors of Typer's parser into `VidTokError`s; the help that stands for no arguments is printed as such."""
+    """Turn errors of Typer's parser into `VidTokError`s; help in place of missing arguments is printed unchanged."""
     try:
         yield
     except _USAGE_ERROR as error:

@@ -136,7 +136,7 @@ class _Run:
         return shapes
 
     def _checked(self, makers: Sequence[ModelMaker]) -> list[ModelSubject]:
-        """The first model alone, once every one was made and takes the frames that are to be measured."""
+        """Make each model once and check that it takes the frames to be measured; returns the first, still loaded."""
         found: list[ModelSubject] = []
         for make in reversed(makers):
             found.clear()

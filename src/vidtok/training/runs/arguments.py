@@ -152,7 +152,7 @@ def _plain(key: str, text: str) -> Any:
 
 
 def check_trainer_option(key: str, value: object, place: str) -> None:
-    """Raise `ConfigError` unless `value`, which stands at `place`, is one that the Trainer's option `key` takes."""
+    """Raise `ConfigError` unless the Trainer's option `key` takes `value`, which stands at `place`."""
     if key in TRAINER_VALUES:
         fit(value, TRAINER_VALUES[key], place)
 
@@ -168,7 +168,7 @@ def _names_devices(value: int | str | tuple[int, ...]) -> bool:
 
 
 class SentenceParser(argparse.ArgumentParser):
-    """A parser whose errors are one sentence, as those of this package are."""
+    """A parser whose errors are one sentence, like all errors of this package."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {fault(message, self.prog)}\n")

@@ -93,10 +93,10 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone(arguments: TrainArguments, folder: Path, *, resumes: bool) -> Iterator[None]:
-    """Keep other processes from beginning a run of this name inside the block, if they would take up this one.
+    """Keep other processes from beginning a run of this name inside the block, if they would resume this one.
 
-    `folder` is the run's, and `resumes` says that it was there before. Raises `TrainingError` if another process trains
-    a run of this name, or has finished one since the arguments were read.
+    `folder` is the run's folder; `resumes` is True if the run was there before. Raises `TrainingError` if another
+    process trains a run of this name, or has finished one since the arguments were read.
     """
     name = run_name(arguments)
     if not name or not arguments.checkpoint_auto_resume or arguments.resume or arguments.resume_from_checkpoint:

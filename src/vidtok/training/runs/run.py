@@ -50,7 +50,7 @@ class RunPlan:
     folder: Path
     resume_from: Path | None
     unasked: bool = False
-    """The run is taken up because it has the same name."""
+    """True if the run is resumed only because it has the same name."""
 
 
 def run(arguments: TrainArguments) -> Path:

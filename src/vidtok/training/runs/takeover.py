@@ -1,4 +1,4 @@
-"""Differences between the configuration of a run and the one that a command would go on with."""
+"""Differences between the configuration of a run and the one of a command that would resume it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _NAMED = 3
 _TRAINER = "lightning.trainer"
 _DECIDING = ("accumulate_grad_batches", "gradient_clip_val", "precision", "limit_train_batches", "overfit_batches")
 _OF_THE_RUN = ("model", "data", "lightning.seed", "lightning.scale_lr", *(f"{_TRAINER}.{key}" for key in _DECIDING))
-"""Sections and values that decide on the weights; how long, where and with which reports a run goes on may change."""
+"""Sections and values that the weights depend on; a run's length, hardware and reports may change."""
 _BESIDE = ("data.params.num_workers", "data.params.validation", "data.params.test")
 _LENGTHS = tuple(f"{_TRAINER}.{key}" for key in ("max_steps", "max_epochs"))
 
 
 def check_same(folder: Path, raw: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` if the configuration `raw` would train otherwise than the run in `folder` was begun."""
+    """Raise `ConfigError` if `raw` differs from the run in `folder` in a value that the weights depend on."""
     found = differences(read_configs([run_config(folder)]).raw, raw)
     if found:
         more = len(found) - _NAMED
@@ -33,7 +33,7 @@ def check_same(folder: Path, raw: Mapping[str, Any]) -> None:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The values of two configurations that differ and decide on the weights, each as "KEY was A, is B"."""
+    """Differences in values that the weights depend on, each as "KEY was A, is B"."""
     old, new = dict(_leaves(before)), dict(_leaves(now))
     keys = [*old, *(key for key in new if key not in old)]
     return [
@@ -44,7 +44,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Values that are no mappings, with their dotted paths."""
+    """All values in nested mappings, each with its dotted path."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _leaves(item, join(place, str(key)))
