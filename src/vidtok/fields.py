@@ -32,9 +32,8 @@ from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from vidtok.errors import ConfigError, VidTokError
-from vidtok.text import near
+from vidtok.text import near, shortened
 
-_SHOWN = 80
 _COUNTS = {2: "two", 3: "three", 4: "four"}
 _PLURALS: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "texts"}
 
@@ -171,7 +170,7 @@ def from_text(text: str, hint: Any) -> Any:
     try:
         return _fit(value, hint, "", _How(ConfigError))
     except _UnfitError:
-        raise ValueError(f"is {_cut(text.strip())}; expected {_words(hint)}") from None
+        raise ValueError(f"is {shortened(text.strip())}; expected {_words(hint)}") from None
 
 
 def require(holds: bool, name: str, value: object, expected: str, error: Error = ConfigError) -> None:
@@ -188,7 +187,7 @@ def refuse_unknown(
     for key in values:
         if key not in known:
             hint = near(key, known) or (f"; expected some of {', '.join(known)}" if known else "; expected none")
-            raise error(f"{join(place, _cut(str(key)))} is not known{hint}")
+            raise error(f"{join(place, shortened(str(key)))} is not known{hint}")
 
 
 def mapping_at(parent: Mapping[str, Any], key: str, place: str = "", *, optional: bool = False) -> Mapping[str, Any]:
@@ -223,13 +222,9 @@ def plain(value: Any) -> Any:
 def shown(value: object) -> str:
     """`value` in a message: as Python writes it, shortened."""
     try:
-        return _cut(repr(list(value) if isinstance(value, tuple) else value))
+        return shortened(repr(list(value) if isinstance(value, tuple) else value))
     except (ValueError, RecursionError):  # Python writes no number of more than 4,300 digits.
         return "a number of thousands of digits" if _is_whole(value) else "too long to show"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 @cache

@@ -48,3 +48,8 @@ def fault(message: str, prog: str) -> str:
         return f"{name} is {choice[1]}; expected one of {choice[2].replace(_QUOTE, '')}"
     # Types of this package say "is 0; expected ...".
     return f"{name} {problem}" if problem.startswith("is ") else f"{name}: {problem}{see}"
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """`text` of at most `most` characters, the last of them dots where it is longer."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidtok.config.layers import from_mapping, from_overrides, merge, read_layers, resolve
+from vidtok.config.layers import allowing_bases, from_mapping, from_overrides, merge, read_layers, resolve
 from vidtok.config.read import read_config
 from vidtok.errors import ConfigError
 
@@ -137,3 +137,54 @@ def test_no_override_brings_anything_but_a_config_error(text: str) -> None:
         read_config(NAME, [f"model.params.encoder_config.params.ch={text}"])
     except ConfigError:
         pass
+
+
+@pytest.mark.parametrize("base", ["../above.yaml", "/ABSOLUTE", "link.yaml", "sub/../../above.yaml"])
+def test_a_base_lies_below_the_file_that_names_it_or_is_allowed(tmp_path: Path, base: str) -> None:
+    above = write(tmp_path / "above.yaml", "a: 1\n")
+    (tmp_path / "sub" / "sub").mkdir(parents=True)
+    (tmp_path / "sub" / "link.yaml").symlink_to(above)
+    top = write(tmp_path / "sub" / "top.yaml", f"base: {base.replace('/ABSOLUTE', str(above))}\n")
+    with pytest.raises(ConfigError, match=r"top\.yaml: base .* does not lie below the folder of .* --allow-base /"):
+        read_layers(top)
+    for allowed in (tmp_path, above):
+        with allowing_bases(tmp_path / "elsewhere", allowed):
+            assert resolve(read_layers(top), "top") == {"a": 1}
+    with pytest.raises(ConfigError, match="does not lie below"):
+        read_layers(top)
+
+
+def test_a_base_is_a_yaml_file(tmp_path: Path) -> None:
+    write(tmp_path / "notes.txt", "password: hunter2")
+    top = write(tmp_path / "top.yaml", "base: notes.txt\n")
+    with pytest.raises(ConfigError, match=r"base 'notes\.txt' is no YAML file; expected a name that ends in \.yaml or"):
+        read_layers(top)
+    top.write_text("base: " + "x" * 5000 + ".yaml\n")
+    with pytest.raises(ConfigError, match=r"base 'xxx.*\.\.\. is neither a file nor the name") as caught:
+        read_layers(top)
+    assert len(str(caught.value)) < 400 + len(str(top))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "root:x:0:0:hunter2\nhunter2: hunter2\n",
+        "a: !hunter2 hunter2",
+        "a: *hunter2",
+        "hunter2: 1\nhunter2: 2",
+        "a: !!int hunter2",
+        "hunter2: 2001-13-45",
+        "hunter2: 2001-11-15",
+        "a: 'hunter2\n",
+        "%hunter2\n---\na: 1",
+        "? [hunter2]\n: 1",
+        "hunter2",
+        "- hunter2",
+        "hunter2: 3",
+        "hunter2: {model: 3}",
+    ],
+)
+def test_nothing_of_a_file_that_is_no_configuration_is_repeated(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(write(tmp_path / "notes.yaml", text))
+    assert "hunter2" not in str(caught.value)

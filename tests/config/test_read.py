@@ -236,6 +236,8 @@ V11 = "vidtok.modules.model_3dcausal_v1_1."
         (f"{NETWORK}.init_pad_mode", "constant", r"init_pad_mode is 'constant'; the family knows 'replicate' alone"),
         (f"{NETWORK}.attn_resolutions", [16], r"attn_resolutions is \[16\]; the family knows \[\] alone"),
         (f"{NETWORK}.tanh_out", True, r"tanh_out is True; the family knows False alone"),
+        (f"{NETWORK}.interpolation_mode", ["nearest"], r"interpolation_mode is \['nearest'\]; causal 1\.0 models know"),
+        (f"{NETWORK}.is_causal", "x" * 5000, r"is_causal is 'xxx[x]*\.\.\.; expected true or false$"),
         (f"{NETWORK}.z_channels", "four", r"z_channels is 'four'; expected a whole number"),
         ("model.params.decoder_config.params", None, None),
         (f"{NETWORK}.spatial_ds", [1, 2], r"spatial_us is \[1, 2, 3\]; expected as many levels as spatial_ds \[1, 2\]"),

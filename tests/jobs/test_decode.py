@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import random
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -348,3 +351,43 @@ def test_a_file_of_padding_at_the_end_does_not_mention_it(tmp_path: Path) -> Non
     with TokenFile(tmp_path / "video.vtok") as file:
         assert file.header.latent.lead is None
         assert b'"lead"' not in file.header.to_json()
+
+
+@pytest.mark.parametrize(
+    ("latent", "video"),
+    [({"temporal_factor": 2}, {}), ({"causal": False}, {}), ({"spatial_factor": 16}, {"height": 24, "width": 24})],
+)
+def test_a_latent_that_is_not_as_the_model_makes_it(tmp_path: Path, latent: Any, video: Any) -> None:
+    """Whatever the hashes in the header say."""
+    model = MODELS[KL_1_0]
+    write_tokens(tmp_path / "a.vtok", model, 5)
+    with TokenFile(tmp_path / "a.vtok") as file:
+        values, header = file.read(), file.header
+    header = dataclasses.replace(
+        header, latent=dataclasses.replace(header.latent, **latent), video=dataclasses.replace(header.video, **video)
+    )
+    with tokens.TokenWriter(tmp_path / "b.vtok", header) as writer:
+        writer.write(values)
+    with pytest.raises(TokenFileError, match=r"b\.vtok has a latent of another form than .* makes; get an undamaged"):
+        decode_file(model, tmp_path / "b.vtok", tmp_path / "out.mp4")
+    assert leftovers(tmp_path) == ["a.vtok", "b.vtok"]
+
+
+@pytest.mark.parametrize("times", [[4.0, 3.0, 2.0, 1.0, 0.0], [0.0, 1e-300, 1.0, 1e12, 1e12], [-1e12, 0, 0, 0, 1e12]])
+def test_times_that_no_video_has_give_a_video_or_one_error(tmp_path: Path, times: list[float]) -> None:
+    model = MODELS[KL_1_0]
+    write_tokens(tmp_path / "a.vtok", model, 5)
+    with TokenFile(tmp_path / "a.vtok") as file:
+        values, header = file.read(), file.header
+    write_timed(tmp_path / "b.vtok", header, values, times)
+    with pytest.raises(TokenFileError, match=r"has no time within 1e\+12 seconds of 0; give others"):
+        write_timed(tmp_path / "c.vtok", header, values, [0.0, 1.0, 2.0, 3.0, 1e13])
+    with contextlib.suppress(VideoError):
+        assert decode_file(model, tmp_path / "b.vtok", tmp_path / "out.mp4").frames == 5
+        (tmp_path / "out.mp4").unlink()
+    assert leftovers(tmp_path) == ["a.vtok", "b.vtok"]
+
+
+def write_timed(path: Path, header: tokens.TokenHeader, values: torch.Tensor, times: list[float]) -> None:
+    with tokens.TokenWriter(path, header) as writer:
+        writer.write(values, times)

@@ -72,6 +72,8 @@ def changed(path: str, value: Any) -> bytes:
         ("video.fps", 30, "video.fps is 30; expected .numerator"),
         ("video.start", "0", "video.start is '0'; expected a number"),
         ("video.start", 10**400, "video.start is 1000.*; expected a number"),
+        ("video.start", 1e13, "video.start is 1[0]*.0; expected a number of seconds"),
+        ("encoding", {"a": [{"b": 2**63}]}, "encoding is 9223372036854775808; expected numbers below 2.63"),
         ("source.crop", [1, 2, 3], "source.crop is .1, 2, 3.; expected two whole numbers"),
         ("source", [], "source is ..; expected a mapping"),
         ("encoding", 3, "encoding is 3; expected a mapping"),
@@ -82,7 +84,9 @@ def test_values_that_cannot_be(path: str, value: Any, message: str) -> None:
         TokenHeader.from_json(changed(path, value))
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 200_000, b'{"a": NaN}', b"1" * 5000])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe", b"[" * 200_000, b'{"a": NaN}', b'{"a": -1e999}', b"1" * 5000]
+)
 def test_what_is_no_json(content: bytes) -> None:
     with pytest.raises(TokenFileError, match="the header is not valid JSON"):
         TokenHeader.from_json(content)
@@ -109,3 +113,30 @@ def test_latent_frames_and_video_frames() -> None:
     assert [clips.frames_before(i) for i in range(4)] == [0, 4, 8, 12]
     assert [causal.latent_of(i) for i in (0, 1, 4, 5, 8)] == [0, 1, 1, 2, 2]
     assert [clips.latent_of(i) for i in (0, 3, 4)] == [0, 0, 1]
+
+
+def deep(depth: int) -> dict[str, Any]:
+    return {"a": deep(depth - 1)} if depth > 1 else {}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [
+        ({"x": float("nan")}, "encoding is nan; expected numbers that are finite"),
+        ({"x": [float("inf")]}, "encoding is inf; expected numbers that are finite"),
+        ({"x": {1: 2}}, "encoding is 1; expected text for every name"),
+        ({"x": {"y": {3}}}, "encoding is .3.; expected values that JSON has"),
+        (deep(33), "encoding has mappings and lists more than 32 deep; expected fewer"),
+    ],
+)
+def test_settings_that_no_header_can_hold(encoding: dict[str, Any], message: str) -> None:
+    with pytest.raises(TokenFileError, match=f"the header's {message}"):
+        dataclasses.replace(make_header(), encoding=encoding)
+    header = dataclasses.replace(make_header(), encoding=deep(32))
+    assert TokenHeader.from_json(header.to_json()) == header
+
+
+def test_a_chunk_stands_for_a_bounded_number_of_frames() -> None:
+    assert make_header(grid=(1, 1), factor=1024, chunk=64).latent.largest_chunk == 64
+    with pytest.raises(TokenFileError, match=r"latent.chunk is 65; expected at most 64 latent frames of this size"):
+        make_header(grid=(1, 1), factor=1024, chunk=65)

@@ -342,6 +342,30 @@ def test_weights_that_are_no_numbers(state: dict[str, Tensor], value: float) -> 
     assert same(model.state_dict(), before)
 
 
+def test_weights_that_are_whole_numbers(state: dict[str, Tensor]) -> None:
+    state["norm.weight"] = torch.ones(3, dtype=torch.int64)
+    state["encoder.bias"] = torch.ones(3, dtype=torch.bool)
+    expected = r"does not fit the model: 2 of whole numbers \(encoder\.bias is bool, norm\.weight is int64\); it is"
+    with pytest.raises(CheckpointError, match=expected):
+        load_state(Small(), state, "model.ckpt")
+
+
+def test_long_names_are_shortened(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        load_state(Small(), {**state, "x" * 5000: torch.zeros(1)}, "model.ckpt")
+    assert len(str(caught.value)) < 250
+    torch.save({"x" * 5000: torch.zeros(2, 2, dtype=torch.int8)}, tmp_path / "model.ckpt")
+    with pytest.raises(CheckpointError, match=r"holds x{77}\.\.\. in int8, and no factor for each of its 2 channels"):
+        read_checkpoint(tmp_path / "model.ckpt")
+
+
+@pytest.mark.parametrize("value", [torch.zeros(2, dtype=torch.complex64)])
+def test_safetensors_of_other_kinds(tmp_path: Path, value: Tensor) -> None:
+    save_file({"a": value}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors holds under 'a' no tensors; expected a state dict"):
+        read_checkpoint(tmp_path / "model.safetensors")
+
+
 def test_weights_beyond_the_models_dtype(state: dict[str, Tensor]) -> None:
     state["encoder.bias"][0] = 1e6
     load_state(Small(), state, "model.ckpt")

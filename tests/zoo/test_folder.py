@@ -124,6 +124,8 @@ def test_folders_that_are_no_models(tmp_path: Path, state: dict[str, Tensor]) ->
             CheckpointError,
             r"config\.json has model_type 'bert'; expected 'vidtok' or 'vidtwin', as",
         ),
+        ({"model_type": ["vidtok"]}, CheckpointError, r"has model_type \['vidtok'\]; expected 'vidtok' or"),
+        ({"model_type": "x" * 5000}, CheckpointError, r"has model_type 'x{76}\.\.\.; expected 'vidtok' or"),
         ({"model_type": None}, CheckpointError, r"has model_type None; expected 'vidtok' or"),
         (
             {"format_version": 2},
@@ -156,6 +158,7 @@ def test_a_config_that_cannot_be_used(
     [
         (b"{", r"config\.json is not valid JSON"),
         (b"\xff", r"config\.json is not valid JSON"),
+        (b'{"ch": ' + b"9" * 5000 + b"}", r"config\.json is not valid JSON"),
         (b"[" * 100_000, r"config\.json is not valid JSON"),
         (b"[]", r"config\.json holds a list; expected a model's configuration"),
         (b" " * ((1 << 20) + 1), r"config\.json holds 1048577 bytes; a model's configuration is a short file"),

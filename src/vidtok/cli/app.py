@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -47,11 +48,25 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
     ] = False,
+    allow_base: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--allow-base",
+            metavar="PATH",
+            help="Let `base:` of a YAML file lead to this file or folder, which need not lie below the YAML file.",
+            show_default="none",
+        ),
+    ] = None,
 ) -> None:
     """Video tokenizer: video to compact latents or discrete tokens and back."""
+    if allow_base:
+        from vidtok.config.layers import allowing_bases
+
+        context.with_resource(allowing_bases(*allow_base))
 
 
 app.command("reconstruct")(reconstruct.reconstruct)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from vidtok.tokens import LatentLayout, TokenFile
 
 _HASH = 12
+_LISTED = 20
+"""Faults that are listed."""
 
 
 def info(
@@ -32,7 +34,9 @@ def info(
         damages = file.damages() if check else []
         typer.echo(json.dumps(_as_json(file, damages if check else None), indent=2) if as_json else _as_text(file))
     if damages:
-        raise DamagedTokenFileError(f"{input} is damaged:\n" + "\n".join(f"  {damage}" for damage in damages))
+        more = [f"  and {len(damages) - _LISTED} more (--json has all)"] if len(damages) > _LISTED else []
+        lines = [*(f"  {damage}" for damage in damages[:_LISTED]), *more]
+        raise DamagedTokenFileError(f"{input} is damaged:\n" + "\n".join(lines))
     if check and not as_json:
         typer.echo("check   all chunks are sound")
 

@@ -99,6 +99,8 @@ def model_target(raw: Mapping[str, Any]) -> Target:
 
     Raises `ConfigError` for unknown sections, targets and keys of `model`.
     """
+    if not any(section in raw for section in _SECTIONS):
+        raise ConfigError(f"it has none of the sections {', '.join(_SECTIONS)}; expected a configuration")
     refuse_unknown(raw, _SECTIONS, "")
     check_targets(raw, "")
     model = mapping_at(raw, "model", "")

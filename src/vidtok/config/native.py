@@ -22,7 +22,7 @@ from vidtok.config.dialect import (
     mapping_at,
 )
 from vidtok.errors import ConfigError
-from vidtok.fields import refuse_unknown
+from vidtok.fields import refuse_unknown, shown
 from vidtok.models.config import ModelConfig
 
 _PARTS = ("config", "loss_config", "optimizer_config")
@@ -39,7 +39,7 @@ def native_config(raw: Mapping[str, Any], from_dict: Callable[[Mapping[str, Any]
     check_roles(raw, params)
     for key in _FROZEN:
         if not isinstance(params.get(key, False), bool):
-            raise ConfigError(f"{ENGINE}.{key} is {params[key]!r}; expected true or false")
+            raise ConfigError(f"{ENGINE}.{key} is {shown(params[key])}; expected true or false")
     try:
         return from_dict(mapping_at(params, "config", ENGINE))
     except ConfigError as error:

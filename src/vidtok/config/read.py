@@ -15,8 +15,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from vidtok.config import dialect, layers, registry
+from vidtok.config.budget import Budget
 from vidtok.config.families import FAMILIES
 from vidtok.errors import ConfigError
+from vidtok.fields import shown
 from vidtok.models.config import ModelConfig
 from vidtok.text import near
 
@@ -47,12 +49,13 @@ def read_config(path_or_name_or_mapping: ConfigSource, overrides: Sequence[str] 
 
 def read_configs(sources: Sequence[ConfigSource], overrides: Sequence[str] = ()) -> Configuration:
     """As `read_config`, of one or more sources merged from left to right; the first gives the name."""
-    (config, name, source), *others = [_read(each) for each in sources]
+    budget = Budget()
+    (config, name, source), *others = [_read(each, budget) for each in sources]
     for other, _, other_source in others:
-        config = layers.merge(config, other, other_source)
+        config = layers.merge(config, other, other_source, budget)
         source = f"{source} + {other_source}"
     if overrides:
-        config = layers.merge(config, layers.from_overrides(overrides), source)
+        config = layers.merge(config, layers.from_overrides(overrides), source, budget)
     raw = layers.resolve(config, source)
     try:
         model = _model_config(raw)
@@ -64,7 +67,7 @@ def read_configs(sources: Sequence[ConfigSource], overrides: Sequence[str] = ())
 
 def show(path_or_name: str | PathLike[str]) -> str:
     """The whole YAML of a model or file: its bases merged in, its interpolations as written."""
-    return OmegaConf.to_yaml(_read(path_or_name)[0])
+    return OmegaConf.to_yaml(_read(path_or_name, Budget())[0])
 
 
 def _model_config(raw: Mapping[str, Any]) -> ModelConfig:
@@ -73,18 +76,18 @@ def _model_config(raw: Mapping[str, Any]) -> ModelConfig:
     return FAMILIES[target.family].read(raw, target.kind)
 
 
-def _read(source: ConfigSource) -> tuple[DictConfig, str, str]:
+def _read(source: ConfigSource, budget: Budget) -> tuple[DictConfig, str, str]:
     """The merged layers of `source`, its name, and its name in errors."""
     if isinstance(source, Mapping | DictConfig):
-        return layers.from_mapping(source, "configuration"), "configuration", "configuration"
+        return layers.from_mapping(source, "configuration", budget), "configuration", "configuration"
     text = fspath(source)
     known = registry.models()
     if text in known:
-        return layers.read_layers(known[text].config), text, text
+        return layers.read_layers(known[text].config, budget), text, text
     path = Path(text).expanduser()
     if path.suffix.lower() in (".yaml", ".yml") or path.exists() or len(path.parts) > 1:
-        return layers.read_layers(path), path.stem, text
+        return layers.read_layers(path, budget), path.stem, text
     raise ConfigError(
-        f"{text!r} is neither a file nor the name of a model{near(text, known)}; "
+        f"{shown(text)} is neither a file nor the name of a model{near(text, known)}; "
         f"`vidtok models` lists all {len(known)} names"
     )

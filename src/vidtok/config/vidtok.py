@@ -25,7 +25,7 @@ from vidtok.config.dialect import (
 )
 from vidtok.config.shapes import Shapes, has_weights
 from vidtok.errors import ConfigError
-from vidtok.fields import refuse_unknown
+from vidtok.fields import refuse_unknown, shown
 from vidtok.models.vidtok.config import AutoencoderConfig, TemporalPadding
 
 # The variants that targets of encoders, decoders and models name.
@@ -130,13 +130,13 @@ def _network_params(params: Mapping[str, Any]) -> dict[str, Any]:
                 continue
             if key in merged and merged[key] != value:
                 raise ConfigError(
-                    f"{_ENCODER}.params.{key} is {merged[key]!r} and {_DECODER}.params.{key} {value!r}; expected the "
-                    "same (params: ${model.params.encoder_config.params} keeps them so)"
+                    f"{_ENCODER}.params.{key} is {shown(merged[key])} and {_DECODER}.params.{key} {shown(value)}; "
+                    "expected the same (params: ${model.params.encoder_config.params} keeps them so)"
                 )
             merged[key] = value
     for key in ("double_z", "is_causal", *_NETWORK_TRAINING):
         if not isinstance(merged.get(key, False), bool):
-            raise ConfigError(f"{_ENCODER}.params.{key} is {merged[key]!r}; expected true or false")
+            raise ConfigError(f"{_ENCODER}.params.{key} is {shown(merged[key])}; expected true or false")
     warn_without_effect(merged, _NETWORK_WITHOUT_EFFECT, f"{_ENCODER}.params")
     return merged
 
@@ -145,9 +145,9 @@ def _interpolation(network: Mapping[str, Any], variant: str) -> str:
     """The variant's interpolation in time: 1.1 as `interpolation_mode` says, linear by default, others nearest."""
     meanings = {"trilinear": "linear", "nearest": "nearest"} if variant == "causal 1.1" else {"nearest": "nearest"}
     mode = network.get("interpolation_mode", next(iter(meanings)))
-    if mode not in meanings:
+    if not isinstance(mode, str) or mode not in meanings:
         raise ConfigError(
-            f"encoder_config.params.interpolation_mode is {mode!r}; {variant} models know {' and '.join(meanings)}"
+            f"encoder_config.params.interpolation_mode is {shown(mode)}; {variant} models know {' and '.join(meanings)}"
         )
     return meanings[mode]
 
@@ -169,7 +169,9 @@ def _bottleneck(section: Mapping[str, Any]) -> dict[str, Any]:
             f"{place}.levels is missing; expected the number of values of each channel, such as [8, 8, 8]"
         )
     if params.get("dim") is not None and isinstance(levels, list) and params["dim"] != len(levels):
-        raise ConfigError(f"{place}.dim is {params['dim']!r}; expected {len(levels)}, one a level of {levels}, or none")
+        raise ConfigError(
+            f"{place}.dim is {shown(params['dim'])}; expected {len(levels)}, one a level of {shown(levels)}, or none"
+        )
     return {"kind": "fsq", **{key: params[key] for key in _FSQ_KEYS if key in params}}
 
 
@@ -185,7 +187,7 @@ def _check_said_twice(network: Mapping[str, Any], params: Mapping[str, Any], con
     for key, value, reason in facts:
         given = network.get(key, value)
         if given != value or isinstance(given, bool) != isinstance(value, bool):
-            raise ConfigError(f"{_ENCODER}.params.{key} is {given!r}; expected {value!r} ({reason})")
+            raise ConfigError(f"{_ENCODER}.params.{key} is {shown(given)}; expected {value!r} ({reason})")
 
 
 def fits_autoencoder(config: AutoencoderConfig, shapes: Shapes) -> bool:

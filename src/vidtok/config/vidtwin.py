@@ -21,7 +21,7 @@ from vidtok.config.dialect import (
 )
 from vidtok.config.shapes import Shapes, has_weights
 from vidtok.errors import ConfigError
-from vidtok.fields import refuse_unknown
+from vidtok.fields import refuse_unknown, shown
 from vidtok.models.vidtwin.config import VidTwinConfig
 
 # Parameters of the model itself that `VidTwinConfig` has under the same name.
@@ -103,13 +103,13 @@ def _network(params: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in given.items():
             if key in merged and merged[key] != value:
                 raise ConfigError(
-                    f"{ENGINE}.encoder_config.params.{key} is {merged[key]!r} and {place}.params.{key} {value!r}; "
-                    "expected the same (params: ${model.params.encoder_config.params} keeps them so)"
+                    f"{ENGINE}.encoder_config.params.{key} is {shown(merged[key])} and {place}.params.{key} "
+                    f"{shown(value)}; expected the same (params: ${{model.params.encoder_config.params}} keeps them so)"
                 )
             merged[key] = value
     for key in _NETWORK_TRAINING:
         if not isinstance(merged.get(key, False), bool):
-            raise ConfigError(f"{ENGINE}.encoder_config.params.{key} is {merged[key]!r}; expected true or false")
+            raise ConfigError(f"{ENGINE}.encoder_config.params.{key} is {shown(merged[key])}; expected true or false")
     warn_without_effect(merged, _NETWORK_WITHOUT_EFFECT, f"{ENGINE}.encoder_config.params")
     return merged
 
@@ -123,8 +123,8 @@ def _qformer(params: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str,
     width = network.get("hidden_size", VidTwinConfig().hidden_size)
     if given.get("encoder_hidden_size", width) != width:
         raise ConfigError(
-            f"{place}.params.encoder_hidden_size is {given['encoder_hidden_size']!r}; expected {width!r}, the "
-            "hidden_size of the encoder that it reads"
+            f"{place}.params.encoder_hidden_size is {shown(given['encoder_hidden_size'])}; expected {shown(width)}, "
+            "the hidden_size of the encoder that it reads"
         )
     return {_QFORMER[key]: value for key, value in given.items() if key in _QFORMER}
 

@@ -23,6 +23,7 @@ from vidtok.runtime.passes import DecodePass, LatentRange, latents_of
 from vidtok.runtime.planning import plan
 from vidtok.runtime.threads import Behind
 from vidtok.tokens import Chunk, TokenFile, TokenFileError, TokenHeader, check_model
+from vidtok.tokens.identity import check_layout
 from vidtok.video import VideoWriter, to_uint8
 from vidtok.video.source import check_apart
 
@@ -133,6 +134,7 @@ class DecodeJob:
         """
         started = time.perf_counter()
         check_model(self.header.model, model, self._file.path, allow_other=allow_other)
+        check_layout(self.header.latent, model, self._file.path)
         length = self.frames if self.frames == self._file.frames else None
         chosen = plan(model, self._file.size[1:], self._options, "decode", length)
         model, skip_damaged = model.with_tiling(chosen.tiling), self._options.skip_damaged
@@ -228,7 +230,7 @@ class Decoding:
 
     def _note(self, chunk: Chunk) -> None:
         self.latents += chunk.latents
-        if chunk.damage is not None:
+        if chunk.damage is not None and chunk.damage not in self.damages[-1:]:  # pieces of one gap have one fault
             self.damages.append(chunk.damage)
 
 

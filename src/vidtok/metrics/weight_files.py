@@ -27,7 +27,7 @@ def read_weights(file: Path, error_class: type[VidTokError]) -> Mapping[str, obj
             from safetensors.torch import load_file
 
             return load_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=_can_be_mapped(file))
     except Exception as error:  # a damaged or foreign file can make its reader fail in any way
         said = "" if isinstance(error, LookupError) else str(error).strip()
         # Not repeated: PyTorch's advice to load a refused file unsafely, and messages that are a bare number.
@@ -41,6 +41,14 @@ def read_weights(file: Path, error_class: type[VidTokError]) -> Mapping[str, obj
     if not isinstance(nested, Mapping):
         raise error_class(f"{file} holds a {type(content).__name__}; expected a mapping of names to tensors")
     return nested
+
+
+def _can_be_mapped(file: Path) -> bool:
+    """True for an archive whose records are stored as they are: PyTorch would map deflated ones all the same."""
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return all(info.compress_type == zipfile.ZIP_STORED for info in archive.infolist())
 
 
 def torch_folder() -> Path:

@@ -6,6 +6,7 @@ All numbers are little-endian. Every length is compared with the size of the fil
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -30,9 +31,11 @@ _TRAILER = struct.Struct("<QI8s")  # offset of the index, CRC-32 of that offset,
 CHUNK_TAG = b"CHNK"
 INDEX_TAG = b"INDX"
 END = b"VTOKEND\n"
+_TAG = re.compile(CHUNK_TAG + b"|" + INDEX_TAG)
 CHUNK_HEADER_BYTES = _CHUNK.size + _CRC.size
 _PREAMBLE_BYTES = _PREAMBLE.size + _CRC.size
-_SEARCH = 1 << 20
+_FIRST_SEARCH, _SEARCH = 1 << 12, 1 << 20
+"""Bytes that a search reads at first, and at most, at a time."""
 
 FLAG_TIMES = 1
 """The payload begins with the times of the frames."""
@@ -195,26 +198,18 @@ def scan_chunks(file: BinaryIO, start: int, latent: LatentLayout, *, behind: int
 
 
 def _tags(file: BinaryIO, start: int, size: int) -> Iterator[int]:
-    """Offsets of what looks like the tag of a chunk or of the index, from `start` on."""
+    """Offsets of what looks like the tag of a chunk or of the index, from `start` on.
+
+    Blocks grow from a small one on, so that many searches that find something near take as long as their way.
+    """
     overlap = len(CHUNK_TAG) - 1
+    length = _FIRST_SEARCH
     while start + overlap < size:
         file.seek(start)
-        block = file.read(_SEARCH + overlap)
-        places = [
-            place
-            for tag in (CHUNK_TAG, INDEX_TAG)
-            for place in _occurrences(block, tag)
-        ]  # fmt: skip
-        for place in sorted(places):
-            yield start + place
-        start += _SEARCH
-
-
-def _occurrences(block: bytes, tag: bytes) -> Iterator[int]:
-    place = block.find(tag)
-    while place >= 0:
-        yield place
-        place = block.find(tag, place + 1)
+        for match in _TAG.finditer(file.read(length + overlap)):
+            yield start + match.start()
+        start += length
+        length = min(2 * length, _SEARCH)
 
 
 def _plausible(file: BinaryIO, offset: int, latent: LatentLayout, behind: int) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vidtok.errors import TokenFileError
 from vidtok.files import aside, save_tensors, write_whole
+from vidtok.text import reason
 from vidtok.tokens.header import LatentLayout, TokenHeader
 from vidtok.tokens.reader import Times, TokenFile
 from vidtok.tokens.values import STORED
@@ -67,10 +68,10 @@ def import_file(source: str | os.PathLike[str], path: str | os.PathLike[str]) ->
         values, times, content, frames = (_load_npy if source.suffix == ".npy" else _load_safetensors)(source)
     except FileNotFoundError as error:
         raise TokenFileError(f"{error.filename or source}: no such file; check the path") from error
-    except (OSError, ValueError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, EOFError, RecursionError) as error:
         if isinstance(error, TokenFileError):
             raise
-        raise TokenFileError(f"{source} is not what export_file wrote: {str(error)[:160]}") from error
+        raise TokenFileError(f"{source} is not what export_file wrote: {reason(error)[:160]}") from error
     header = TokenHeader.from_json(content.encode())
     latent = header.latent
     dtype = torch.int32 if latent.discrete else STORED[latent.coding]

@@ -21,6 +21,8 @@ DEFAULT_CHUNK = 16
 """Latent frames of a chunk of a causal model."""
 
 MAX_HEADER_BYTES = 1 << 20
+MAX_HEADER_DEPTH = 32
+"""Mappings and lists within one another in `encoding`."""
 MAX_CHUNK_VALUES = 1 << 23
 """Tokens, or values of a latent, in a chunk at most; this bounds the memory and time of reading one."""
 MAX_ADAPTIVE_ROWS = 1 << 12
@@ -32,6 +34,10 @@ MAX_STREAMS = 16
 MAX_STREAM_VALUES = 1 << 16
 """Values of a latent position of several parts."""
 MAX_CHUNK = 4096
+MAX_CHUNK_FRAMES = 1 << 16
+"""Video frames that a chunk stands for."""
+MAX_SECONDS = 1e12
+"""Times at most, before and after 0."""
 MAX_FACTOR = 1024
 MAX_FRAMES = 1 << 40
 _MAX_PIXELS = MAX_GRID * MAX_FACTOR
@@ -113,7 +119,8 @@ class LatentLayout:
     def largest_chunk(self) -> int:
         """Latent frames of a chunk at most, so that reading one takes bounded memory and time."""
         rows = MAX_ADAPTIVE_ROWS if self.coding == "adaptive" else MAX_CHUNK * MAX_GRID
-        return max(0, min(MAX_CHUNK, MAX_CHUNK_VALUES // self.values_per_frame, rows // self.height))
+        frames = MAX_CHUNK_FRAMES // self.temporal_factor
+        return max(0, min(MAX_CHUNK, MAX_CHUNK_VALUES // self.values_per_frame, rows // self.height, frames))
 
     @property
     def first_frames(self) -> int:
@@ -204,10 +211,11 @@ class TokenHeader:
         self._check_streams()
         _require(latent.chunk <= latent.largest_chunk, "latent.chunk", latent.chunk,
                  f"at most {latent.largest_chunk} latent frames of this size in {latent.coding}")  # fmt: skip
-        _require(math.isfinite(video.start), "video.start", video.start, "a number of seconds")
+        _require(abs(video.start) <= MAX_SECONDS, "video.start", video.start, "a number of seconds")
         for name, ratio in (("fps", video.fps), ("sample_aspect_ratio", video.sample_aspect_ratio)):
             _require(0 < ratio.numerator <= _MAX_RATE and ratio.denominator <= _MAX_RATE, f"video.{name}",
                      str(ratio), "a positive fraction of numbers up to a thousand million")  # fmt: skip
+        _check_json(self.encoding)
 
     def _check_streams(self) -> None:
         latent, streams = self.latent, self.latent.streams
@@ -245,7 +253,7 @@ class TokenHeader:
         Raises `TokenFileError` that names the value at fault.
         """
         try:
-            raw = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
+            raw = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise TokenFileError(f"the header is not valid JSON ({str(error)[:100]})") from error
         _require(isinstance(raw, dict), "header", raw, "a mapping")
@@ -262,6 +270,36 @@ class TokenHeader:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number that JSON has")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is beyond all numbers that can be computed with")
+    return number
+
+
+def _check_json(encoding: Mapping[str, Any]) -> None:
+    """Raise `TokenFileError` unless `encoding` is of what JSON holds, and not too deep."""
+    waiting: list[tuple[object, int]] = [(encoding, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if isinstance(value, Mapping | list | tuple):
+            if depth > MAX_HEADER_DEPTH:
+                raise TokenFileError(
+                    f"{_PLACE}encoding has mappings and lists more than {MAX_HEADER_DEPTH} deep; expected fewer"
+                )
+            items = value.values() if isinstance(value, Mapping) else value
+            waiting += [(item, depth + 1) for item in items]
+            if isinstance(value, Mapping):
+                odd = next((key for key in value if not isinstance(key, str)), "")
+                _require(isinstance(odd, str), "encoding", odd, "text for every name")
+        elif isinstance(value, float):
+            _require(math.isfinite(value), "encoding", value, "numbers that are finite")
+        elif isinstance(value, int):
+            _require(-(2**63) <= value < 2**63, "encoding", value, "numbers below 2^63")
+        else:
+            _require(value is None or isinstance(value, str), "encoding", value, "values that JSON has")
 
 
 def _require(holds: bool, name: str, value: object, expected: str) -> None:

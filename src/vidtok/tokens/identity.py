@@ -27,7 +27,7 @@ from torch import Tensor
 from vidtok.errors import TokenFileError
 from vidtok.models.base import VideoModel
 from vidtok.models.config import ModelConfig
-from vidtok.tokens.header import ModelIdentity
+from vidtok.tokens.header import LatentLayout, ModelIdentity
 
 _UNORDERED = {"spatial_ds", "spatial_us", "tempo_ds", "tempo_us"}
 _SHOWN = 12
@@ -77,6 +77,17 @@ def check_model(wanted: ModelIdentity, model: VideoModel, path: object, *, allow
             "--allow-other-weights (allow_other=True)"
         )
     raise TokenFileError(f"{path} was made with {wanted.name}, which is not this {own.name} ({difference}); {mend}")
+
+
+def check_layout(latent: LatentLayout, model: VideoModel, path: object) -> None:
+    """Raise `TokenFileError` if the latent in the file at `path` is not as `model` makes it, whatever hashes say."""
+    config = model.config
+    of_file = (latent.channels, latent.temporal_factor, latent.spatial_factor, latent.causal, latent.levels,
+               latent.streams)  # fmt: skip
+    of_model = (config.z_channels, config.temporal_factor, config.spatial_factor, config.is_causal,
+                config.bottleneck.token_levels, config.parts)  # fmt: skip
+    if of_file != of_model:
+        raise TokenFileError(f"{path} has a latent of another form than {model.name} makes; get an undamaged copy")
 
 
 def _weight_hashes(model: VideoModel) -> tuple[str, str]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vidtok.errors import DamagedTokenFileError, TokenFileError
-from vidtok.text import reason
+from vidtok.text import counted, reason
 from vidtok.tokens.container import (
     CHUNK_HEADER_BYTES,
     FLAG_PACKED,
@@ -26,11 +26,18 @@ from vidtok.tokens.container import (
     read_header,
     scan_chunks,
 )
-from vidtok.tokens.header import TokenHeader
+from vidtok.tokens.header import MAX_SECONDS, TokenHeader
 from vidtok.tokens.values import ValuesError, decode_values, largest_size
 
 TIME_BYTES = 8
-_LARGEST_GAP = 1 << 16
+MAX_BRIDGED = 1 << 16
+"""Latent frames, missing or damaged, that copies stand in for in one reading."""
+MAX_TIMES = 1 << 24
+"""Times of frames that are given at once."""
+_BEYOND = (
+    f"more than the {MAX_BRIDGED:,} latent frames that copies may stand in for; decode the parts that are there "
+    "(--start, --end), or get an undamaged copy"
+)
 
 Times = npt.NDArray[np.float64]
 
@@ -46,7 +53,7 @@ class Chunk:
     """When each of the chunk's video frames is shown, in seconds of the source."""
     damage: str | None = None
     """Why these are not the values that were stored, but copies of the last latent frame before them; None if they
-    are."""
+    are. Pieces of one gap have the same one."""
 
     @property
     def latents(self) -> int:
@@ -172,32 +179,41 @@ class TokenFile:
         (1, z, T', H', W') in the dtype that they are stored in, float32 for int8.
 
         Raises `DamagedTokenFileError` where a chunk is damaged or missing. With `skip_damaged`, copies of the last
-        latent frame before it (of the first after it, at the start) stand in its place, and its `damage` says why.
+        latent frame before it (of the first after it, at the start) stand in its place, and its `damage` says why;
+        `TokenFileError` if there are more than `MAX_BRIDGED` of these.
         """
         start, stop = self._range(start, stop)
+        self._check_gaps(start, stop)
         fill: Tensor | None = None
+        bridged = 0
         for first, latents, entry in self._slots():
-            if first + latents <= start or first >= stop:
+            low, high = max(start, first), min(stop, first + latents)
+            if low >= high:
                 continue
             piece = self._piece(first, latents, entry)
-            if piece.damage is not None:
-                if not skip_damaged:
-                    raise DamagedTokenFileError(
-                        f"{self.path}: {piece.damage}; decode the rest with --skip-damaged (skip_damaged=True)"
-                    )
-                fill = self._nearest(first) if fill is None else fill
-                piece = Chunk(first, _repeated(fill, latents), piece.times, piece.damage)
-            fill = piece.values[..., -1:, :, :]
-            low, high = max(start, first) - first, min(stop, first + latents) - first
-            yield self._cut(piece, low, high)
+            if isinstance(piece, Chunk):
+                fill = piece.values[..., -1:, :, :]
+                yield self._cut(piece, low - first, high - first)
+                continue
+            if not skip_damaged:
+                raise DamagedTokenFileError(
+                    f"{self.path}: {piece}; decode the rest with --skip-damaged (skip_damaged=True)"
+                )
+            bridged += high - low
+            if bridged > MAX_BRIDGED:
+                raise TokenFileError(f"{self.path} is damaged beyond use: {piece}, {_BEYOND}")
+            fill = self._nearest(first) if fill is None else fill
+            yield from self._bridge(low, high, fill, piece)
 
     def times(self, start: int = 0, stop: int | None = None, *, skip_damaged: bool = False) -> Times:
         """When the video frames from `start` to before `stop` (None: to the end) are shown, in seconds of the source.
 
         Float64, exactly as the reader of the source gave them where they are stored, else `start` of the video and a
-        constant rate. Raises as `chunks` does.
+        constant rate. Raises as `chunks` does, and for more than `MAX_TIMES` frames.
         """
         low, high = self.latents_of(start, stop)
+        if self.header.latent.frames_before(high) - self.header.latent.frames_before(low) > MAX_TIMES:
+            raise TokenFileError(f"{self.path} has the times of more than {MAX_TIMES:,} frames; ask for fewer at once")
         parts = [chunk.times for chunk in self.chunks(low, high, skip_damaged=skip_damaged)]
         begin = self.header.latent.frames_before(low)
         return np.concatenate(parts)[start - begin : (self.frames if stop is None else stop) - begin]
@@ -205,7 +221,7 @@ class TokenFile:
     def damages(self) -> list[str]:
         """Faults of the chunks, one line each; reads all of the file."""
         pieces = (self._piece(*slot) for slot in self._slots())
-        found = [piece.damage for piece in pieces if piece.damage is not None]
+        found = [piece for piece in pieces if isinstance(piece, str)]
         if not self.complete:
             found.append(f"the end is missing: after {self.frames} frames, the file is cut off or still being written")
         return found
@@ -218,36 +234,50 @@ class TokenFile:
             )
         return start, stop
 
-    def _slots(self) -> Iterator[tuple[int, int, ChunkEntry | None]]:
-        """First latent frame, number of latent frames and chunk, in order; no chunk where one is missing."""
-        size, at = self.header.latent.chunk, 0
-        for entry in self._layout.entries:
-            if entry.first_latent - at > _LARGEST_GAP:
-                raise TokenFileError(
-                    f"{self.path} has nothing between the latent frames {at} and {entry.first_latent}; "
-                    "expected a file without so large a gap: get an undamaged copy"
-                )
-            while at < entry.first_latent:
-                missing = min(size - at % size, entry.first_latent - at)
-                yield at, missing, None
-                at += missing
-            yield at, entry.latents, entry
-            at += entry.latents
+    def _check_gaps(self, start: int, stop: int) -> None:
+        """Raise `TokenFileError` if more is missing between these latent frames than can be bridged."""
+        gaps = [(max(start, first), min(stop, first + latents)) for first, latents, entry in self._slots() if not entry]
+        gaps = [(low, high) for low, high in gaps if low < high]
+        if sum(high - low for low, high in gaps) > MAX_BRIDGED:
+            low, high = max(gaps, key=lambda gap: gap[1] - gap[0])
+            more = f" and in {counted(len(gaps) - 1, 'other place')}" if len(gaps) > 1 else ""
+            raise TokenFileError(f"{self.path} has nothing between the latent frames {low} and {high}{more}, {_BEYOND}")
 
-    def _piece(self, first: int, latents: int, entry: ChunkEntry | None) -> Chunk:
-        """A chunk, or one without values that says why."""
+    def _slots(self) -> Iterator[tuple[int, int, ChunkEntry | None]]:
+        """First latent frame, number of latent frames and chunk, in order; no chunk for a gap."""
+        at = 0
+        for entry in self._layout.entries:
+            if at < entry.first_latent:
+                yield at, entry.first_latent - at, None
+            yield entry.first_latent, entry.latents, entry
+            at = entry.first_latent + entry.latents
+
+    def _piece(self, first: int, latents: int, entry: ChunkEntry | None) -> Chunk | str:
+        """A chunk, or the fault of what stands in its place."""
         latent = self.header.latent
         before = latent.frames_before(first)
         frames = entry.frames if entry is not None else latent.frames_before(first + latents) - before
-        number = f"chunk {first // latent.chunk} (frames {before} to {before + frames - 1})"
+        low, high = first // latent.chunk, (first + latents - 1) // latent.chunk
+        shown = f"(frames {before} to {before + frames - 1})"
         if entry is None:
-            return Chunk(first, torch.empty(0), self._regular_times(before, frames), f"{number} is missing")
+            return f"chunk {low} {shown} is missing" if low == high else f"chunks {low} to {high} {shown} are missing"
         try:
             values, times = self._load(entry)
         except ValuesError as error:
-            damage = f"{number} is damaged: {error}"
-            return Chunk(first, torch.empty(0), self._regular_times(before, frames), damage)
+            return f"chunk {low} {shown} is damaged: {error}"
         return Chunk(first, values, self._regular_times(before, frames) if times is None else times)
+
+    def _bridge(self, first: int, last: int, fill: Tensor, damage: str) -> Iterator[Chunk]:
+        """Copies of `fill` in place of the latent frames from `first` to before `last`, in pieces as large as chunks
+        are."""
+        latent = self.header.latent
+        while first < last:
+            end = min(last, (first // latent.chunk + 1) * latent.chunk)
+            before = latent.frames_before(first)
+            times = self._regular_times(before, min(latent.frames_before(end), self.frames) - before)
+            values = fill.expand(*fill.shape[:-3], end - first, *fill.shape[-2:])
+            yield Chunk(first, values, times, damage)
+            first = end
 
     def _load(self, entry: ChunkEntry) -> tuple[Tensor, Times | None]:
         """The values of a chunk, and the times that it stores. Raises `ValuesError` if it is damaged."""
@@ -269,8 +299,8 @@ class TokenFile:
         if header.length < timed:
             raise ValuesError("it is too short for the times of its frames")
         times = np.frombuffer(payload[:timed], "<f8").astype(np.float64) if timed else None
-        if times is not None and not np.isfinite(times).all():
-            raise ValuesError("its times are not numbers")
+        if times is not None and not (np.abs(times) <= MAX_SECONDS).all():
+            raise ValuesError("its times are not numbers of seconds")
         packed = bool(header.flags & FLAG_PACKED) and self.header.latent.discrete
         return decode_values(payload[timed:], self.header.latent, entry.latents, packed=packed), times
 
@@ -284,7 +314,7 @@ class TokenFile:
         before = [slot for slot in slots if slot[0] < latent]
         for slot in (*reversed(before), *slots[len(before) :]):
             piece = self._piece(*slot)
-            if piece.damage is None:
+            if isinstance(piece, Chunk):
                 return piece.values[..., -1:, :, :] if slot[0] < latent else piece.values[..., :1, :, :]
         raise DamagedTokenFileError(f"{self.path}: all of its chunks are damaged; get an undamaged copy")
 
@@ -296,10 +326,5 @@ class TokenFile:
             latent.frames_before(piece.first_latent + offset) for offset in (0, low, high)
         )  # fmt: skip
         return Chunk(
-            piece.first_latent + low, piece.values[..., low:high, :, :], piece.times[first - begin : last - begin],
-            piece.damage,
+            piece.first_latent + low, piece.values[..., low:high, :, :], piece.times[first - begin : last - begin]
         )  # fmt: skip
-
-
-def _repeated(frame: Tensor, times: int) -> Tensor:
-    return frame.expand(*frame.shape[:-3], times, *frame.shape[-2:])

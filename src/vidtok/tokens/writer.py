@@ -29,7 +29,7 @@ from vidtok.tokens.container import (
     preamble,
     read_chunk_header,
 )
-from vidtok.tokens.header import TokenHeader
+from vidtok.tokens.header import MAX_SECONDS, TokenHeader
 from vidtok.tokens.values import encode_values, int8_error
 
 PARTIAL_SUFFIX = ".part"
@@ -207,6 +207,8 @@ class TokenWriter:
         times = np.asarray(self._times[:frames], "<f8")
         if len(times) < frames:
             raise TokenFileError(f"{len(times)} times were given for {frames} frames of {self.path}; give one for each")
+        if not (np.abs(times) <= MAX_SECONDS).all():
+            raise TokenFileError(f"a frame of {self.path} has no time within {MAX_SECONDS:g} seconds of 0; give others")
         del self._times[:frames]
         return FLAG_TIMES, times.tobytes()
 

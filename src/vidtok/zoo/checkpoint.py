@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -13,10 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from vidtok.errors import CheckpointError
+from vidtok.fields import shown
 from vidtok.models.base import VideoModel, plain_name
-from vidtok.text import reason
+from vidtok.text import reason, shortened
+from vidtok.zoo.archive import ArchiveError
 from vidtok.zoo.int8 import restored
 from vidtok.zoo.matching import fitting_models
+from vidtok.zoo.pickled import ForeignError, load_pickled
 
 _ZIP = b"PK\x03\x04"
 _NOT_OURS = "loss."
@@ -69,7 +73,7 @@ def read_content(path: str | PathLike[str]) -> dict[str, Any]:
     head = _head(path)
     if not head.startswith(_ZIP):
         raise CheckpointError(f"{path} is not a checkpoint of training{_kind(head)}; expected a .ckpt file")
-    content = _load_torch(path, mmap=False)
+    content = _load_torch(path, mapped=False)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}; expected a mapping")
     return content
@@ -151,7 +155,7 @@ def _whole_state(path: Path) -> dict[str, Tensor]:
     """All the weights in a checkpoint."""
     head = _head(path)
     if head[8:9] == b"{":
-        state = _load_safetensors(path)
+        state = _state_dict(_load_safetensors(path), path)
     elif head.startswith(_ZIP):
         state = _state_dict(_load_torch(path), path)
     else:
@@ -187,32 +191,33 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
 
     try:
         return load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError) as error:
         raise _damaged(path, reason(error)) from error
 
 
-def _load_torch(path: Path, *, mmap: bool = True) -> Any:
+def _load_torch(path: Path, *, mapped: bool = True) -> Any:
     """The content of a file of `torch.save`, tensors and plain containers only."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:
-        code = re.search(r"GLOBAL (\S+)|but got <class '(\S+)'>", str(error))
-        if not code:
-            # The message advises to load the file unsafely: not repeated here.
-            raise _damaged(path, "its table of weights cannot be read") from error
+        return load_pickled(path, mapped=mapped)
+    except ForeignError as error:
         raise CheckpointError(
-            f"the checkpoint {path} holds pickled code or objects ({code[1] or code[2]}) and was refused; nothing in "
-            "it was run. If you trust its source, save its state dict alone, with `torch.save` or as safetensors"
+            f"the checkpoint {path} holds pickled code or objects ({shortened(str(error))}) and was refused; nothing "
+            "in it was run. If you trust its source, save its state dict alone, with `torch.save` or as safetensors"
         ) from error
-    # A damaged archive surfaces as whatever its first unreadable byte leads to.
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except ArchiveError as error:
         raise _damaged(path, reason(error)) from error
+    # A damaged pickle surfaces as whatever its first unreadable byte leads to.
+    except (
+        RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
+        ArithmeticError, MemoryError, pickle.UnpicklingError, struct.error,
+    ) as error:  # fmt: skip
+        raise _damaged(path, "its table of weights cannot be read") from error
 
 
 def _damaged(path: Path, reason: str) -> CheckpointError:
-    reason = reason if len(reason) <= _REASON else reason[:_REASON] + "..."
     return CheckpointError(
-        f"the checkpoint {path} is damaged or truncated, or no file of weights ({reason}); fetch it again"
+        f"the checkpoint {path} is damaged or truncated, or no file of weights ({shortened(reason, _REASON)}); "
+        "fetch it again"
     )
 
 
@@ -226,7 +231,7 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         )
     odd = [name for name, value in content.items() if not (isinstance(name, str) and _is_plain(value))]
     if odd or not content:
-        holds = f"under {_some(map(repr, odd), _NAMED)} no tensors" if odd else "nothing"
+        holds = f"under {_some(map(shown, odd), _NAMED)} no tensors" if odd else "nothing"
         raise CheckpointError(
             f"{path} holds {holds}; expected a state dict (name -> tensor), or one under 'state_dict'"
         )
@@ -253,19 +258,23 @@ def _averaged(state: dict[str, Tensor], averages: Mapping[str, Tensor], path: Pa
 
 
 def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
-    """Raise one `CheckpointError` for all weights that `state` lacks, has in another shape or has beyond `own`."""
-    missing = [name for name in own if name not in state]
-    unexpected = [name for name in state if name not in own]
+    """Raise one `CheckpointError` for all weights that `state` lacks, has in another form or has beyond `own`."""
+    missing = [shortened(name) for name in own if name not in state]
+    unexpected = [shortened(name) for name in state if name not in own]
     misshapen = [
-        f"{name} is {list(state[name].shape)}, not {list(weight.shape)}"
+        f"{shortened(name)} is {shown(list(state[name].shape))}, not {list(weight.shape)}"
         for name, weight in own.items()
         if name in state and state[name].shape != weight.shape
     ]
-    problems = [
-        f"{len(names)} {kind} ({_some(names, _NAMED)})"
-        for kind, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
-        if names
+    whole = [
+        f"{shortened(name)} is {str(state[name].dtype).removeprefix('torch.')}"
+        for name, weight in own.items()
+        if name in state and weight.is_floating_point() and not state[name].is_floating_point()
     ]
+    kinds = (
+        ("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen), ("of whole numbers", whole)
+    )  # fmt: skip
+    problems = [f"{len(names)} {kind} ({_some(names, _NAMED)})" for kind, names in kinds if names]
     if not problems:
         return
     raise CheckpointError(f"{source} does not fit the model: {', '.join(problems)}{_hint(own, state)}")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vidtok.config.families import FAMILIES
 from vidtok.errors import CheckpointError, ConfigError
+from vidtok.fields import shown
 from vidtok.files import aside, save_tensors
 from vidtok.models.config import ModelConfig
 from vidtok.text import reason
@@ -73,20 +74,21 @@ def _header(family: str, name: str) -> dict[str, Any]:
 
 def _check_header(values: Mapping[str, Any], path: Path) -> str:
     """The model's name. Raises `CheckpointError` if another package or a later version of this one wrote the file."""
-    if values.get("model_type") not in FAMILIES:
+    family = values.get("model_type")
+    if not isinstance(family, str) or family not in FAMILIES:
         raise CheckpointError(
-            f"{path} has model_type {values.get('model_type')!r}; "
+            f"{path} has model_type {shown(family)}; "
             f"expected {' or '.join(map(repr, FAMILIES))}, as `save_pretrained` writes it"
         )
     version = values.get("format_version")
     if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has format_version {version!r}; this version of the package reads up to {FORMAT_VERSION} "
+            f"{path} has format_version {shown(version)}; this version of the package reads up to {FORMAT_VERSION} "
             "(a newer one may read it: `pip install --upgrade vidtok`)"
         )
     name = values.get("name")
     if not isinstance(name, str):
-        raise CheckpointError(f"{path} has name {name!r}; expected the model's name")
+        raise CheckpointError(f"{path} has name {shown(name)}; expected the model's name")
     return name
 
 
@@ -95,10 +97,12 @@ def _read_json(path: Path) -> dict[str, Any]:
         if path.stat().st_size > _MAX_CONFIG_BYTES:
             raise CheckpointError(f"{path} holds {path.stat().st_size} bytes; a model's configuration is a short file")
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {reason(error)}") from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path} is not valid JSON: {reason(error)}") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} holds a {type(values).__name__}; expected a model's configuration")
     return values

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vidtok.errors import CheckpointError
+from vidtok.text import shortened
 
 _SCALE = ".scale"
 _LARGEST = 127
@@ -47,9 +48,10 @@ def restored(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
             continue
         scale = state.get(name + _SCALE)
         if scale is None or value.dim() < 2 or scale.shape != value.shape[:1] or not scale.is_floating_point():
+            channels, label = value.shape[0] if value.dim() else 0, shortened(name)
             raise CheckpointError(
-                f"{source} holds {name} in int8, and no factor for each of its {value.shape[0] if value.dim() else 0} "
-                f"channels as {name}{_SCALE}; expected weights that `save_pretrained` or `vidtok export` wrote"
+                f"{source} holds {label} in int8, and no factor for each of its {channels} channels as "
+                f"{label}{_SCALE}; expected weights that `save_pretrained` or `vidtok export` wrote"
             )
         found[name] = value.float() * _along_rows(scale.float(), value)
     return found

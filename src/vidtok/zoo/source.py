@@ -9,6 +9,7 @@ from typing import NamedTuple
 from vidtok.config.read import read_config
 from vidtok.config.registry import entry, models, named_by_repo
 from vidtok.errors import CheckpointError, ConfigError
+from vidtok.fields import shown
 from vidtok.models.config import ModelConfig
 from vidtok.text import near
 from vidtok.zoo.folder import read_folder
@@ -57,7 +58,7 @@ def locate(
         found = Located(*read_folder(resolve_hub_repo(text, revision)))
     else:
         raise ConfigError(
-            f"{text!r} is no model's name, YAML file, folder or Hub repository{near(text, models())}; "
+            f"{shown(text)} is no model's name, YAML file, folder or Hub repository{near(text, models())}; "
             "`vidtok models` lists the names"
         )
     return found if given is None else found._replace(weights=given)

@@ -14,7 +14,10 @@ TemporalInterpolation = Literal["nearest", "linear"]
 NormType = Literal["layernorm", "groupnorm"]
 
 _MOST_LEVELS = 16
-_Channels = Annotated[int, Within(1, 1 << 14)]
+_MOST_CHANNELS = 1 << 14
+_MOST_DIRECTIONS = 1 << 24
+"""Values of a fixed transform."""
+_Channels = Annotated[int, Within(1, _MOST_CHANNELS)]
 _Levels = tuple[Annotated[int, Within(0, _MOST_LEVELS - 1)], ...]
 _ADDED: dict[str, Any] = {"patch_size": 1, "block_transform": False}
 """Fields that the published models lack, with the values that have no effect."""
@@ -67,6 +70,8 @@ class AutoencoderConfig:
         rule = check(self, place)
         levels = len(self.ch_mult)
         rule("ch_mult", 1 <= levels <= _MOST_LEVELS, f"1 to {_MOST_LEVELS} levels, a multiplier of at least 1 each")
+        widest = f"multipliers that make at most {_MOST_CHANNELS} channels of ch {self.ch}"
+        rule("ch_mult", self.ch * max(self.ch_mult) <= _MOST_CHANNELS, widest)
         rule("ch", self.norm_type == "layernorm" or self.ch % 32 == 0, "a multiple of 32 for norm_type groupnorm")
         rule(
             "interpolation", self.interpolation == "nearest" or self.temporal_padding == "first_frame",
@@ -92,6 +97,8 @@ class AutoencoderConfig:
             values = 3 * self.temporal_factor * self.spatial_factor**2
             rule("block_transform", self.in_channels == self.out_ch == 3, "false unless video has 3 colours")
             rule("z_channels", self.z_channels <= values, f"at most {values}, the values of a block")
+            few = self.z_channels * values <= _MOST_DIRECTIONS
+            rule("block_transform", few, f"false for {self.z_channels} channels of blocks of {values} values")
         self.bottleneck.check_channels(self.z_channels)
 
     def _set_default(self, name: str, value: tuple[int, ...]) -> None:

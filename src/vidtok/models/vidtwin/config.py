@@ -10,8 +10,9 @@ from vidtok.errors import ConfigError
 from vidtok.fields import Within, build, check, plain, shown
 from vidtok.models.config import KLConfig, LatentPart
 
+_WIDEST = 1 << 16
 _Count = Annotated[int, Within(1, 1 << 10)]
-_Width = Annotated[int, Within(1, 1 << 16)]
+_Width = Annotated[int, Within(1, _WIDEST)]
 _Halvings = Annotated[int, Within(1, 16)]
 _Sizes = tuple[_Width, ...]
 
@@ -52,7 +53,7 @@ class VidTwinConfig:
     hidden_size: _Width = 768
     depth: _Count = 16
     num_heads: _Count = 12
-    mlp_ratio: Annotated[float, Within(above=0)] = 4.0
+    mlp_ratio: Annotated[float, Within(above=0, most=64)] = 4.0
     qformer: QFormerConfig = field(default_factory=QFormerConfig)
     init_ch: _Width = 128
     """Channels of the structure's first convolution."""
@@ -77,6 +78,8 @@ class VidTwinConfig:
         rule("input_size", square, f"[T, N, N], frames of one side, a multiple of {patch[1]}")
         fits = self.hidden_size % self.num_heads == 0 and self.hidden_size % 4 == 0
         rule("hidden_size", fits, f"a multiple of 4 and of the {self.num_heads} heads")
+        few = self.init_ch << self.cont_num_blocks <= _WIDEST
+        rule("cont_num_blocks", few, f"halvings that make at most {_WIDEST} channels of init_ch {self.init_ch}")
 
     @property
     def frames(self) -> int:

@@ -100,6 +100,8 @@ class TrainArguments:
     wandb_project: str = "vidtok"
     wandb_id: str | None = None
     wandb_auto_resume: bool = True
+    allow_base: list[str] = field(default_factory=list)
+    """Files and folders that `base:` may lead to, though they do not lie below the file that names them."""
     without_effect: tuple[str, ...] = ()
     """Options that were given and change nothing here."""
 
@@ -194,6 +196,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("-b", "--base", nargs="*", action="append", metavar="CONFIG", help="YAML files, or names of models")
+    add("--allow_base", action="append", default=[], metavar="PATH", help="a file or folder that `base:` may lead to")
     add("-l", "--logdir", default="logs", help="folder for the runs' folders (default: logs)")
     add("-n", "--name", nargs="?", const="", default="", help="the run's name (default: after CONFIG)")
     add("--no_base_name", **_flag(), help="leave CONFIG out of the name: the date alone, with --postfix behind it")

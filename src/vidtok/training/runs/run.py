@@ -18,6 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 
 from vidtok.config.dialect import look_up, params_of
+from vidtok.config.layers import allowing_bases
 from vidtok.config.read import ConfigSource, Configuration, read_configs
 from vidtok.errors import CheckpointError, ConfigError
 from vidtok.fields import build, mapping_at
@@ -65,7 +66,8 @@ def run(arguments: TrainArguments) -> Path:
     check_logger(arguments)
     for option in arguments.without_effect:
         log.warning("--%s has no effect here", option)
-    plan = plan_run(arguments)
+    with allowing_bases(*arguments.allow_base):
+        plan = plan_run(arguments)
     raw = plan.config.raw
     settings, running = TrainingConfig.from_raw(raw), RunConfig.from_raw(raw)
     _set_tf32(arguments.enable_tf32)
