@@ -196,7 +196,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("-b", "--base", nargs="*", action="append", metavar="CONFIG", help="YAML files, or names of models")
-    add("--allow_base", action="append", default=[], metavar="PATH", help="a file or folder that `base:` may lead to")
+    add("--allow_base", "--allow-base", action="append", default=[], metavar="PATH", help="file or folder for `base:`")
     add("-l", "--logdir", default="logs", help="folder for the runs' folders (default: logs)")
     add("-n", "--name", nargs="?", const="", default="", help="the run's name (default: after CONFIG)")
     add("--no_base_name", **_flag(), help="leave CONFIG out of the name: the date alone, with --postfix behind it")
