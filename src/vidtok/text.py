@@ -51,5 +51,5 @@ def fault(message: str, prog: str) -> str:
 
 
 def shortened(text: str, most: int = 80) -> str:
-    """`text` of at most `most` characters, the last of them dots where it is longer."""
+    """`text`, cut to at most `most` characters; a cut one ends in dots."""
     return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -201,7 +201,7 @@ def test_an_interruption_says_how_to_go_on(
     monkeypatch.setattr("vidtok.evaluation.runner._Job._put_through", stop)
     out = tmp_path / "out"
     assert main(["evaluate", str(videos), *option(models[KL_1_1]), "--out", str(out)]) == 130
-    assert f"what is done is kept in {out}, and the same command goes on from there" in capsys.readouterr().err
+    assert f"finished figures are kept in {out}, and the same command goes on from there" in capsys.readouterr().err
 
 
 def test_the_page_needs_nothing_else(evaluated: tuple[Path, str]) -> None:

@@ -84,9 +84,9 @@ def decode(
 ) -> None:
     """Decode a token file, or part of it, to a video.
 
-    Frame rate, size and length are those of what was encoded. A part is what decoding the whole gives, computed from
-    no more of the past than the model's layers look back on. A model with other weights than those that the file was
-    made with is refused. An existing OUTPUT is replaced, once the new one is whole.
+    The video has the frame rate, size and length of the encoded one. A part equals the same frames of the whole, and is
+    computed from no more of the past than the model's layers look back on. A model with other weights than the file's
+    is refused. An existing OUTPUT is replaced, once the new one is whole.
     """
     from vidtok.cli.report import progress_bar
     from vidtok.jobs import DecodeJob, DecodeOptions
@@ -110,7 +110,10 @@ def decode(
 
 
 def _known_model(name: str, path: Path) -> str:
-    """The model called `name` in a file, if it is one of the family: nothing else that a file names is opened."""
+    """`name` from a token file, if it is a model's name: a file cannot make anything else be opened.
+
+    Raises `TokenFileError` for other names.
+    """
     from vidtok.config.registry import models
     from vidtok.tokens import TokenFileError
 

@@ -99,10 +99,9 @@ def encode(
     other) unless a size is given; `--size original` takes them as they are.
 
     If INPUT is a folder and OUTPUT does not end in .vtok, all videos and pictures below INPUT are encoded, and OUTPUT
-    mirrors its folders. Files that are there already, made with the same model and settings, are left as they are, so
-    that an interrupted run can be started again; such files of another model or other settings are an error, unless
-    --overwrite is given. Several processes may encode one folder together. What could not be encoded is named at the
-    end.
+    mirrors its folders. Finished files of the same model and settings are kept, so that an interrupted run can be
+    started again; files of another model or other settings are an error, unless --overwrite is given. Several processes
+    may encode one folder together. Inputs that could not be encoded are named at the end.
     """
     wanted = wanted_size(height, width, size)
 

@@ -36,7 +36,7 @@ ModelsOption = Annotated[
         "--model",
         "-m",
         metavar="NAME|YAML|FOLDER|HUB[=CHECKPOINT]",
-        help="A model, as for `vidtok encode`, and its weights if it does not lead to them; any number of times.",
+        help="A model, as for `vidtok encode`, with =CHECKPOINT for other weights; may be repeated.",
     ),
 ]
 BaselinesOption = Annotated[
@@ -46,14 +46,17 @@ BaselinesOption = Annotated[
         "-b",
         metavar="h264|h265|av1|h264-444|h265-444|pca",
         help="A codec at the models' bit rates and around them, or the linear block transform with as many values "
-        "as each model; any number of times.",
+        "as each model; may be repeated.",
     ),
 ]
 OutOption = Annotated[
     Path, typer.Option("--out", "-o", help="A folder for results, report and the figures of finished videos.")
 ]
 MetaOption = Annotated[
-    Path | None, typer.Option(help="A CSV file whose column `videos` names files of DATA.", show_default="all")
+    Path | None,
+    typer.Option(
+        help="A CSV file whose column `videos` names files of DATA, or a text file of paths.", show_default="all"
+    ),
 ]
 StartOption = Annotated[
     float, typer.Option(parser=SECONDS, metavar="SECONDS", help="Seconds into each video to start at.")
@@ -67,7 +70,7 @@ ClipFramesOption = Annotated[
     typer.Option(
         parser=COUNT,
         metavar="N",
-        help="Take videos in independent clips of this many frames, one more for causal models.",
+        help="Cut videos into independent clips of this many frames, one more for causal models.",
         show_default="whole where possible",
     ),
 ]
@@ -75,10 +78,12 @@ FillOption = Annotated[
     bool, typer.Option("--fill", help="Repeat the last frame until the last clip is full, as published.")
 ]
 SampleOption = Annotated[
-    bool, typer.Option("--sample", help="Let KL models draw from the posterior, as published; else its mode.")
+    bool, typer.Option("--sample", help="Let KL models sample the posterior, as published, instead of taking its mode.")
 ]
-SeedOption = Annotated[int, typer.Option(parser=SEED, metavar="N", help="Seed of the noise of sampling.")]
-TruncatedOption = Annotated[bool, typer.Option("--allow-truncated", help="Use what can be decoded of damaged videos.")]
+SeedOption = Annotated[int, typer.Option(parser=SEED, metavar="N", help="Seed of the sampling noise.")]
+TruncatedOption = Annotated[
+    bool, typer.Option("--allow-truncated", help="Use the part of damaged videos that can be decoded.")
+]
 LPIPSOption = Annotated[
     Path | None, typer.Option(help="A file or folder with LPIPS's weights.", show_default="the usual places")
 ]
@@ -118,9 +123,9 @@ def evaluate(
 ) -> None:
     """Measure models and baselines on the same frames: PSNR, SSIM, LPIPS, FVD, flicker, bits per pixel, codebook use.
 
-    Writes OUT/NAME.json for each and OUT/report.html, one page with tables, plots, pictures and clips. A run that was
-    stopped goes on where it was when the same command is given again; with more models, only these are measured.
-    Videos that cannot be read are listed and left out. A metric whose weights are missing is listed and left out too.
+    Writes OUT/NAME.json for each and OUT/report.html, one page with tables, plots, pictures and clips. The same command
+    continues a run that was stopped; with more models, only the new ones are measured. Videos that cannot be read and
+    metrics whose weights are missing are listed and left out.
     """
     height, width = frame_size(height, width, size)
 
@@ -139,14 +144,14 @@ def evaluate(
             device=choose_device(device), workers=workers, report=report, announce=_announce,
         )  # fmt: skip
     except KeyboardInterrupt:
-        typer.echo(f"stopped; what is done is kept in {out}, and the same command goes on from there", err=True)
+        typer.echo(f"stopped; finished figures are kept in {out}, and the same command goes on from there", err=True)
         raise
     typer.echo(_text(evaluation))
 
 
 @contextmanager
 def _announce(title: str, videos: int) -> Iterator[Callable[[float], None]]:
-    """A bar while `title` is measured; where stderr is no terminal, lines with the number of finished videos."""
+    """A bar while `title` is measured; if stderr is no terminal, lines with the number of finished videos."""
     from vidtok.cli.report import progress_bar
 
     if sys.stderr.isatty():

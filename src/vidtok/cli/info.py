@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _HASH = 12
 _LISTED = 20
-"""Faults that are listed."""
+"""The most faults that are listed."""
 
 
 def info(

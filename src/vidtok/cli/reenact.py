@@ -20,10 +20,10 @@ PUBLISHED = "vidtwin_structure_7_7_8_dynamics_7_8"
 def reenact(
     output: Annotated[Path, typer.Option("--output", "-o", help="Output: .mp4, .mov or .mkv.")],
     structure: Annotated[
-        Path | None, typer.Option(help="The video whose structure to take: content and motion of the whole.")
+        Path | None, typer.Option(help="The video that gives the structure: content and motion of the whole.")
     ] = None,
     dynamics: Annotated[
-        Path | None, typer.Option(help="The video whose dynamics to take: detail and fast motion.")
+        Path | None, typer.Option(help="The video that gives the dynamics: detail and fast motion.")
     ] = None,
     model: Annotated[
         str, typer.Option("--model", "-m", metavar="NAME|YAML|FOLDER|HUB", help="A VidTwin, as for other commands.")
@@ -46,7 +46,7 @@ def reenact(
         bool, typer.Option("--allow-truncated", help="Use what can be decoded of a damaged video.")
     ] = False,
 ) -> None:
-    """Decode the structure of one video with the dynamics of another; or one of the two alone, to see what it holds.
+    """Decode the structure of one video with the dynamics of another; or one of the two alone, to see its content.
 
     Frames are resized and cropped to the one size that the model takes, 224 x 224. The result ends with the shorter
     video and has the frame rate of the first one given. An existing OUTPUT is replaced, once the new one is whole.

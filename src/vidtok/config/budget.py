@@ -1,7 +1,7 @@
 """Budget of a configuration: files, bytes and values that it comes to, counted before memory is taken for them.
 
-Bases that name several files each, and interpolations of what is interpolated itself, multiply: a file of 1 kB can
-stand for more than any memory holds. All that is read for one configuration draws on one `Budget`; interpolations are
+Bases that name several files each, and interpolations of interpolated values, multiply: a file of 1 kB can stand for
+more than any memory holds. All that is read for one configuration draws on one `Budget`; interpolations are
 counted by `check_filled` and `cost_of_merging`, without being filled in.
 """
 
@@ -22,7 +22,7 @@ MAX_BYTES = 1 << 18
 MAX_VALUES = 10_000
 """Values, mappings and lists in a configuration, filled in."""
 MAX_MERGED = 50_000
-"""The same in all that is merged on the way."""
+"""The same in all mappings that are merged on the way."""
 MAX_TEXT = 1 << 20
 """Characters of its texts, filled in."""
 MAX_DEPTH = 32
@@ -53,7 +53,7 @@ class Cost(NamedTuple):
 
 @dataclass
 class Budget:
-    """What is left for one configuration."""
+    """The remaining budget of one configuration."""
 
     files: int = MAX_FILES
     bytes: int = MAX_BYTES
@@ -61,7 +61,7 @@ class Budget:
     text: int = MAX_TEXT
 
     def take_file(self, size: int, source: str) -> None:
-        """Count a file of `size` bytes. `ConfigError` if the configuration has too many, or they are too long."""
+        """Count a file of `size` bytes. Raises `ConfigError` if the configuration has too many files or bytes."""
         self.files -= 1
         self.bytes -= size
         if self.files < 0:
@@ -74,14 +74,14 @@ class Budget:
             )
 
     def take_merged(self, cost: Cost, source: str) -> None:
-        """Count what is merged. `ConfigError` if it is too much."""
+        """Count merged values. Raises `ConfigError` if there are too many."""
         self.values -= cost.values
         self.text -= cost.text
         _check(Cost(self.values, self.text), Cost(MAX_MERGED, MAX_TEXT), f"{source}: its bases come")
 
 
 def check_filled(values: Any, source: str) -> None:
-    """`ConfigError` if plain `values` are too much once their interpolations are filled in, which lead in no circle."""
+    """Raise `ConfigError` if plain `values` are too large once their interpolations, free of circles, are filled in."""
     cost = cost_of(values, source)
     _check(Cost(MAX_VALUES - cost.values, MAX_TEXT - cost.text), Cost(MAX_VALUES, MAX_TEXT),
            f"{source}: its interpolations come")  # fmt: skip
@@ -94,7 +94,7 @@ def _check(left: Cost, most: Cost, what: str) -> None:
 
 
 def check_depth(values: Any, source: str) -> None:
-    """`ConfigError` if mappings and lists are too deep within one another."""
+    """Raise `ConfigError` if mappings and lists are nested too deep."""
     if max((depth for _, depth in _walk(values)), default=0) > MAX_DEPTH:
         raise ConfigError(f"{source} has mappings and lists more than {MAX_DEPTH} deep; expected fewer")
 
@@ -109,13 +109,13 @@ def cost_of(values: Any, source: str) -> Cost:
 
 
 def cost_of_merging(below: Any, above: Any, source: str) -> Cost:
-    """The size of plain `below` and `above`, and of what is filled in where a value comes over an interpolation."""
+    """The size of plain `below` and `above`, and of values filled in where one comes over an interpolation."""
     costs = _Costs(below, source)
     return costs.of_merging((), costs.root, _named(above)).plus(Cost(sum(1 for _ in _walk(below)), 0))
 
 
 def _walk(values: Any) -> Iterator[tuple[Any, int]]:
-    """All values, mappings and lists, and how deep they are."""
+    """All values, mappings and lists, each with its depth."""
     waiting = [(values, 0)]
     while waiting:
         value, depth = waiting.pop()

@@ -1,9 +1,9 @@
 """Reading YAML in layers: a file over its `base:` files, overrides over both. Files are data: nothing in them runs.
 
 Interpolations `${path.to.value}` are kept until `resolve`; resolvers such as `${oc.env:NAME}` are refused, so that a
-file from a stranger cannot read the environment. Nor can it read other files: a base lies below the file that names it,
-or has the name of a model, unless `allowing_bases` says where else; and errors repeat nothing of what is no YAML. All
-that one configuration comes to is bounded (`budget.py`).
+file from a stranger cannot read the environment. Nor can it read other files: a base is a model's name or lies below
+the folder of the file that names it, unless `allowing_bases` permits another place, and errors quote no text of a file
+that is not YAML. The size of a whole configuration is bounded (`budget.py`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _FAULTS = {
     "alias": "found an alias that leads nowhere, back, or to too much",
     "tag": "found a tag that configurations do not have",
 }
-"""Faults of YAML whose messages repeat what stands in the file, by their words."""
+"""Words for faults of YAML whose own messages quote the file, by a part of these messages."""
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 # Errors of YAML and OmegaConf for text and values that they cannot take.
 _UNREADABLE = (yaml.YAMLError, OmegaConfBaseException, RecursionError, ValueError, TypeError, OSError)
@@ -54,7 +54,7 @@ _allowed: ContextVar[tuple[Path, ...]] = ContextVar("allowed bases", default=())
 
 @contextmanager
 def allowing_bases(*paths: str | PathLike[str]) -> Iterator[None]:
-    """Let `base:` name any of the YAML files `paths`, and those in the folders `paths`, in the block."""
+    """Let `base:` name the YAML files among `paths`, and files below the folders among them, inside the block."""
     token = _allowed.set((*_allowed.get(), *(Path(path).expanduser().resolve() for path in paths)))
     try:
         yield
@@ -65,8 +65,8 @@ def allowing_bases(*paths: str | PathLike[str]) -> Iterator[None]:
 def read_layers(path: Path, budget: Budget | None = None) -> DictConfig:
     """The file at `path` merged over the files that its `base:` names, later ones over earlier ones, without `base`.
 
-    A base is a path relative to the file, below its folder, or the name of a model of the family. Raises `ConfigError`
-    if a file cannot be read, is not a mapping, is its own base or one that is not allowed, or all is too much.
+    A base is a path relative to the file, below its folder, or a model's name. Raises `ConfigError` if a file cannot be
+    read, is not a mapping, is its own base or a base that is not allowed, or if the whole exceeds the budget.
     """
     return _read_layers(path, (), Budget() if budget is None else budget)
 
@@ -191,7 +191,7 @@ def _base_path(base: str, folder: Path, source: str) -> Path:
 
 
 def _check_base(path: Path, base: str, folder: Path, source: str) -> None:
-    """Refuse a base that is no YAML file, or lies neither below the file that names it nor where it is allowed."""
+    """Raise `ConfigError` for a base that is no YAML file, or lies outside the folders that are allowed for it."""
     configs = (registry.package_folder() / "configs").resolve()
     below = folder.resolve()
     roots = [configs if below.is_relative_to(configs) else below, *_allowed.get()]
@@ -239,7 +239,7 @@ def _read_file(path: Path, budget: Budget) -> DictConfig:
 
 
 def _yaml_fault(error: BaseException) -> str:
-    """The fault of a file and its place, without anything that stands in the file, which may be no configuration."""
+    """The fault of a file and its place, without text of the file, which may not be a configuration at all."""
     text = str(error)
     if isinstance(error, RecursionError):
         return "mappings and lists in it are too deep"

@@ -36,7 +36,7 @@ _STRUCTURE = (
     "z_channels", "in_channels", "out_ch", "ch", "ch_mult", "num_res_blocks", "dropout", "norm_type", "use_checkpoint",
     "spatial_ds", "spatial_us", "tempo_ds", "tempo_us", "patch_size", "block_transform",
 )  # fmt: skip
-# Parameters that files of this lineage carry and of which the family uses one value each.
+# Parameters in files of this lineage that have one value in all models of the family.
 _NETWORK_FIXED: dict[str, Any] = {
     "init_pad_mode": "replicate",
     "attn_resolutions": [],
@@ -71,10 +71,10 @@ _RESAMPLED = {
 
 
 def autoencoder_config(raw: Mapping[str, Any]) -> AutoencoderConfig:
-    """The model that the sections `raw`, plain values that `model_target` has looked at, describe.
+    """The model of the sections `raw`: plain values that `model_target` has checked.
 
     Raises `ConfigError` for unknown keys and targets and for contradictions: between the variants that the targets
-    name, between encoder and decoder, and between what is said twice (factor and levels, `double_z` and bottleneck).
+    name, between encoder and decoder, and between values given twice (factor and levels, `double_z` and bottleneck).
     """
     model = raw["model"]
     params = model["params"]
@@ -176,7 +176,7 @@ def _bottleneck(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_said_twice(network: Mapping[str, Any], params: Mapping[str, Any], config: AutoencoderConfig) -> None:
-    """Refuse values that contradict what `config` makes of the others."""
+    """Raise `ConfigError` for values that contradict `config`, which follows from the others."""
     doubled = config.moments_channels == 2 * config.z_channels
     regularizer = str(params["regularizer_config"]["target"]).rpartition(".")[2]
     facts = (
@@ -193,7 +193,7 @@ def _check_said_twice(network: Mapping[str, Any], params: Mapping[str, Any], con
 def fits_autoencoder(config: AutoencoderConfig, shapes: Shapes) -> bool:
     """True if weights of these names and shapes are of a VidTok model of `config`.
 
-    Versions 1.0 and 1.1 of a model have the same ones.
+    Versions 1.0 and 1.1 of a model have the same names and shapes.
     """
     if not has_weights(shapes, _signature(config)):
         return False

@@ -32,7 +32,7 @@ _UNREAD = ("lr_scheduler_config_d", "lr_scheduler_config_g")
 
 # Parameters of encoder and decoder that `VidTwinConfig` has under the same name.
 _NETWORK = ("input_size", "patch_size", "in_channels", "hidden_size", "depth", "num_heads", "mlp_ratio")
-# Parameters that transformers of this lineage carry and of which the family uses one value each.
+# Parameters in files of this lineage that have one value in all models of the family.
 _NETWORK_FIXED: dict[str, Any] = {
     "drop_path": 0.0,
     "no_temporal_pos_emb": False,
@@ -41,7 +41,7 @@ _NETWORK_FIXED: dict[str, Any] = {
     "time_scale": 1.0,
     "temporal_casual": True,
 }
-# How the original goes about computing: here attention is PyTorch's own, whatever these say.
+# Options of the original's attention: here it is PyTorch's own, whatever their values.
 _NETWORK_WITHOUT_EFFECT = (
     "enable_flashattn", "enable_flash_attn", "enable_layernorm_kernel", "enable_sequence_parallelism", "dtype",
 )  # fmt: skip
@@ -64,10 +64,10 @@ _BLOCK = re.compile(r"(encoder|decoder)\.blocks\.(\d+)\.attn\.qkv\.weight")
 
 
 def vidtwin_config(raw: Mapping[str, Any]) -> VidTwinConfig:
-    """The model that the sections `raw`, plain values that `model_target` has looked at, describe.
+    """The model of the sections `raw`: plain values that `model_target` has checked.
 
-    Raises `ConfigError` for unknown keys and for contradictions: between encoder and decoder, and between what is said
-    twice (the width of the features, and of the Q-Former's input).
+    Raises `ConfigError` for unknown keys and for contradictions: between encoder and decoder, and between values
+    given twice (the width of the features and of the Q-Former's input).
     """
     params = raw["model"]["params"]
     own = (_QFORMER_PART, *_MODEL, *_MODEL_FIXED, *_UNREAD)

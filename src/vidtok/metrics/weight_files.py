@@ -44,7 +44,7 @@ def read_weights(file: Path, error_class: type[VidTokError]) -> Mapping[str, obj
 
 
 def _can_be_mapped(file: Path) -> bool:
-    """True for an archive whose records are stored as they are: PyTorch would map deflated ones all the same."""
+    """True for an archive of uncompressed records: PyTorch would map deflated ones too."""
     if not zipfile.is_zipfile(file):
         return False
     with zipfile.ZipFile(file) as archive:

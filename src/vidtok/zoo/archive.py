@@ -1,6 +1,6 @@
-"""Records of the zip archives that `torch.save` writes: mapped where they are stored as they are, else unpacked.
+"""Records of the zip archives that `torch.save` writes: mapped if they are stored uncompressed, else unpacked.
 
-Sizes come first: an archive that unpacks to much more than its own size is refused before any of it is.
+Sizes are checked first: an archive that would unpack to much more than its own size is refused.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _BLOCK = 1 << 20
 
 
 class ArchiveError(ValueError):
-    """An archive is damaged, or too much to be unpacked."""
+    """An archive is damaged, or would unpack to too much."""
 
 
 class Records:
     """The records of the archive at `path`, by their names below its one folder. Use it in a `with` block.
 
-    With `mapped`, records that are stored as they are stay in the file, which has to stay whole, and their checksums
-    are not looked at. Raises `ArchiveError` or `OSError` if it is damaged, of something else, or unpacks to too much.
+    With `mapped`, uncompressed records stay in the file, which has to stay whole, and their checksums are not compared.
+    Raises `ArchiveError` or `OSError` if it is damaged, of something else, or unpacks to too much.
     """
 
     def __init__(self, path: Path, *, mapped: bool) -> None:
@@ -51,7 +51,7 @@ class Records:
             self._zip = zipfile.ZipFile(self._file)
             self._records = self._listed()
             self.swapped = self._is_swapped()
-            """Numbers are stored with their bytes the other way round."""
+            """True if numbers are stored in the other byte order."""
         except (zipfile.BadZipFile, NotImplementedError, struct.error, UnicodeError) as error:
             self._file.close()
             raise ArchiveError(str(error)) from error
@@ -73,13 +73,13 @@ class Records:
         return sum(info.file_size for info in self._records.values())
 
     def size(self, name: str) -> int:
-        """Bytes of a record, unpacked."""
+        """Bytes of a record, unpacked. Raises `ArchiveError` if there is no such record."""
         if name not in self._records:
             raise ArchiveError(f"it has no record {name[:80]!r}")
         return self._records[name].file_size
 
     def read(self, name: str, most: int) -> bytes:
-        """The content of a record, of at most `most` bytes."""
+        """The content of a record. Raises `ArchiveError` if it has more than `most` bytes."""
         if self.size(name) > most:
             raise ArchiveError(f"its record {name!r} has {self.size(name):,} bytes, of at most {most:,}")
         return b"".join(self._blocks(name))
@@ -116,7 +116,7 @@ class Records:
             )
 
     def _listed(self) -> dict[str, zipfile.ZipInfo]:
-        """The records by name, once their sizes have been checked."""
+        """The records by name. Raises `ArchiveError` for sizes and packings that no checkpoint has."""
         infos = [info for info in self._zip.infolist() if not info.is_dir()]
         odd = next(
             (info for info in infos if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)), None
@@ -151,7 +151,7 @@ class Records:
         return offset
 
     def _blocks(self, name: str) -> Iterator[bytes]:
-        """The content of a record, block by block; `ArchiveError` at the end if it is not whole."""
+        """The content of a record, block by block. Raises `ArchiveError` at the end if it is not whole."""
         left = self._records[name].file_size
         try:
             with self._zip.open(self._records[name]) as record:

@@ -1,7 +1,7 @@
 """The pickle in a file of `torch.save`, read as data: tensors and plain containers, and nothing that can be called.
 
-Names in it are looked up in a table of what such files have. Each tensor is compared with the bytes that the file holds
-for it, before memory is taken: `torch.load` takes a pickle's word for that.
+Names in it are looked up in a table of the names in such files. The size of each tensor is compared with the bytes that
+the file holds for it before memory is taken; `torch.load` trusts the pickle instead.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_PICKLE_BYTES = 1 << 23
 MAX_EXPANDED = 1 << 16
 """Values of a tensor whose strides make it larger than what is stored."""
 MAX_SHARING = 4
-"""Bytes of all tensors to a byte of the records, as several may share one."""
+"""The most bytes of all tensors for each byte of the records, since tensors may share records."""
 _FREE_BYTES = 1 << 24
 _MAX_AXES = 64
 
@@ -51,9 +51,9 @@ class _Storage(NamedTuple):
 
 
 def load_pickled(path: Path, *, mapped: bool) -> Any:
-    """What `torch.save` wrote to `path`: tensors on the CPU, mapped from the file if wanted, and plain values.
+    """The content of a file of `torch.save`: tensors on the CPU, mapped from the file if asked for, and plain values.
 
-    Raises `ForeignError` for what is neither, `ArchiveError` or any other exception if the file is damaged.
+    Raises `ForeignError` for anything else in it, and `ArchiveError` or any other exception if the file is damaged.
     """
     with Records(path, mapped=mapped) as records:
         content = records.read("data.pkl", MAX_PICKLE_BYTES)
@@ -61,7 +61,7 @@ def load_pickled(path: Path, *, mapped: bool) -> Any:
 
 
 class _Unpickler(pickle._Unpickler):
-    """Python's own unpickler, which bounds what it reads by what is there, without what can call or change objects."""
+    """Python's own unpickler, which reads no more than there is, without the operations that call or change objects."""
 
     def __init__(self, content: bytes, records: Records) -> None:
         super().__init__(io.BytesIO(content), encoding="utf-8")
@@ -101,7 +101,7 @@ class _Unpickler(pickle._Unpickler):
         return _Storage(self._storages[key], dtype)
 
     def _tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Tensor:
-        """The tensor of these strides; `rest` is whether it has gradients, hooks, and in later files a dtype."""
+        """The tensor of these strides; `rest` holds a flag for gradients, hooks, and in later files a dtype."""
         if not isinstance(storage, _Storage):
             raise ArchiveError("it has a tensor without storage")
         dtype = next((value for value in rest if isinstance(value, torch.dtype)), storage.dtype)
@@ -121,7 +121,7 @@ class _Unpickler(pickle._Unpickler):
 
 
 class _Made:
-    """A name that a pickle may call, and what that gives."""
+    """A name that a pickle may call, and the function that makes the result."""
 
     def __init__(self, make: Callable[..., Any]) -> None:
         self.make = make
@@ -164,7 +164,7 @@ _TENSORS: dict[str, Callable[..., Any]] = {
         _unusable,
     ),
 }
-"""How tensors are written, by function; those of `_STRIDED` are made by the unpickler itself."""
+"""Functions by which tensors are written; the unpickler itself makes the tensors of `_STRIDED`."""
 _MADE: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("collections", "Counter"): Counter,
@@ -179,7 +179,7 @@ _MADE: dict[tuple[str, str], Callable[..., Any]] = {
 
 
 def _reduce(unpickler: Any) -> None:
-    """A call in the pickle: of what stands in the tables alone."""
+    """A call in the pickle, which only names in the tables allow. Raises `ForeignError` for others."""
     given = unpickler.stack.pop()
     made = unpickler.stack[-1]
     if not isinstance(made, _Made) or not isinstance(given, tuple):
@@ -188,7 +188,7 @@ def _reduce(unpickler: Any) -> None:
 
 
 def _build(unpickler: Any) -> None:
-    """Attributes of an object, which no reader here asks for."""
+    """Drop the attributes of an object, which no reader here needs."""
     unpickler.stack.pop()
 
 

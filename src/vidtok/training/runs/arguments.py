@@ -101,7 +101,7 @@ class TrainArguments:
     wandb_id: str | None = None
     wandb_auto_resume: bool = True
     allow_base: list[str] = field(default_factory=list)
-    """Files and folders that `base:` may lead to, though they do not lie below the file that names them."""
+    """Files and folders that `base:` may lead to outside the folder of the file that names them."""
     without_effect: tuple[str, ...] = ()
     """Options that were given and change nothing here."""
 
