@@ -115,6 +115,15 @@ def test_overrides_cannot_read_the_environment() -> None:
     assert resolve(merge(from_overrides(["a=1"]), from_overrides(["b=${a}"]), ""), "") == {"a": 1, "b": 1}
 
 
+def test_overrides_that_are_too_much() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^override 'a\.a\..*\.\.\. has a key of more than 32 parts; expected fewer$"
+    ):
+        from_overrides(["a." * 5000 + "a=1"])
+    with pytest.raises(ConfigError, match=r"^override 'a=999.*\.\.\.: a number in it has thousands of digits$"):
+        from_overrides(["a=" + "9" * 5000])
+
+
 def test_an_override_that_is_no_yaml() -> None:
     with pytest.raises(ConfigError, match=r"override 'a=\[1': "):
         from_overrides(["a=[1"])

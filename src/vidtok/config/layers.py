@@ -25,6 +25,7 @@ from vidtok.config import registry
 from vidtok.config.budget import (
     INTERPOLATION,
     MAX_BYTES,
+    MAX_DEPTH,
     MAX_VALUES,
     Budget,
     check_depth,
@@ -33,7 +34,7 @@ from vidtok.config.budget import (
 )
 from vidtok.errors import ConfigError
 from vidtok.fields import shown
-from vidtok.text import near
+from vidtok.text import near, shortened
 
 _LONG = 256
 _SUFFIXES = (".yaml", ".yml")
@@ -118,6 +119,8 @@ def from_overrides(overrides: Sequence[str]) -> DictConfig:
         key, separator, value = override.removeprefix("--").partition("=")
         if not separator or not key or any(not part for part in key.split(".")):
             raise ConfigError(f"override {shown(override)} is not of the form section.key=value")
+        if key.count(".") >= MAX_DEPTH:
+            raise ConfigError(f"override {shown(override)} has a key of more than {MAX_DEPTH} parts; expected fewer")
         try:
             _refuse_resolvers(value, "override " + shown(override))
             result = cast(DictConfig, OmegaConf.merge(result, OmegaConf.from_dotlist([f"{key}={value}"])))
@@ -270,4 +273,6 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         # OmegaConf's further lines repeat the key and name its own types.
         text = f"{error.full_key}: {text.splitlines()[0]}"
-    return " ".join(text.split()) or type(error).__name__
+    if isinstance(error, ValueError) and "digits" in text:
+        return "a number in it has thousands of digits"
+    return shortened(" ".join(text.split()), _LONG) or type(error).__name__
