@@ -164,6 +164,6 @@ def test_values_out_of_range_are_told(video, frames, changes):
 
 def test_a_start_frame_beyond_the_end_is_told(video):
     with pytest.raises(
-        VideoError, match=r"v\.mp4 has 90 frames, none of number 90, where the clip is to start; expected"
+        VideoError, match=r"v\.mp4 has 90 frames, so no clip can start at frame 90; expected a longer video"
     ):
         read_clip(video, 3, start_frame=90)

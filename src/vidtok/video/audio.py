@@ -1,4 +1,4 @@
-"""The sound of one file, carried over into another that is being written."""
+"""Sound of one file, copied into another file as it is written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer, OutputContainer
 
-# Codecs that players take in each container, by FFmpeg's names of the decoders; others are coded again as AAC.
+# Codecs that players take in each container, by FFmpeg's decoder names. Other sound is coded again as AAC.
 _MP4_CODECS = ("aac", "mp3", "mp3float", "opus", "libopus", "flac", "ac3", "eac3", "alac")
 _CODECS = {
     "mp4": _MP4_CODECS,
@@ -24,7 +24,7 @@ _CODECS = {
     "matroska": (*_MP4_CODECS, "vorbis", "pcm_s16le", "pcm_s24le", "pcm_f32le"),
 }
 _PAUSE, _STEP_BACK, _LEAP = 0.1, 0.1, 10.0
-"""Seconds from which on sound is taken to pause, and to have another clock where that goes back or leaps ahead."""
+"""Seconds. A longer gap in the sound is a pause; a longer step back, or leap ahead, of its clock starts a new clock."""
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
@@ -37,7 +37,7 @@ class AudioCopy:
         self._files = files
         self._output = output
         self._stream: AudioStream = source.streams.audio[0]
-        # Seconds that move the sound to its pictures, for each stretch of the file that has a clock of its own.
+        # Seconds to add to the sound's times, for each stretch of the file with a clock of its own.
         self._shifts = shifts
         self._stretch = 0
         self._latest: float | None = None
@@ -58,9 +58,10 @@ class AudioCopy:
     def start(
         cls, path: str | os.PathLike[str], output: OutputContainer, kind: str, stream: int | None = None
     ) -> AudioCopy | None:
-        """Adds an audio stream to `output`, whose format is `kind`; None if the file at `path` has no audio.
+        """Add an audio stream to `output`, whose format is `kind`, for the sound of the file at `path`.
 
-        `stream` is the video stream that it goes with, see `video_stream`.
+        Returns None, and adds nothing, if the file has no audio or no decoder for it. `stream` is the number of the
+        video stream that the sound goes with, as for `video_stream`. Raises `VideoError` if the file cannot be read.
         """
         with ExitStack() as files:
             source = files.enter_context(open_container(path))
@@ -69,7 +70,7 @@ class AudioCopy:
             return cls(source, output, kind, _shifts(path, stream), files.pop_all())
 
     def copy_until(self, seconds: float | None) -> None:
-        """Writes what begins before `seconds`, or all that is left."""
+        """Write the packets that begin before `seconds` of the output; None: all that are left."""
         while True:
             if self._next is None:
                 self._next = next(self._packets, None)
@@ -79,7 +80,7 @@ class AudioCopy:
             self._next = None
 
     def close(self) -> None:
-        """Closes the file that the sound comes from."""
+        """Close the file that the sound comes from."""
         self._files.close()
 
     def _copies(self, source: InputContainer) -> Iterator[tuple[float, Any]]:
@@ -108,7 +109,7 @@ class AudioCopy:
             for frame in decoded:
                 time = float(frame.time or 0.0)
                 place = round((time + self._shift(time)) * context.sample_rate)
-                # Where the sound pauses, so does the copy; less is what resampling holds back.
+                # A pause in the sound is kept; a smaller difference is only what the resampler holds back.
                 if at is None or place - at > _PAUSE * context.sample_rate:
                     at = place
                 for piece in resampler.resample(frame):
@@ -118,7 +119,7 @@ class AudioCopy:
         yield from self._encoded(None)
 
     def _shift(self, time: float) -> float:
-        """Seconds to be added to `time`, by the clock of the file, which started again where it leaps."""
+        """Seconds to add to `time` of the file's clock; a leap in the times starts the next stretch."""
         latest, self._latest = self._latest, time
         leaps = latest is not None and not -_STEP_BACK < time - latest < _LEAP
         if leaps and self._stretch + 1 < len(self._shifts):
@@ -131,7 +132,7 @@ class AudioCopy:
 
 
 def _shifts(path: str | os.PathLike[str], stream: int | None) -> tuple[float, ...]:
-    """Seconds to be added to the clock of a file so that its video starts at 0 and goes on; 0 for sound alone."""
+    """Seconds to add to a file's clock, per stretch, so that the video starts at 0 and runs on; 0 without video."""
     try:
         return FileSource(path, stream=stream).shifts
     except VideoError:
@@ -139,12 +140,12 @@ def _shifts(path: str | os.PathLike[str], stream: int | None) -> tuple[float, ..
 
 
 def _readable(source: InputContainer, stream: AudioStream) -> Iterator[Any]:
-    """The packets of a stream up to its end, or to where the file breaks off: sound is no reason to lose the video."""
+    """The packets of a stream up to its end, or to the damage: damaged sound is no reason to lose the video."""
     packets = source.demux(stream)
     while True:
         try:
             packet = next(packets, None)
-        except Exception:  # whatever it is
+        except Exception:  # damaged bytes can make the bindings raise anything
             return
         if packet is None:
             return

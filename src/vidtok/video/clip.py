@@ -20,7 +20,7 @@ from vidtok.video.timing import declared_end, declared_rates
 
 _RATES_DIFFER = 0.05
 _END_AT_LAST_FRAME = ("nut", "wtv")
-"""Formats whose length is that to the start of the last frame."""
+"""Formats that state the length up to the start of the last frame, not to its end."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Clip:
     pixels: Pixels
     """(T, H, W, 3) uint8, RGB."""
     start: float
-    """Time of the first of them, in seconds from the start of the video."""
+    """Time of the first frame, in seconds from the start of the video."""
     fps: Fraction
     """Frames per second of the clip."""
     repeated: int
@@ -48,10 +48,10 @@ def read_clip(
     start_frame: int | None = None,
     threads: int | None = None,
 ) -> Clip:
-    """`frames` frames of the video at `path`, chosen, resized and cropped as `VideoReader` does it.
+    """A clip of `frames` frames of the video at `path`, chosen, resized and cropped as by `VideoReader`.
 
-    Decoding begins at the key frame before the clip and ends with it; where the file states its length, no more of it
-    is read than around the clip. A video that is too short repeats its last frame.
+    Decoding runs from the key frame before the clip to the clip's end. Where the file states its length, only the part
+    around the clip is read. A video that is too short repeats its last frame.
 
     Args:
         path: a video, a picture or a folder of pictures.
@@ -59,11 +59,12 @@ def read_clip(
         sample_fps, height, width, threads: see `VideoReader`.
         position: place of the clip, from 0 (at the start of the video) to 1 (up to its end). The stored frames at which
             a whole clip can start share that range evenly.
-        start_frame: the stored frame to start at, from 0 on, instead; counted at the average rate if the rate varies.
+        start_frame: instead of `position`, the stored frame to start at, counted from 0, at the average rate if the
+            rate varies.
 
     Raises:
-        VideoError: as `VideoReader`; or a value is out of range; or the video ends before `start_frame`.
-        DamagedVideoError: the stretch to be decoded is damaged.
+        VideoError: as for `VideoReader`, or a value is out of range, or the video ends before `start_frame`.
+        DamagedVideoError: the part to decode is damaged.
     """
     if frames < 1 or not 0 <= position <= 1 or (start_frame is not None and start_frame < 0):
         raise VideoError(
@@ -91,32 +92,32 @@ def read_clip(
 
 @dataclass(frozen=True)
 class _Extent:
-    """Length of a video, as far as needed to choose a place in it."""
+    """Length and rate of a video, from which the start of a clip follows."""
 
     seconds: float
     rate: Fraction
     """Stored frames per second."""
     constant: bool = True
-    """True if that rate is constant, or taken to be."""
+    """True if that rate is constant, or assumed to be."""
 
     @property
     def frames(self) -> int:
-        """Stored frames."""
+        """Number of stored frames."""
         return round(self.seconds * self.rate)
 
     def agrees(self, rate: Fraction | None) -> bool:
-        """True if the rate of a clip, None if it varies there, is about that of the whole."""
+        """True if `rate`, measured around a clip, is about the video's, or None because it varies there."""
         return rate is None or abs(float(rate / self.rate) - 1) < _RATES_DIFFER
 
     def start(self, frames: int, wanted: Fraction | None, position: float) -> float:
-        """Seconds at which the clip of `frames` at `wanted` a second starts that lies at `position`."""
+        """Start, in seconds, of the clip at `position` that has `frames` frames at `wanted` frames per second."""
         step = self.rate / wanted if wanted else Fraction(1)
         span = math.ceil((frames - 1) * (max(1, round(step)) if self.constant else step)) + 1
         starts = max(1, self.frames - span + 1)
         return self.time(min(int(position * starts), starts - 1))
 
     def time(self, frame: int) -> float:
-        """Seconds at which a stored frame is shown: the middle of its time, which no rounded timestamp misses."""
+        """A time, in seconds, at which a stored frame is shown: the middle, which no rounded timestamp misses."""
         return (frame + 0.5) / float(self.rate) if frame else 0.0
 
 
@@ -127,9 +128,10 @@ def _read_at(
     *,
     exact: bool = False,
 ) -> Clip:
-    """The clip at `start` of the video's extent: that which it states, unless this turns out to be wrong.
+    """The clip at the time that `start` computes from the video's extent: the stated one, unless it proves wrong.
 
-    It is too long where the clip is not there or, unless `exact`, not whole.
+    It is wrong if its rate is not the clip's, if nothing can be read at the start, or, unless `exact`, if the clip is
+    not whole.
     """
     stated = _stated_extent(path)
     if stated is not None:
@@ -148,14 +150,14 @@ def _read_at(
 def _start_of(path: str | os.PathLike[str], extent: _Extent, frame: int) -> float:
     if frame >= extent.frames:
         raise VideoError(
-            f"{path} has {extent.frames} frames, none of number {frame}, where the clip is to start; expected a longer "
-            "video or an earlier start"
+            f"{path} has {extent.frames} frames, so no clip can start at frame {frame}; expected a longer video or an "
+            "earlier start"
         )
     return extent.time(frame)
 
 
 def _stated_extent(path: str | os.PathLike[str]) -> _Extent | None:
-    """The extent in the header of a file; None if it says too little, or is a picture's."""
+    """The extent that the header of a file states; None if it says too little, or the file is a picture."""
     if Path(path).is_dir():
         return None
     with open_container(path) as container:
@@ -169,6 +171,6 @@ def _stated_extent(path: str | os.PathLike[str]) -> _Extent | None:
 
 
 def _scanned_extent(path: str | os.PathLike[str]) -> _Extent:
-    """The true extent; reads all of the file, and decodes none of it."""
+    """The true extent; reads all of the file, and decodes its first frame."""
     timing = open_source(path).timing
     return _Extent(timing.end, timing.rate, timing.constant)

@@ -28,7 +28,7 @@ _MATRIX_OF_TAG = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 _BT601, _BT709 = 5, 1
 _LIMITED, _FULL = 1, 2
 _BILINEAR, _FULL_CHROMA, _ACCURATE_ROUNDING = 0x2, 0x2000, 0x40000
-# Asked to report damage, these refuse sound files too, their own encoder's among them.
+# Told to report damage, these decoders refuse intact files too, even those of FFmpeg's own encoder.
 _PEDANTIC_DECODERS = ("tiff",)
 _LISTS = {
     b"ffconcat version": "an ffconcat script",
@@ -47,7 +47,7 @@ _LIST_FORMATS = ("concat", "hls", "dash", "imf", "sdp", "rtsp")
 _LIST_WITHIN = 2048
 _REASON_WITHIN = 300
 _DEFAULT_COUNTS = 5_000_000
-"""Pixels that the mark of a default stream is worth where FFmpeg chooses one."""
+"""Pixels that FFmpeg adds to the size of the default stream where it chooses the largest stream."""
 # Text that FFmpeg would draw as a picture of a terminal.
 _NOT_VIDEO_FORMATS = ("tty", "bin", "xbin", "adf", "idf", "sbg")
 
@@ -74,13 +74,13 @@ class VideoInfo:
     sample_aspect_ratio: Fraction = Fraction(1)
     """Width to height of one pixel, after rotation. Frames are read as stored, with no stretching."""
     stream: int = 0
-    """Number of this one among the file's video streams, from 0 on; cover pictures do not count."""
+    """Number of this stream among the file's video streams, from 0 on; cover pictures do not count."""
     stream_count: int = 1
     """Number of the file's video streams."""
 
     @property
     def other_streams(self) -> str:
-        """A word about the video streams of the file that are left out; empty if there are none."""
+        """A note about the other video streams of the file, for the user; empty if there are none."""
         if self.stream_count == 1:
             return ""
         return (
@@ -91,16 +91,16 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class MediaSlice:
-    """A media file that lies, uncompressed, inside another one, such as a member of a .tar; goes where a path goes."""
+    """A media file stored uncompressed inside another file, such as a member of a .tar; accepted where paths are."""
 
     file: str
-    """The file around it."""
+    """Path of the containing file."""
     offset: int
-    """Its first byte."""
+    """Byte of the containing file at which the media file begins."""
     size: int
-    """Its length in bytes."""
+    """Length of the media file in bytes."""
     name: str
-    """Its name inside the file."""
+    """Name of the media file inside the containing file."""
 
     def __fspath__(self) -> str:
         return f"{self.file}/{self.name}"
@@ -121,9 +121,10 @@ def read_head(path: str | os.PathLike[str], size: int) -> bytes:
 
 @contextmanager
 def open_container(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
-    """The media file at `path`; closed at the end. Only that file is read: playlists cannot reach others or a network.
+    """The media file at `path`, open for reading until the block ends.
 
-    Raises `VideoError` if there is no such file, it may not be read, or it is not media.
+    No other file is read: FFmpeg may not follow playlists to other files or a network. Raises `VideoError` if the file
+    does not exist, may not be read, or is not media.
     """
     import av
 
@@ -136,14 +137,14 @@ def open_container(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
         kind = _list_kind(head)
         if kind is not None:
             raise VideoError(f"{path} is {kind}, a list of other files, not a video; give the videos that it names")
-        # "file:" keeps a name such as `a:b.mp4` from being taken for a protocol, the second option one such as
-        # `%d.png` from being taken for a pattern.
+        # "file:" keeps FFmpeg from taking a name such as `a:b.mp4` for a protocol, and "pattern_type" from taking one
+        # such as `%d.png` for a pattern.
         options = {"protocol_whitelist": "file", "pattern_type": "none"}
         url = f"file:{place.absolute()}"
         if isinstance(path, MediaSlice):
             options["protocol_whitelist"] = "file,subfile"
             url = f"subfile,,start,{path.offset},end,{path.offset + path.size},,:{url}"
-        # Titles and the like are in any encoding; none is a reason not to read the video.
+        # Titles and other metadata come in any text encoding, which is no reason to refuse the video.
         container = av.open(url, container_options=options, metadata_errors="replace")
     except VideoError:
         raise
@@ -164,9 +165,10 @@ def open_container(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
 
 @contextmanager
 def reading(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turns whatever a file makes PyAV or the system raise into an error that names it.
+    """Turn any exception of the block into a `VideoError` that names the file at `path`.
 
-    Decoders and their bindings meet bytes that nobody thought of: one such file must not end work on the others.
+    Damaged bytes can make decoders and their bindings raise anything, and one such file must not end work on others.
+    A `VidTokError`, and an `OSError` about a path, pass unchanged.
     """
     try:
         yield
@@ -180,7 +182,7 @@ def reading(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _check_is_file(place: Path, path: str | os.PathLike[str]) -> None:
-    """Raise `VideoError` unless `place` is a file, which can be read from any point and as often as needed."""
+    """Raise `VideoError` unless `place` is a regular file: only those can be read from any point, and again."""
     if not os.path.exists(place):
         raise VideoError(f"{path}: no such file; check the path")
     if place.is_dir():
@@ -193,7 +195,10 @@ def _check_is_file(place: Path, path: str | os.PathLike[str]) -> None:
 
 
 def _list_kind(head: bytes) -> str | None:
-    """Kind of the list of other files that begins with `head`, which FFmpeg would follow or call invalid; or None."""
+    """Kind of the playlist or manifest that begins with `head`; None if it is neither.
+
+    FFmpeg would follow such a list to other files, or call it invalid.
+    """
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for begin, kind in _LISTS.items():
         if text.startswith(begin):
@@ -204,7 +209,7 @@ def _list_kind(head: bytes) -> str | None:
 
 
 def video_streams(container: InputContainer) -> list[VideoStream]:
-    """The video streams of a file but for cover pictures."""
+    """The video streams of a file, without cover pictures."""
     from av.stream import Disposition
 
     return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
@@ -215,10 +220,11 @@ def video_stream(
 ) -> VideoStream:
     """A video stream, set up to decode on several threads and to report damage.
 
-    It is the one of this `number`, counted from 0, or else the one that FFmpeg takes: the largest, where the one marked
-    as default counts 5 million pixels more. With `threads`, it is decoded on so many. Cover pictures do not count.
+    `number` counts from 0, without cover pictures. By default, the stream is the one that FFmpeg takes: the largest,
+    where the stream marked as default counts 5 million pixels more. `threads` is the number of decoding threads; FFmpeg
+    chooses by default.
 
-    Raises `VideoError` if there is none, or if no decoder for it is at hand.
+    Raises `VideoError` if there is no such stream, or no decoder for it.
     """
     streams = video_streams(container)
     if not streams:
@@ -251,7 +257,7 @@ def _score(stream: VideoStream) -> int:
 
 
 def is_still_format(container: InputContainer) -> bool:
-    """True if the file is of a kind that holds one picture."""
+    """True if the file's format holds one picture."""
     name = container.format.name
     return (
         name == "image2" or name.endswith("_pipe") or container.metadata.get("major_brand") in ("avif", "heic", "mif1")

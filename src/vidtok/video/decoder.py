@@ -1,4 +1,4 @@
-"""One pass of a decoder over a stream, told to its end or to the damage."""
+"""One pass of a decoder over a stream, to its end or up to damage."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class StreamDecoder:
 
     Args:
         path: the file, for messages.
-        container, stream: where it is read from.
+        container, stream: the open file, and its stream to decode.
         rate: frames per second, on average.
-        origin: start of the stream by the clock of the file, in seconds.
-        clock: tells when frames are shown; None: nobody asks.
-        packets: those to decode; None: all from here on.
+        origin: start of the stream by the file's clock, in seconds.
+        clock: source of the frames' times; None: each frame starts at the end of the one before.
+        packets: the packets to decode; None: all from the container's position on.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class StreamDecoder:
         self._container = container
         self._stream = stream
         self._interval = 1 / float(rate)
-        # Where a clock is coarser than the frames, an end that is told exactly is so within a tick.
+        # Where the clock is coarser than the frames, even an end that is stated exactly is off by up to a tick.
         self._tick = max(0.0, tick_of(stream) - self._interval)
         self._origin = origin
         self._clock = clock
@@ -58,15 +58,15 @@ class StreamDecoder:
         self._packets = 0
 
     def frames(self) -> Iterator[tuple[float, VideoFrame]]:
-        """The frames from the start of the stream on, with their times.
+        """The frames from the start of the stream on, each as (time in seconds, frame).
 
-        Raises `DamagedVideoError` where it breaks off.
+        Raises `DamagedVideoError` where the stream breaks off.
         """
         yield from self._timed(self.pictures())
         self._check_end(from_start=True)
 
     def frames_from_key(self) -> Iterator[tuple[float, VideoFrame]]:
-        """The same from a key frame on; nothing where the times of the frames after it cannot be told."""
+        """As `frames`, but from a key frame on; nothing where the times of the frames after it are unknown."""
         clock, pictures = self._clock, self.pictures()
         head: list[VideoFrame] = []
         damage: DamagedVideoError | None = None
@@ -94,7 +94,7 @@ class StreamDecoder:
             yield time, frame
 
     def pictures(self) -> Iterator[VideoFrame]:
-        """The frames as the decoder gives them."""
+        """Frames in the decoder's output order, without times. Raises `DamagedVideoError` at damage."""
         import av
 
         while True:
@@ -105,7 +105,7 @@ class StreamDecoder:
                 decoded = [] if packet is None else packet.decode()
             except av.error.FFmpegError as error:
                 if self._frames == 0 and self._container.format.name in OPEN_ENDED_FORMATS:
-                    # Cut out of a broadcast, it may begin with frames that refer to what came before.
+                    # A recording cut out of a broadcast may begin with frames that refer to earlier ones.
                     continue
                 raise self._damage(str(error.strerror)) from error
             if packet is None:

@@ -18,11 +18,11 @@ from vidtok.errors import VideoError
 
 _NTSC_NOMINAL = (12, 15, 24, 30, 48, 60, 120, 240)
 _LARGEST_SIDE = 2**16 - 1
-"""Pixels: as large as a JPEG can be."""
+"""Pixels of a frame's side at most, the limit of JPEG."""
 _LARGEST_DENOMINATOR = 100_000
-"""Of a frame rate as a fraction; rates below its inverse are refused."""
+"""Largest denominator of a frame rate as a fraction; rates below its inverse are refused."""
 _FASTEST = 2**32
-"""Frames per second: MP4 counts time in no smaller steps."""
+"""Frames per second at most, since MP4 counts time in no smaller steps."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -68,7 +68,7 @@ def to_uint8(video: Tensor) -> Pixels:
 
 @dataclass(frozen=True)
 class Fit:
-    """The way from frames of one size to frames of another: a resize that keeps the shape, then a centre crop."""
+    """A resize that keeps the aspect ratio, then a centre crop, from frames of one size to frames of another."""
 
     resized: tuple[int, int]
     """(height, width) after the resize."""
@@ -79,10 +79,10 @@ class Fit:
     def plan(cls, size: tuple[int, int], height: int | None, width: int | None) -> Fit:
         """The fit of frames of `size` (height, width) to `height` x `width`.
 
-        The shorter side becomes `height` and the longer one keeps its proportion, rounded down; then the centre is cut
-        out. A crop wider than what this gives gets frames enlarged until their width is `width`, so that nothing has to
-        be padded. With one of `height` and `width` given, the crop is a square; with neither, the size stays.
-        Raises `VideoError` for a height or width that is not in 1..65535.
+        The shorter side is resized to `height`, the longer one in proportion, rounded down; then the centre is cropped.
+        Frames that would come out narrower than `width` are enlarged to that width instead, so that nothing is padded.
+        With only one of `height` and `width` given, the crop is a square; with neither, the size stays. Raises
+        `VideoError` for a height or width that is not in 1..65535.
         """
         if height is None and width is None:
             return cls(size, size)
@@ -101,8 +101,8 @@ class Fit:
     def __call__(self, pixels: Pixels) -> Pixels:
         """`pixels`, (H, W, 3) uint8 of the size planned for, resized (bilinear, antialiased) and cropped.
 
-        The resize is done in floating point and rounded to uint8 once, so that each level is within half a level of
-        the resize of a float picture in 0..1.
+        The resize computes in floating point and rounds to uint8 once, so that each value is within half a level of
+        the same resize of float pixels.
         """
         if pixels.shape[:2] != self.resized:
             planes = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).unsqueeze(0).to(torch.float32)
@@ -133,7 +133,7 @@ def as_rate(fps: float | Fraction) -> Fraction:
     """
     if not (fps <= _FASTEST and fps * _LARGEST_DENOMINATOR >= 1):
         expected = (
-            f"at most {_FASTEST}" if fps > _FASTEST else "a positive number of frames per second, 0.00001 at least"
+            f"at most {_FASTEST}" if fps > _FASTEST else "a positive number of frames per second, at least 0.00001"
         )
         raise VideoError(f"frame rate is {fps}; expected {expected}")
     rate = Fraction(fps).limit_denominator(_LARGEST_DENOMINATOR)

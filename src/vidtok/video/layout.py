@@ -1,4 +1,4 @@
-"""Times of all frames of a stream, laid out from its packets: clocks that restart, stand still or are missing."""
+"""Times of all frames of a stream, laid out from its packets, also where its clock restarts, stalls or is missing."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import numpy as np
 from vidtok.video.packets import MAX_REORDERING, NO_PRESENTATION_TIMES, OPEN_ENDED_FORMATS, Packets, Seconds
 
 GUESSED_FORMATS = (*OPEN_ENDED_FORMATS, "asf")
-"""Formats whose times FFmpeg fills in, differently depending on where reading began."""
+"""Formats whose missing times FFmpeg guesses, with other guesses where reading begins elsewhere."""
 _LEAST_STEP_BACK = 3
-"""Frames by which a time has to be too early for the clock to have started again."""
+"""Frames by which a time has to step back to count as a restart of the clock."""
 _LEAST_LEAP = 10.0
 _LEAP_FRAMES = 50
-"""Seconds, and frames, that an open-ended stream has to leap for its clock to be another one; FFmpeg takes 10 s too."""
+"""Seconds, and frames, by which an open-ended stream has to leap ahead to count as a restart; FFmpeg takes 10 s too."""
 _MOST_MISGUESSED = 8
-"""Frames by which a time that was guessed for an open-ended stream is off at most."""
+"""Frames by which a time that FFmpeg guessed is off at most."""
 
 
 @dataclass(frozen=True)
 class Traits:
-    """Properties of a stream that decide about its times."""
+    """Properties of a stream that its frame times depend on."""
 
     format: str
     """FFmpeg's name of the container's format."""
     bare: bool
-    """True if there is no container, and so no time at all; FFmpeg may make some up."""
+    """True for a bare stream without a container, which stores no times; FFmpeg may make some up."""
     reorders: bool
-    """True if frames are shown in another order than they are stored in."""
+    """True if display order differs from storage order."""
     intra_only: bool
-    """True if every frame is a key frame by the nature of the codec."""
+    """True if the codec makes every frame a key frame."""
     rate: Fraction
-    """Frames per second, as the file states it or as is assumed."""
+    """Frames per second, as the file states or as assumed."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,19 @@ class Layout:
     """The times at which frames are shown, by a clock that never goes back."""
 
     times: Seconds
-    """Of each packet's frame, in the order of storage; where `by_output`, in the order in which the decoder gives the
-    frames, rising."""
+    """(N,) seconds: in storage order, or with `by_output` in the decoder's output order, which rises."""
     by_output: bool
-    """True if the file does not say which frame is shown when, so that only decoding tells their order."""
+    """True if the file does not say which time is which frame's, so that only decoding gives the frames' order."""
     last: float
-    """Seconds for which the last frame is shown; 0 if the file does not say."""
+    """Seconds that the last frame is shown for; 0 if the file does not say."""
     shifts: tuple[float, ...] = (0.0,)
-    """Seconds to be added to the file's own clock, for each stretch of the stream that has a clock of its own."""
+    """Seconds to add to the file's clock, for each stretch of the stream that has a clock of its own."""
     timed: bool = True
-    """True if the file has times."""
+    """True if the file stores times."""
 
 
 def lay_out(packets: Packets, traits: Traits) -> Layout:
-    """The times of the frames of `packets`, each stretch after the one before it."""
+    """Times of the frames of `packets`; where the clock restarts, the new stretch follows the one before it."""
     known = np.isfinite(packets.times)
     guessed = not known.all() or len(np.unique(packets.times)) < len(packets)
     open_ended = traits.format in OPEN_ENDED_FORMATS
@@ -85,13 +84,13 @@ def lay_out(packets: Packets, traits: Traits) -> Layout:
 
 
 def restarts(packets: Packets, traits: Traits) -> bool:
-    """True if the clock starts again within `packets`."""
+    """True if the clock restarts within `packets`."""
     known = np.isfinite(packets.times)
     return bool(known.any()) and len(_starts(_filled(packets.times, known, 0.0), packets, traits)) > 1
 
 
 def _filled(times: Seconds, known: np.ndarray[tuple[int], np.dtype[np.bool_]], interval: float) -> Seconds:
-    """A copy of `times` in which each that is missing follows the one before it."""
+    """A copy of `times` in which each missing time is `interval` seconds after the one before it."""
     filled: Seconds = times.copy()
     before = -interval
     for number in np.flatnonzero(~known):
@@ -102,7 +101,7 @@ def _filled(times: Seconds, known: np.ndarray[tuple[int], np.dtype[np.bool_]], i
 
 def _starts(times: Seconds, packets: Packets, traits: Traits) -> list[int]:
     """The numbers of the packets at which a clock starts."""
-    # Frames that are stored in another order are two steps from each other, more or less.
+    # In storage order, reordered frames are about two intervals apart.
     steps = np.abs(np.diff(times)) / 2
     interval = max(
         (float(np.median(each[each > 0])) for each in (steps, packets.durations) if (each > 0).any()), default=0.0
@@ -113,7 +112,7 @@ def _starts(times: Seconds, packets: Packets, traits: Traits) -> list[int]:
     starts = [0]
     highest = before_key = -np.inf
     for number, (time, is_key) in enumerate(zip(times.tolist(), packets.keys.tolist(), strict=True)):
-        # A key frame is shown after all that are stored before it, and those stored after it likewise after these.
+        # A key frame, and each frame stored after it, is shown after all frames stored before it.
         if is_key:
             before_key = highest
         if interval and number and (time < before_key - back or time > highest + leap):
@@ -126,7 +125,7 @@ def _starts(times: Seconds, packets: Packets, traits: Traits) -> list[int]:
 def _by_output(
     times: Seconds, starts: list[int], known: np.ndarray[tuple[int], np.dtype[np.bool_]], traits: Traits
 ) -> bool:
-    """True if `times` cannot be those at which the frames are shown, each its own."""
+    """True if `times` cannot be the display times of the frames, one by one."""
     if not traits.reorders:
         return False
     if traits.format in NO_PRESENTATION_TIMES or not known.all():
@@ -134,12 +133,15 @@ def _by_output(
     stretches = np.split(times, starts[1:])
     if any(len(np.unique(stretch)) < len(stretch) for stretch in stretches):
         return True
-    # Frames that are stored in another order than they are shown in have times that do not rise all the way.
+    # The display times of reordered frames do not rise throughout in storage order.
     return len(times) > 2 and all(bool((np.diff(stretch) > 0).all()) for stretch in stretches)
 
 
 def _mended(times: Seconds, interval: float) -> Seconds:
-    """Even times in place of FFmpeg's guesses, which give some frames the times of others."""
+    """`times` on a grid of `interval` seconds, in place of FFmpeg's guesses, which give different frames one time.
+
+    Times that are far from the grid stay as they are.
+    """
     order = np.argsort(times, kind="stable")
     grid = times[order[0]] + np.arange(len(times)) * interval
     if bool((np.abs(times[order] - grid) > _MOST_MISGUESSED * interval).any()):

@@ -27,7 +27,7 @@ def find_files(folder: str | os.PathLike[str], suffixes: tuple[str, ...] = VIDEO
     """The paths of all videos below `folder`, or of the files that end in other `suffixes`, sorted folder by folder.
 
     Suffixes match in either case. Hidden files and folders are left out. Symbolic links are followed, and each folder
-    is searched once, so that links in a circle end. A link that leads nowhere is a file, for its reader to complain of.
+    is searched once, so that links in a circle end. A broken link counts as a file, so that its reader reports it.
 
     Raises `VideoError` if a folder cannot be read, since its videos would go missing unnoticed.
     """
@@ -35,11 +35,12 @@ def find_files(folder: str | os.PathLike[str], suffixes: tuple[str, ...] = VIDEO
 
 
 def read_list(path: str | os.PathLike[str], named: str = "", error: type[VidTokError] = VideoError) -> list[str]:
-    """The videos that a list names, in its order: paths, relative to a folder that the list does not know.
+    """Paths of the videos that a list names, as written and in its order; the caller resolves relative ones.
 
-    A list is a CSV file, whose column `videos` counts, or any other text with a path a line, without empty lines and
-    those that begin with `#`. A file without the suffix `.csv` is CSV if its first line names that column. `named` is
-    the option that gave `path`, for messages. Raises `error` if the file cannot be read or a row names no video.
+    A list is a CSV file with a column `videos`, or any other text with one path per line, where empty lines and lines
+    that begin with `#` are skipped. A file without the suffix `.csv` is CSV if its first line names that column.
+    `named` is the option that gave `path`, for messages. Raises `error` if the file cannot be read or a row names no
+    video.
     """
     place = f"{named} {os.fspath(path)}".strip()
     try:
@@ -51,7 +52,7 @@ def read_list(path: str | os.PathLike[str], named: str = "", error: type[VidTokE
     except (OSError, UnicodeDecodeError, csv.Error) as cause:
         raise error(
             f"{place} cannot be read ({reason(cause)}); expected a CSV file with a column {_COLUMN}, or a text file "
-            "with the path of a video a line"
+            "with one video path per line"
         ) from cause
     lines = map(str.strip, text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]
@@ -96,7 +97,7 @@ def _walk(folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:
                 folders.append(entry.path)
             elif is_media(entry.name, suffixes) and (entry.is_symlink() or entry.is_file()):
                 yield entry.path
-        waiting += sorted(folders, reverse=True)  # of several ways to one folder, always the same is taken
+        waiting += sorted(folders, reverse=True)  # so that of several links to one folder, the same one always counts
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

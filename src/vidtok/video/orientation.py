@@ -18,7 +18,7 @@ _EXIF_ORIENTATION_TAG = 0x0112
 
 @dataclass(frozen=True)
 class Orientation:
-    """The turn from a stored frame to the shown one: transposed first, then mirrored."""
+    """The change from a stored frame to the shown one: transposed first, then mirrored."""
 
     transpose: bool = False
     mirror_columns: bool = False
@@ -26,7 +26,7 @@ class Orientation:
 
     @property
     def rotation(self) -> int:
-        """The clockwise turn that this contains, in degrees; a mirror image counts with the turn that follows it."""
+        """Degrees of the clockwise turn, 0, 90, 180 or 270; a mirror image is mirrored left to right, then turned."""
         if self.transpose:
             return 90 if self.mirror_columns else 270
         return 180 if self.mirror_rows else 0
@@ -70,7 +70,7 @@ def frame_orientation(frame: VideoFrame) -> Orientation:
     try:
         data = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:
-        # PyAV gives no side data at all where it does not know the type of one item; the angle it reads otherwise.
+        # PyAV gives no side data at all if it does not know the type of one item, but has another way to the angle.
         return _OF_ROTATION.get(-frame.rotation % 360, UPRIGHT)
     if data is None:
         return UPRIGHT

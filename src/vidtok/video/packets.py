@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 Seconds = npt.NDArray[np.float64]
 
 OPEN_ENDED_FORMATS = ("mpegts", "mpeg")
-"""Transport and program streams: they may start anywhere, say nothing reliable about their length, are entered at a
-byte and not at a time, and may be several recordings one after another."""
+"""Transport and program streams. They may start anywhere, state no reliable length, are entered at a byte and not at a
+time, and may hold several recordings in a row."""
 NO_PRESENTATION_TIMES = ("avi", "asf")
-"""Formats that store times of decoding; those of presentation FFmpeg makes up, wrongly where frames are reordered."""
+"""Formats that store decoding times only. FFmpeg makes up presentation times, wrongly where frames are reordered."""
 MAX_REORDERING = 16
-"""The most frames that are stored between a frame and the one that is shown before it."""
+"""Largest number of frames stored between a frame and the frame shown just before it."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of a stream: from `start` seconds to `until` seconds and at least `frames` frames on."""
+    """A stretch of a stream from `start` to `until` seconds, or longer if it needs that to hold `frames` frames."""
 
     start: float
     until: float
@@ -36,7 +36,7 @@ class Window:
 
 
 class Mark(NamedTuple):
-    """Mark of a key frame, known again wherever reading began: its packet's bytes, and their place if known."""
+    """Fingerprint of a key frame's packet, equal wherever reading began: CRC-32, size, and byte position if known."""
 
     checksum: int
     size: int
@@ -44,33 +44,36 @@ class Mark(NamedTuple):
 
     @classmethod
     def of(cls, packet: Packet[VideoStream], format: str) -> Mark:
-        # In a program stream, where a packet begins is told or not depending on where reading began.
+        # FFmpeg gives a packet's position in a program stream or not, depending on where reading began.
         return cls(zlib.crc32(packet), packet.size, packet.pos if format == "mpegts" else None)
 
 
 @dataclass(frozen=True)
 class Packets:
-    """The packets that hold a frame each, in the order in which they are stored."""
+    """Packets that hold one frame each, N in all, in storage order."""
 
     times: Seconds
-    """By the clock of the file, in seconds from `origin`; NaN where the file does not say."""
+    """(N,) times of the frames by the file's clock, in seconds from the origin; NaN where the file does not say."""
     durations: Seconds
-    """In seconds; 0 where the file does not say."""
+    """(N,) seconds; 0 where the file does not say."""
     keys: npt.NDArray[np.bool_]
-    """True for those that can be decoded without any before."""
+    """(N,) True for key frames, which decode without any frame before them."""
     marks: dict[Mark, int]
-    """Numbers of key frames that are unlike all others, in open-ended formats only."""
+    """Packet number of each key frame whose mark is unique; in open-ended formats only."""
     positions: dict[int, int]
-    """Bytes at which packets begin, by number, as far as known, in open-ended formats only."""
+    """Byte at which a packet begins, by packet number, as far as known; in open-ended formats only."""
     complete: bool
-    """True if these are all that the stream has."""
+    """True if these are all packets of the stream."""
 
     def __len__(self) -> int:
         return len(self.times)
 
 
 def seek(container: InputContainer, stream: VideoStream, timestamp: float) -> None:
-    """Moves to the last key frame at or before `timestamp` seconds; a format that cannot do so stays at its start."""
+    """Move to the last key frame at or before `timestamp`, in seconds of the file's clock.
+
+    A container that cannot seek stays where it is.
+    """
     import av
 
     with suppress(av.error.FFmpegError, OverflowError):
@@ -79,15 +82,15 @@ def seek(container: InputContainer, stream: VideoStream, timestamp: float) -> No
 
 @dataclass(frozen=True)
 class Stamps:
-    """Rules by which the packets of one stream are read for the times of their frames."""
+    """Rules for reading frame times from the packets of one stream."""
 
     codec: str
     tick: float
-    """The resolution of timestamps in seconds."""
+    """Resolution of timestamps in seconds."""
     origin: float
-    """The time by the clock of the file, in seconds, that counts as 0."""
+    """Time of the file's clock that counts as 0, in seconds."""
     by_dts: bool
-    """True if the format stores times of decoding only."""
+    """True if the format stores decoding times only."""
 
     @classmethod
     def of(cls, container: InputContainer, stream: VideoStream, origin: float) -> Stamps:
@@ -103,7 +106,7 @@ class Stamps:
     def holds_frame(self, packet: Packet[VideoStream]) -> bool:
         """True if a packet holds a frame that is shown.
 
-        Some frames of VP8 are only there to be referred to (RFC 6386, 9.1: show_frame).
+        Some VP8 frames are references only and never shown (RFC 6386, 9.1: show_frame).
         """
         if not packet.size or packet.is_discard:
             return False
@@ -111,16 +114,16 @@ class Stamps:
 
 
 def tick_of(stream: VideoStream) -> float:
-    """The resolution of a stream's timestamps in seconds."""
+    """Resolution of a stream's timestamps in seconds; a millisecond if the file does not say."""
     return float(stream.time_base) if stream.time_base else 1e-3
 
 
 def read_packets(
     container: InputContainer, stream: VideoStream, origin: float, window: Window | None = None
 ) -> Packets:
-    """Reads the packets of the stream, or of a `window` of it. Times count from `origin`, in seconds.
+    """The packets of the stream, or of a `window` of it, with times in seconds from `origin`.
 
-    Damage ends the reading; decoding is what reports it.
+    Damage ends the reading without an error, since decoding reports it.
     """
     import av
 
@@ -155,7 +158,7 @@ class _Gathered:
         self._positions: dict[int, int] = {}
 
     def add(self, packet: Packet[VideoStream]) -> bool:
-        """Takes a packet in; True if it holds a frame."""
+        """Add a packet if it holds a frame; return True if it does."""
         if not self._stamps.holds_frame(packet):
             return False
         number = len(self.times)
@@ -175,7 +178,7 @@ class _Gathered:
         return self._packets(np.ones(len(self.times), np.bool_), complete=complete)
 
     def up_to(self, time: float) -> Packets:
-        """Those shown up to `time`; some of them are stored after others that are shown later."""
+        """The packets whose frames are shown up to `time`; some are stored after packets of later frames."""
         return self._packets(~(np.asarray(self.times) > time), complete=False)
 
     def _packets(self, kept: npt.NDArray[np.bool_], *, complete: bool) -> Packets:

@@ -20,7 +20,7 @@ from vidtok.video.media import DecodedFrame
 from vidtok.video.packets import Window
 from vidtok.video.source import FrameSource, open_source
 
-# Seconds of a file beyond the needed ones that are looked through for its timing.
+# Seconds beyond the wanted frames whose packets are read for the timing too.
 _MARGIN = 2.0
 
 
@@ -31,9 +31,9 @@ class VideoReader:
     any number of times, and closes its files at the end of its `with` block.
 
     Without `sample_fps`, every frame is taken. With it, a video of constant rate gives every
-    `max(1, round(fps / sample_fps))`-th frame in the order in which they are shown, and one of varying rate the frame
-    shown at each multiple of `1 / sample_fps` seconds, which may come twice or never. `start` is in seconds: the first
-    frame is the one shown then. A folder of pictures counts as 25 frames per second.
+    `max(1, round(fps / sample_fps))`-th frame in display order. A video of varying rate gives the frame shown at each
+    multiple of `1 / sample_fps` seconds after `start`, so that a frame may come several times or never. The first frame
+    is the one shown at `start`. A folder of pictures counts as 25 frames per second.
 
     Size: see `Fit.plan`; with neither `height` nor `width`, as stored (after rotation, pixels taken for square).
 
@@ -43,7 +43,7 @@ class VideoReader:
         height: rows after resize and crop; the same as `width` if only that is given.
         width: columns after resize and crop; the same as `height` if only that is given.
         max_frames: stop after this many frames.
-        start: seconds into the video.
+        start: seconds into the video to start at.
         allow_truncated: let a damaged video end where the damage begins, and set `truncated`, instead of raising.
         threads: number of decoding threads; FFmpeg chooses by default.
         stream: number of the video stream in the file, from 0 on; the one that FFmpeg takes by default.
@@ -61,7 +61,7 @@ class VideoReader:
     size: tuple[int, int]
     """(height, width) of the frames that this reader yields."""
     frame_estimate: int | None
-    """Number of frames that this reader is going to yield, as far as the file says."""
+    """Number of frames that this reader will yield, as far as the file says."""
     truncated: bool
     """After iterating with `allow_truncated`: True if the video broke off."""
 
@@ -123,11 +123,11 @@ class VideoReader:
 
     @property
     def rate_varies(self) -> bool:
-        """True if the stored frames are shown at times that no frame rate gives."""
+        """True if no constant frame rate gives the times of the stored frames."""
         return not self._source.timing.constant
 
     def __iter__(self) -> Iterator[Frame]:
-        """The chosen frames, in the order in which they are shown."""
+        """The chosen frames in display order, from the first one again at each call."""
         iterator = self._frames()
         self._iterators.add(iterator)
         return iterator
@@ -135,7 +135,7 @@ class VideoReader:
     def chunks(self, frames: int, times: list[float] | None = None) -> Iterator[Pixels]:
         """The chosen frames as arrays of (T, H, W, 3) uint8 with T = `frames`, fewer in the last one only.
 
-        Their times, in seconds, are appended to `times`.
+        Their times, in seconds, are appended to `times`. Raises `VideoError` if `frames` is below 1.
         """
         if frames < 1:
             raise VideoError(f"a chunk of {frames} frames was asked for; expected at least 1")
@@ -157,7 +157,7 @@ class VideoReader:
         self._fits = (height, width)
 
     def close(self) -> None:
-        """Ends all iterations that are under way and closes their files."""
+        """End all iterations that are under way, and close their files."""
         for iterator in list(self._iterators):
             iterator.close()
 
@@ -175,7 +175,7 @@ class VideoReader:
         count = 0
         last: tuple[DecodedFrame, Pixels] | None = None
         for decoded in chosen:
-            # A frame that is shown for long is converted once.
+            # A frame that is sampled several times is converted once.
             pixels = last[1] if last is not None and last[0] is decoded else self._fitted(decoded)
             last = (decoded, pixels)
             yield Frame(pixels, decoded.time)
@@ -227,7 +227,7 @@ class VideoReader:
 
 
 def _from(frames: Iterator[DecodedFrame], start: float, tolerance: float) -> Iterator[DecodedFrame]:
-    """`frames` from the one that is shown at `start` on."""
+    """`frames` from the one that is shown at `start` seconds on."""
     if start <= 0:
         yield from frames
         return

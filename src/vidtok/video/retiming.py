@@ -1,4 +1,4 @@
-"""Frames of a finished video, shown at times of no constant rate."""
+"""New times, at no constant rate, for the frames of a finished video."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _FINEST = 1_000_000
 _COARSEST = 1000
 _MOST_TICKS = 2**29
-"""Between two frames: MP4 tells how long frames last, and by how many frames they are reordered, in 31 bits."""
+"""Ticks between two frames at most: MP4 stores a frame's duration, and its delay by reordering, in 31 bits."""
 
 
 def retime(
@@ -29,11 +29,11 @@ def retime(
 ) -> None:
     """Copy the video `source`, which `VideoWriter` wrote at `fps`, to `target`, frame i shown at `times[i]` seconds.
 
-    Nothing is coded again; sound is copied as it is. The first of `times` is 0; they are kept to the tick where they
-    are fractions with a denominator that a file can have, else to a microsecond or less where frames last hours
-    (Matroska: to a millisecond). A frame whose time is not after that of the one before it is shown one tick after that
-    one. The last frame is shown as long as the one before it. `target` appears whole. Raises `VideoError` if `times`
-    are not one for each frame, or `target` cannot be written.
+    Nothing is coded again, and sound keeps its times. `times` start at 0. They are kept exactly if they are multiples
+    of a tick that a file can have, else to a microsecond, or more coarsely where a frame lasts for minutes (Matroska:
+    to a millisecond). A frame that would not come after the frame before it is shown one tick after it. The last frame
+    lasts as long as the one before it. `target` appears whole. Raises `VideoError` if there is not one time for each
+    frame, or `target` cannot be written.
     """
     import av
 
@@ -42,13 +42,15 @@ def retime(
     with writing(target, VideoError, also=(av.error.FFmpegError,)):
         order = _order(source, fps)
         if sorted(order) != list(range(len(ticks))):
-            raise VideoError(f"{len(ticks)} times were given for the {len(order)} frames of {target}")
+            raise VideoError(
+                f"{len(ticks)} times were given for the {len(order)} frames of {target}; give one for each frame"
+            )
         with av.open(os.fspath(source)) as reader, Aside(target) as path, _opened(path, base) as writer:
             _copy(reader, writer, order, ticks, base)
 
 
 def _rising(ticks: list[int]) -> list[int]:
-    """`ticks` with those that stand still or fall moved up."""
+    """`ticks`, each raised to one more than the tick before it where it is not larger than that."""
     risen: list[int] = []
     for tick in ticks:
         risen.append(max(tick, risen[-1] + 1) if risen else tick)
@@ -56,14 +58,14 @@ def _rising(ticks: list[int]) -> list[int]:
 
 
 def _order(source: str | os.PathLike[str], fps: Fraction) -> list[int]:
-    """Number of the frame in each packet, in the order of decoding; frames are numbered as shown."""
+    """Number of the frame in each packet, in decoding order; frames are numbered in display order."""
     import av
 
     with av.open(os.fspath(source)) as reader:
         order = [_frame_of(packet, fps) for packet in reader.demux(video=0) if packet.size]
     if len(set(order)) == len(order):
         return order
-    # The clock of Matroska is coarser than some frame rates: decoding tells the order.
+    # The clock of Matroska is coarser than some frame rates, so that only decoding gives the order.
     shown: list[int] = []
     with av.open(os.fspath(source)) as reader:
         for place, packet in enumerate(reader.demux(video=0)):
@@ -77,7 +79,7 @@ def _order(source: str | os.PathLike[str], fps: Fraction) -> list[int]:
 def _copy(
     reader: InputContainer, writer: OutputContainer, order: Sequence[int], ticks: Sequence[int], base: Fraction
 ) -> None:
-    """Copy all packets; video packet i, which holds frame `order[i]`, is shown at that frame's tick of `base`."""
+    """Copy all packets; video packet i holds frame `order[i]` and is shown at that frame's tick, in units of `base`."""
     delay = max(place - frame for place, frame in enumerate(order))
     stream = writer.add_stream_from_template(reader.streams.video[0])
     stream.time_base = base
@@ -98,7 +100,7 @@ def _copy(
 
 
 def _frame_of(packet: Packet[VideoStream], fps: Fraction) -> int:
-    """Number of the frame in a packet, in the order in which frames are shown."""
+    """Number of the frame in a packet, in display order."""
     return round((packet.pts or 0) * (packet.time_base or 0) * fps)
 
 
@@ -108,13 +110,13 @@ def _opened(target: Path, base: Fraction) -> OutputContainer:
     if target.suffix.lower() == ".mkv":
         options = {"fflags": "+bitexact"}  # without a random number of its own
     else:
-        # Without being told, FFmpeg multiplies a clock of less than 10,000 ticks a second.
+        # By default, FFmpeg multiplies a clock of fewer than 10,000 ticks a second.
         options = {"movflags": "+faststart", "video_track_timescale": str(base.denominator)}
     return av.open(os.fspath(target), "w", container_options=options)
 
 
 def _decoded_at(ticks: Sequence[int], place: int) -> int:
-    """Tick at which the frame stored at `place` is decoded; frames before the first shown have places below 0."""
+    """Tick at which the frame stored at `place` is decoded; a `place` below 0 is decoded before the first tick."""
     return ticks[place] if place >= 0 else ticks[0] + place
 
 
@@ -126,9 +128,9 @@ def _duration(ticks: Sequence[int], frame: int) -> int:
 
 
 def _time_base(times: Sequence[float]) -> Fraction:
-    """A clock of at least a thousand ticks a second that has one at each of `times`, or microseconds.
+    """Seconds of a tick, at most a millisecond, of which all `times` are multiples; else a microsecond.
 
-    No frame lasts more ticks than a file can say.
+    The tick is longer where a frame would last more ticks than a file can store.
     """
     longest = max((late - early for early, late in pairwise(times)), default=0.0)
     finest = min(_FINEST, 10 ** int(math.log10(max(1.0, _MOST_TICKS / max(longest, 1.0)))))

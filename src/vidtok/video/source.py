@@ -20,7 +20,7 @@ from vidtok.video.timing import Timing
 
 
 class FrameSource(Protocol):
-    """Frames in the order in which they are shown, again from the start at every call of `frames`."""
+    """Frames of a video in display order; every call of `frames` reads them anew."""
 
     info: VideoInfo
     timing: Timing
@@ -28,17 +28,18 @@ class FrameSource(Protocol):
     def frames(self, start: float) -> Iterator[DecodedFrame]:
         """The frames from some point at or before `start` seconds on.
 
-        Raises `DamagedVideoError`, after the frames before it, where the video breaks off or cannot be decoded.
+        Raises `DamagedVideoError` where the video breaks off or cannot be decoded, after all frames before that.
         """
 
 
 def open_source(
     path: str | os.PathLike[str], window: Window | None = None, threads: int | None = None, stream: int | None = None
 ) -> FrameSource:
-    """The file or folder at `path`; of a file, only the timing of `window` is read if one is given.
+    """The media file, or the folder of pictures, at `path` as a source of frames.
 
-    `threads` decode it, as many as FFmpeg sees fit if left out; `stream` is as for `video_stream`. Raises `VideoError`
-    if it cannot be read.
+    With a `window`, only the timing of that stretch of a file is read. `threads` is the number of decoding threads;
+    FFmpeg chooses by default. `stream` is the number of a video stream, as for `video_stream`. Raises `VideoError` if
+    the path cannot be read.
     """
     with reading(path):
         if Path(path).is_dir():
@@ -101,7 +102,7 @@ def check_apart(output: Path, input: Path) -> None:
 
 
 def _is_same(first: Path, second: Path) -> bool:
-    """True if both are there and the same; other faults of a path are for those who open it."""
+    """True if both paths exist and name the same file; errors over a path are left to the code that opens it."""
     try:
         return first.samefile(second)
     except (OSError, ValueError):
@@ -114,8 +115,9 @@ def _natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """Properties of the video, picture or folder of pictures at `path`. Reads it through, decoding one frame.
+    """Properties of the video, picture or folder of pictures at `path`.
 
-    Raises `VideoError` if it cannot be read, has no video, or no frames.
+    Reads all of a file, and decodes its first frame. Raises `VideoError` if it cannot be read, or has no video or no
+    frames.
     """
     return open_source(path).info

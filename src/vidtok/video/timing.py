@@ -1,4 +1,4 @@
-"""Rate and extent of a stream's frames, and those that the file states."""
+"""Rate and extent of a stream's frames, as measured from their times and as the file states them."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _MOST_LIKELY = 1000
 
 @dataclass(frozen=True)
 class Timing:
-    """The frames of a stream, or of a stretch of it."""
+    """Timing of the frames of a stream, or of a stretch of it."""
 
     rate: Fraction
-    """Frames per second; the average where they vary."""
+    """Frames per second; the average where the rate varies."""
     constant: bool
-    """True if every frame stands within an eighth of a frame (or half a tick of the clock) of its place at `rate`."""
+    """True if every frame is within an eighth of a frame (or half a tick of the clock) of its time at `rate`."""
     frame_count: int
     start: float
     """Seconds from the start of the stream to the first of these frames."""
     end: float
     """Seconds from the start of the stream to the end of the last of these frames."""
     disorder: int
-    """Largest number of places that a frame comes too early, compared with the order of timestamps."""
+    """Largest number of places by which a frame is decoded ahead of its place in display order."""
     tick: float
     """Resolution of the timestamps in seconds."""
     complete: bool = True
@@ -52,7 +52,7 @@ class Timing:
 
 
 def traits_of(container: InputContainer, stream: VideoStream) -> Traits:
-    """The traits of a stream that decide about its times."""
+    """The traits of a stream that its frame times depend on."""
     context = stream.codec_context
     return Traits(
         container.format.name,
@@ -64,10 +64,10 @@ def traits_of(container: InputContainer, stream: VideoStream) -> Traits:
 
 
 def measure(stream: VideoStream, layout: Layout, *, complete: bool) -> Timing:
-    """The timing of the frames that `layout` has.
+    """The timing of the frames in `layout`.
 
-    Rates that a container states are not believed unless its timestamps agree: Matroska's average is wrong for variable
-    rates, GIF's is the first frame's.
+    A rate that the container states counts only if the timestamps agree: Matroska's average is wrong for variable
+    rates, and GIF's is the first frame's.
     """
     tick, count = tick_of(stream), len(layout.times)
     order = np.argsort(layout.times, kind="stable")
@@ -90,7 +90,7 @@ def measure(stream: VideoStream, layout: Layout, *, complete: bool) -> Timing:
 
 
 def declared_rates(stream: VideoStream) -> list[Fraction]:
-    """The frame rates that the file states, the likeliest first, those left out that no video has."""
+    """The frame rates that the file states, the likeliest first, without rates that no video has."""
     return [rate for rate in _stated_rates(stream) if rate <= _MOST_LIKELY]
 
 
@@ -100,10 +100,10 @@ def _stated_rates(stream: VideoStream) -> list[Fraction]:
 
 
 def _rate(times: Seconds, declared: list[Fraction], tick: float) -> tuple[Fraction, bool]:
-    """The frame rate of sorted `times`, a stated or usual one where it fits, and True if it is constant."""
+    """The frame rate of sorted `times`, and True if it is constant; a declared or usual rate where one fits."""
     steps = np.arange(len(times))
     interval = float(times[-1] - times[0]) / (len(times) - 1)
-    # Where the clock is coarser than the frames, equal times are no sign of a rate that varies.
+    # Where the clock is coarser than the frames, equal times do not mean that the rate varies.
     rounding = 0.51 * tick if tick < 0.75 * interval or tick > 1.05 * interval else 0.0
 
     def deviation(rate: float) -> float:
@@ -120,16 +120,16 @@ def _rate(times: Seconds, declared: list[Fraction], tick: float) -> tuple[Fracti
 
 
 def _as_fraction(rate: float) -> Fraction:
-    """`rate` with small numbers, however low it is, and at least what a file can be written with."""
+    """`rate` as a fraction of small numbers, raised if needed to the lowest rate that can be written."""
     if rate >= 1:
         return Fraction(rate).limit_denominator(_LARGEST_TERM)
     return max(1 / Fraction(1 / rate).limit_denominator(_LARGEST_TERM), _LEAST_RATE)
 
 
 def declared_end(container: InputContainer, stream: VideoStream, origin: float) -> tuple[float, bool] | None:
-    """End of the stream according to the file, in seconds from `origin`, and True if that is exact.
+    """End of the stream that the file states, in seconds from `origin`, and True if that is exact.
 
-    None if the file does not say, as streams recorded live do not.
+    None if the file does not say, as with live recordings.
     """
     name = container.format.name
     if name in OPEN_ENDED_FORMATS:

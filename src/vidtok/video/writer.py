@@ -1,4 +1,4 @@
-"""Writing video that plays in a browser, and pictures; whole or not at all."""
+"""Writing of videos that play in a browser, and of pictures; files appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _BICUBIC, _FULL_CHROMA_INPUT, _ACCURATE_ROUNDING = 0x4, 0x4000, 0x40000
 class VideoWriter:
     """Writes frames as H.264 (`.mp4`, `.mov`, `.mkv`), or one frame as `.png`. Use it in a `with` block.
 
-    The file appears at `path`, whole, when the block ends; until then an older one stays. If the block ends by
-    any exception, nothing is left behind. H.264 is written as yuv420p in BT.709, limited range, and tagged so; an odd
-    height or width is made even by repeating the last row or column. Sizes come from the first frames.
+    The file appears at `path`, whole, when the block ends; until then an older file stays there. If the block raises,
+    nothing is left behind. H.264 is written as yuv420p in BT.709, limited range, and tagged so. An odd height or width
+    is made even by repeating the last row or column. The first frames set the size.
 
     Args:
         path: the file to write.
@@ -48,13 +48,13 @@ class VideoWriter:
         preset: x264's trade of time for size, one of `PRESETS`.
         threads: threads of x264. One gives the same bytes on every run and on any number of cores; more are faster
             where nothing else computes, but the bytes then depend on their number, and sometimes on the run.
-        audio_from: a media file whose first audio track is to be copied, as it is if the format can hold it and
-            browsers play it, else as AAC. It is moved so that the first video frame of that file coincides with the
-            first one here. Nothing happens if it has no audio, or with `.png`.
+        audio_from: a media file whose first audio track is copied: unchanged if the format holds its codec and browsers
+            play it, else coded as AAC. It is shifted so that the first video frame of that file coincides with the
+            first one here. A file without audio adds none; a `.png` takes none.
         sample_aspect_ratio: width to height of one pixel.
-        times: called at the end, returns the time of each frame in seconds, from any start, where they are no multiples
-            of `1 / fps`, which is their average then; see `retime`. Sound keeps its own times.
-        stream: number of the video stream of `audio_from` that its sound goes with; by default as in `VideoReader`.
+        times: a function, called at the end, that returns the time of each frame in seconds from any start; for frames
+            at no constant rate, of which `fps` is then the average. See `retime`. Sound keeps its own times.
+        stream: number of the video stream of `audio_from` that its sound goes with; the default is `VideoReader`'s.
 
     Raises:
         VideoError: a suffix or value that cannot be used, a folder that does not exist or cannot be written, frames of
@@ -107,7 +107,7 @@ class VideoWriter:
         self._closed = False
 
     def write(self, frames: Pixels) -> None:
-        """Appends `(T, H, W, 3)` uint8 RGB frames."""
+        """Append `frames`, (T, H, W, 3) uint8 RGB, T >= 0."""
         if self._closed:
             raise VideoError(f"{self.path} is closed; open another writer to write more")
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape[1:]:
@@ -138,7 +138,7 @@ class VideoWriter:
         return _H264Output(self._aside.path, self.fps, height, width, self._options, self._ratio, audio)
 
     def close(self) -> None:
-        """Finishes the file and moves it to its place. Raises `VideoError` if no frame was written."""
+        """Finish the file and move it to `path`. Raises `VideoError` if no frame was written."""
         if self._closed:
             return
         self._closed = True
@@ -162,7 +162,7 @@ class VideoWriter:
             self._aside.discard()
 
     def abort(self) -> None:
-        """Gives up, and removes what was written so far."""
+        """Give up, and remove what was written so far."""
         self._closed = True
         self._discard()
 
@@ -184,7 +184,7 @@ class VideoWriter:
 
 
 class _H264Output:
-    """One H.264 stream, and perhaps one of audio, going into a file."""
+    """A file with one H.264 stream and, if asked for, one audio stream."""
 
     def __init__(
         self,
@@ -261,7 +261,7 @@ class _H264Output:
 
 
 class _PNGOutput:
-    """One picture."""
+    """A file with one PNG picture."""
 
     def __init__(self, path: Path, height: int, width: int) -> None:
         self._path = path
@@ -280,10 +280,10 @@ class _PNGOutput:
         self._path.write_bytes(b"".join(bytes(packet) for packet in (*context.encode(frame), *context.encode(None))))
 
     def finish(self) -> None:
-        """Nothing is left to do: the picture was written with its frame."""
+        """Do nothing: the picture was written with its frame."""
 
     def abandon(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is open."""
 
 
 def _check_encoder(name: str, path: Path) -> None:
@@ -299,7 +299,7 @@ def _check_encoder(name: str, path: Path) -> None:
 
 
 def _writing(path: Path) -> AbstractContextManager[None]:
-    """Errors of FFmpeg and the file system as `VideoError`s that name the file at `path`."""
+    """Turn errors of FFmpeg and of the file system into `VideoError`s that name the file at `path`."""
     import av
 
     return writing(path, VideoError, also=(av.error.FFmpegError,))
