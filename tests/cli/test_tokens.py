@@ -290,8 +290,8 @@ def test_an_empty_file_is_told_alike(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_what_is_no_token_file(video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ["info", str(video)], ["decode", str(video), "-o", str(tmp_path / "out.mp4")]:
         assert main(command) == 2
-        assert capsys.readouterr().err == f"error: {video} does not begin as a token file does; expected what " \
-                                          "`vidtok encode` writes\n"  # fmt: skip
+        assert capsys.readouterr().err == f"error: {video} does not begin as a token file does; expected a file " \
+                                          "that `vidtok encode` wrote\n"  # fmt: skip
     assert main(["decode", str(video), "-o", str(tmp_path / "out.avi")]) == 2
     assert "ends in '.avi'; expected one of .mp4" in capsys.readouterr().err
 

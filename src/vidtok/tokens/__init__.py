@@ -1,7 +1,7 @@
-"""Token files: what a video was encoded to, in a file that is streamed, seekable, checked and small.
+"""Token files: the tokens or the latent of a video in a small file, with checksums, for streaming and random access.
 
-`read` and `write` are the short way; `TokenFile` and `TokenWriter` are what they use. The format is described byte by
-byte in `docs/token-file.md`.
+`read` and `write` do it in one call; they use `TokenFile` and `TokenWriter`. `docs/token-file.md` describes the format
+byte by byte.
 """
 
 from vidtok.errors import DamagedTokenFileError, TokenFileError

@@ -1,4 +1,4 @@
-"""The bytes of a token file: preamble, chunk headers, index (docs/token-file.md, which this follows).
+"""The bytes of a token file: preamble, chunk headers, index, as in docs/token-file.md.
 
 All numbers are little-endian. Every length is compared with the size of the file before memory is taken for it.
 """
@@ -20,7 +20,7 @@ from vidtok.tokens.header import MAX_FRAMES, MAX_HEADER_BYTES, LatentLayout, Tok
 MAGIC = b"\x89VTOK\r\n\x1a"
 VERSION = 1
 STREAMS_VERSION = 2
-"""The version of files whose latents have several streams: readers of version 1 must not take them for one."""
+"""Version of files whose latents have several parts, which readers of version 1 must not take for a single one."""
 _PREAMBLE = struct.Struct("<8sHHII")  # magic, version, 0, length and CRC-32 of the header; then the CRC-32 of all this
 _CHUNK = struct.Struct("<4sIQIIII")  # tag, payload length, first latent frame, latent frames, frames, flags, its CRC-32
 _CRC = struct.Struct("<I")
@@ -35,25 +35,26 @@ _TAG = re.compile(CHUNK_TAG + b"|" + INDEX_TAG)
 CHUNK_HEADER_BYTES = _CHUNK.size + _CRC.size
 _PREAMBLE_BYTES = _PREAMBLE.size + _CRC.size
 _FIRST_SEARCH, _SEARCH = 1 << 12, 1 << 20
-"""Bytes that a search reads at first, and at most, at a time."""
+"""Bytes of the first block that a search reads, and of the largest."""
 
 FLAG_TIMES = 1
 """The payload begins with the times of the frames."""
 FLAG_PACKED = 2
-"""The tokens are packed, since entropy coding would not have made them smaller."""
+"""The tokens are packed in spite of the coding in the header, since entropy coding made them no smaller."""
 
 
 @dataclass(frozen=True)
 class ChunkEntry:
-    """The place of a chunk, and the frames that it stands for."""
+    """The place of a chunk in the file, and the frames that it holds."""
 
     offset: int
-    """Of its header, in the file."""
+    """Byte of the file at which the chunk's header begins."""
     first_latent: int
+    """Number of the chunk's first latent frame, from 0 on."""
     latents: int
-    """Latent frames."""
+    """Number of latent frames."""
     frames: int
-    """Video frames."""
+    """Number of video frames that they stand for."""
 
 
 @dataclass(frozen=True)
@@ -70,19 +71,19 @@ class ChunkHeader:
 
 @dataclass(frozen=True)
 class Layout:
-    """The chunks of a file as far as they can be found."""
+    """The chunks of a file, as far as they can be found."""
 
     entries: tuple[ChunkEntry, ...]
     complete: bool
-    """The file has its end, so that nothing was left off."""
+    """True if the file has its end, so that no chunk is missing there."""
     end: int
     """Offset behind the last chunk found."""
     from_index: bool
-    """An index was found; else chunk was looked for after chunk."""
+    """True if the file's index lists them; False if they were searched for, one after another."""
 
 
 def preamble(header: TokenHeader) -> bytes:
-    """The beginning of a file, up to its first chunk."""
+    """Bytes of the beginning of a file, up to its first chunk."""
     content = header.to_json()
     version = STREAMS_VERSION if header.latent.streams else VERSION
     fixed = _PREAMBLE.pack(MAGIC, version, 0, len(content), zlib.crc32(content))
@@ -90,7 +91,7 @@ def preamble(header: TokenHeader) -> bytes:
 
 
 def chunk(entry: ChunkEntry, payload: bytes, flags: int) -> bytes:
-    """A chunk, header and payload."""
+    """Bytes of a chunk: its header, and `payload`."""
     fixed = _CHUNK.pack(
         CHUNK_TAG, len(payload), entry.first_latent, entry.latents, entry.frames, flags, zlib.crc32(payload)
     )
@@ -98,7 +99,7 @@ def chunk(entry: ChunkEntry, payload: bytes, flags: int) -> bytes:
 
 
 def index(entries: Sequence[ChunkEntry], offset: int) -> bytes:
-    """The index that a finished file ends with, at `offset`."""
+    """Bytes of the index and the trailer that end a finished file; the index is at `offset`."""
     listed = b"".join(_ENTRY.pack(e.offset, e.first_latent, e.latents, e.frames) for e in entries)
     where = struct.pack("<Q", offset)
     return (
@@ -114,7 +115,7 @@ def read_header(file: BinaryIO, name: str) -> tuple[TokenHeader, int]:
     file.seek(0)
     fixed = file.read(_PREAMBLE_BYTES)
     if fixed[: len(MAGIC)] != MAGIC:
-        other = "does not begin as a token file does; expected what `vidtok encode` writes"
+        other = "does not begin as a token file does; expected a file that `vidtok encode` wrote"
         raise TokenFileError(f"{name} {other if fixed else EMPTY}")
     if len(fixed) < _PREAMBLE_BYTES:
         raise TokenFileError(f"{name} is cut off in its header, of which nothing can be decoded; encode again")
@@ -139,14 +140,14 @@ def read_header(file: BinaryIO, name: str) -> tuple[TokenHeader, int]:
 
 
 def find_chunks(file: BinaryIO, start: int, latent: LatentLayout) -> Layout:
-    """The chunks of a file whose first one stands at `start`: from its index, or one after another without it."""
+    """The chunks of a file, the first of which is at offset `start`: from its index, or searched for if it has none."""
     size = os.fstat(file.fileno()).st_size
     found = _read_index(file, start, size, latent)
     return scan_chunks(file, start, latent) if found is None else found
 
 
 def _read_index(file: BinaryIO, start: int, size: int, latent: LatentLayout) -> Layout | None:
-    """The entries of the index; None if there is none, or not a whole one."""
+    """The chunks that the index lists; None if there is no index, or no intact one."""
     if size < start + _INDEX.size + _TRAILER.size:
         return None
     file.seek(size - _TRAILER.size)
@@ -171,9 +172,10 @@ def _read_index(file: BinaryIO, start: int, size: int, latent: LatentLayout) -> 
 
 
 def scan_chunks(file: BinaryIO, start: int, latent: LatentLayout, *, behind: int = 0) -> Layout:
-    """The chunks from offset `start` on, one after another; what is damaged is stepped over.
+    """The chunks from offset `start` on, searched for one after another; damaged bytes are stepped over.
 
-    `behind` is the latent frame that the chunks before end at. The last chunk is left out if it is not whole.
+    `behind` is the number of the first latent frame after the chunks before `start`. A last chunk that is not whole is
+    left out.
     """
     size = os.fstat(file.fileno()).st_size
     entries: list[ChunkEntry] = []
@@ -198,9 +200,9 @@ def scan_chunks(file: BinaryIO, start: int, latent: LatentLayout, *, behind: int
 
 
 def _tags(file: BinaryIO, start: int, size: int) -> Iterator[int]:
-    """Offsets of what looks like the tag of a chunk or of the index, from `start` on.
+    """Offsets, from `start` on, of bytes that read like the tag of a chunk or of the index.
 
-    Blocks grow from a small one on, so that many searches that find something near take as long as their way.
+    The blocks read grow from a small one on, so that a search takes time in proportion to the distance of its find.
     """
     overlap = len(CHUNK_TAG) - 1
     length = _FIRST_SEARCH
@@ -213,7 +215,7 @@ def _tags(file: BinaryIO, start: int, size: int) -> Iterator[int]:
 
 
 def _plausible(file: BinaryIO, offset: int, latent: LatentLayout, behind: int) -> bool:
-    """True if an index, or a chunk that may follow the latent frame `behind`, begins at `offset`."""
+    """True if an index, or a chunk of latent frames from `behind` on, begins at `offset`."""
     if _tag_at(file, offset) == INDEX_TAG:
         size = os.fstat(file.fileno()).st_size
         _, count, _ = _INDEX.unpack(_read_at(file, offset, _INDEX.size).ljust(_INDEX.size, b"\0"))
@@ -223,7 +225,7 @@ def _plausible(file: BinaryIO, offset: int, latent: LatentLayout, behind: int) -
 
 
 def read_chunk_header(file: BinaryIO, offset: int, latent: LatentLayout) -> ChunkHeader | None:
-    """The header of the chunk at `offset`; None if no sound one stands there."""
+    """The header of the chunk at `offset`; None if there is no intact one."""
     fixed = _read_at(file, offset, CHUNK_HEADER_BYTES)
     if len(fixed) < CHUNK_HEADER_BYTES:
         return None
@@ -235,7 +237,7 @@ def read_chunk_header(file: BinaryIO, offset: int, latent: LatentLayout) -> Chun
 
 
 def _fits(entry: ChunkEntry, latent: LatentLayout) -> bool:
-    """True if a chunk can be one of a file of this layout."""
+    """True if a file of this layout can have this chunk."""
     if not 1 <= entry.latents <= latent.chunk or entry.first_latent > MAX_FRAMES or entry.first_latent % latent.chunk:
         return False
     most = latent.frames_before(entry.first_latent + entry.latents) - latent.frames_before(entry.first_latent)

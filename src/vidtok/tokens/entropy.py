@@ -3,12 +3,12 @@
 A token is coded as the digits that it has in the codebook's levels, channel by channel, so that tables stay small
 however large the codebook is. A digit of more than 256 values is split into bytes.
 
-`static`: the frequencies of every digit over the chunk are stored in front. `adaptive`: frequencies start equal and
-are counted on both sides as rows of the latent go by, a table for each value of the same digit at the same place of the
-latent frame before, or, in the first latent frame of a chunk, in the row above.
+`static`: the frequencies of every digit over the chunk are stored in front. `adaptive`: frequencies start equal, and
+encoder and decoder count them alike, row by row of the latent. There is a table for each value of a neighbouring digit:
+the same digit at the same place of the latent frame before or, in the first latent frame of a chunk, of the row above.
 
-Frequencies are whole numbers, of which sums are exact, so that both sides come to the same table on any machine; the
-stored CRC-32 of the digits tells if they ever did not.
+Frequencies are whole numbers, whose sums are exact, so that encoder and decoder have the same tables on any machine. A
+stored CRC-32 of the digits shows any difference.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vidtok.tokens.packing import Tokens
 _LARGEST_DIGIT = 256
 _LARGEST_FREQUENCY = 65535
 _STEP = 24
-"""The addition of an occurrence to a frequency that started at 1."""
+"""Amount that an occurrence adds to a frequency; all start at 1."""
 _LIMIT = 1 << 16
 """Frequencies of a table are halved when their sum exceeds this."""
 _CRC = struct.Struct("<I")
@@ -37,7 +37,7 @@ Contexts = npt.NDArray[np.int64]
 
 
 class EntropyError(ValueError):
-    """Bytes are no coded tokens."""
+    """Bytes do not hold coded tokens."""
 
 
 def radices(levels: Sequence[int]) -> tuple[int, ...]:
@@ -52,20 +52,23 @@ def radices(levels: Sequence[int]) -> tuple[int, ...]:
 
 
 def encode(tokens: Tokens, levels: Sequence[int], *, adaptive: bool) -> bytes:
-    """`tokens` (T', H', W'), each below the product of `levels`, coded."""
+    """Bytes of `tokens` (T', H', W'), whole numbers in 0..prod(levels) - 1."""
     digits = _split(tokens, levels)
     coder = _encode_adaptive(digits, levels) if adaptive else _encode_static(digits, levels)
     return _CRC.pack(zlib.crc32(digits.tobytes())) + coder
 
 
 def decode(content: bytes, shape: tuple[int, int, int], levels: Sequence[int], *, adaptive: bool) -> Tokens:
-    """The tokens (T', H', W') in `content`; undoes `encode`. Raises `EntropyError` if they are not there."""
+    """The tokens in `content`, of `shape` (T', H', W'), int32; undoes `encode`.
+
+    Raises `EntropyError` if `content` does not hold them.
+    """
     if len(content) < _CRC.size:
         raise EntropyError("it is too short")
     try:
         digits = (_decode_adaptive if adaptive else _decode_static)(content[_CRC.size :], shape, levels)
     except (ValueError, AssertionError) as error:
-        # The coder reports streams that no encoder makes by an AssertionError.
+        # The coder raises an AssertionError for bytes that no encoder makes.
         raise EntropyError(str(error).partition("\n")[0][:100]) from error
     if zlib.crc32(digits.tobytes()) != _CRC.unpack_from(content)[0]:
         raise EntropyError("the decoded tokens are not those that were encoded")
@@ -73,7 +76,7 @@ def decode(content: bytes, shape: tuple[int, int, int], levels: Sequence[int], *
 
 
 def _split(tokens: Tokens, levels: Sequence[int]) -> Digits:
-    """(S, T', H', W') digits of `tokens`."""
+    """The digits (S, T', H', W') of `tokens`, S digits each."""
     digits = np.empty((len(radices(levels)), *tokens.shape), np.uint8)
     rest = tokens.astype(np.int64)
     place = 0
@@ -160,7 +163,10 @@ class _Counts:
         self._radix = radix
 
     def contexts(self, plane: Digits, frame: int, row: int) -> Contexts:
-        """The contexts (W',) of a row: 0 at the start, 1 + the digit above, or 1 + radix + the digit before."""
+        """The contexts (W',) of a row, each a row of the table.
+
+        0 in the first row, 1 + the digit above in the first frame, else 1 + radix + the digit in the frame before.
+        """
         if frame:
             before, offset = plane[frame - 1, row], 1 + self._radix
         elif row:

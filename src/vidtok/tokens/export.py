@@ -24,12 +24,12 @@ _MAX_SIDE_FILE = 1 << 28
 
 
 def export_file(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
-    """Write what the token file at `path` holds to `output`, which ends in `.npy` or `.safetensors`.
+    """Write the contents of the token file at `path` to `output`, which ends in `.npy` or `.safetensors`.
 
-    Tokens become an int32 array (T', H', W'), a latent a float one (z, T', H', W') of the dtype that it is stored in,
-    int8 as float32. A `.safetensors` file has them as `tokens` or `latents`, the times as `times` if they are stored,
-    and the header in its metadata. With an `.npy`, which takes bfloat16 as float32, a file `OUTPUT.json` has header and
-    times. `import_file` turns both into the same token file again. All of it is held in memory.
+    Tokens become an int32 array (T', H', W'). A latent becomes a float array (z, T', H', W') of its stored dtype, or
+    float32 for int8. A `.safetensors` file has the array as `tokens` or `latents`, the times as `times` if they are
+    stored, and the header in its metadata. An `.npy` file has bfloat16 as float32, and a file `OUTPUT.json` beside it
+    has header and times. `import_file` turns both into the same token file again. All contents are held in memory.
 
     Raises `TokenFileError` if the file is damaged, or the output cannot be written.
     """
@@ -107,7 +107,7 @@ def _load_npy(path: Path) -> _Loaded:
     if side.stat().st_size > _MAX_SIDE_FILE:
         raise ValueError(f"{side} is far too large")
     described = json.loads(side.read_text(encoding="utf-8"))
-    # Mapped, so that a header that promises more than the file holds takes no memory.
+    # Mapped, so that an array header that promises more than the file holds takes no memory.
     values = torch.from_numpy(np.array(np.load(path, mmap_mode="r", allow_pickle=False)))
     times = described[_TIMES]
     return (

@@ -43,21 +43,21 @@ def write(
     times: Sequence[float] | None = None,
     clip_frames: int | None = None,
 ) -> None:
-    """Write what `model` has made of one video to a token file.
+    """Write the latent or the tokens of one video to a token file.
 
     Args:
-        path: where; the file appears there whole or not at all.
-        values: what `encode` returned: a latent, such as (1, z, T', H', W') or a `TwinLatent`, or, of an FSQ model,
+        path: the file to write; it appears whole or not at all.
+        values: the result of `encode`: a latent, such as (1, z, T', H', W') or a `TwinLatent`, or, for an FSQ model,
             `log["indices"]` (1, T', H', W').
-        model: the tokenizer that encoded it; the file notes its `padding`.
+        model: the tokenizer that encoded the video; the file notes its `padding`.
         size: frames, height and width of the video.
-        fps: its frames per second.
-        coding: how values are stored; see `make_header`.
-        times: when each frame is shown, in seconds, if `fps` alone does not say.
-        clip_frames: of a non-causal model, how many frames it was given at a time; None: all of them.
+        fps: frames per second of the video.
+        coding: coding of the values; see `make_header`.
+        times: time of each frame in seconds, if `fps` alone does not give it.
+        clip_frames: for a non-causal model, the number of frames that were encoded at a time; None: all of them.
 
     Raises:
-        TokenFileError: the place cannot be written, or the values fit neither the model nor the size.
+        TokenFileError: the file cannot be written, or the values do not fit the model and the size.
     """
     frames, height, width = size
     chunk, lead = None, None
@@ -72,7 +72,7 @@ def write(
 
 
 def default_coding(model: VideoModel) -> str:
-    """The coding of values of `model` where none is given: adaptive for tokens, 16-bit floats for KL."""
+    """The coding of `model`'s values where none is given: adaptive for tokens, 16-bit floats for KL."""
     if model.regularization.discrete:
         return "adaptive"
     return "bfloat16" if model.dtype == torch.bfloat16 else "float16"
@@ -93,12 +93,13 @@ def make_header(
     source: Source | None = None,
     encoding: Mapping[str, Any] | None = None,
 ) -> TokenHeader:
-    """The header of a file that `model` makes of a video of `height` x `width`.
+    """The header of a token file for a video of `height` x `width` pixels that `model` encodes.
 
     `coding` is `packed`, `static` or `adaptive` for an FSQ model, `float16`, `bfloat16`, `float32` or `int8` for a KL
-    model; None: `default_coding`. `chunk` is the number of latent frames of a chunk, for a non-causal model of a
-    clip; None: 16, or fewer if they are large. `lead` is the number of video frames of the first latent frame of a clip
-    padded in front; None: it was padded at its end. The rest is as in `VideoLayout` and `TokenHeader`.
+    model; None: `default_coding`. `chunk` is the number of latent frames in a chunk, which for a non-causal model is a
+    clip; None: 16, or fewer if they are large. `lead` is the number of video frames that the first latent frame of a
+    clip padded in front stands for; None: the clip is padded at its end. The others are as in `VideoLayout` and
+    `TokenHeader`.
 
     Raises `TokenFileError` if a value cannot be used.
     """

@@ -1,4 +1,4 @@
-"""The header of a token file: what the file holds, as validated values and as JSON (docs/token-file.md)."""
+"""The header of a token file, which describes its contents: validated values, and JSON (docs/token-file.md)."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from vidtok.models.config import LatentPart
 TOKEN_CODINGS = ("packed", "static", "adaptive")
 LATENT_CODINGS = ("float16", "bfloat16", "float32", "int8")
 DEFAULT_CHUNK = 16
-"""Latent frames of a chunk of a causal model."""
+"""Latent frames in a chunk of a causal model."""
 
 MAX_HEADER_BYTES = 1 << 20
 MAX_HEADER_DEPTH = 32
-"""Mappings and lists within one another in `encoding`."""
+"""Levels of nested mappings and lists in `encoding` at most."""
 MAX_CHUNK_VALUES = 1 << 23
-"""Tokens, or values of a latent, in a chunk at most; this bounds the memory and time of reading one."""
+"""Tokens, or values of a latent, in a chunk at most, to bound the memory and time of reading it."""
 MAX_ADAPTIVE_ROWS = 1 << 12
-"""Rows of tokens in a chunk with adaptive coding at most, as each takes a step of its own."""
+"""Rows of tokens in a chunk with adaptive coding at most, since each row is a step of its own."""
 MAX_GRID = 4096
 """Latent rows and columns at most."""
 MAX_CHANNELS = 1024
 MAX_STREAMS = 16
 MAX_STREAM_VALUES = 1 << 16
-"""Values of a latent position of several parts."""
+"""Values of a latent position with several parts at most."""
 MAX_CHUNK = 4096
 MAX_CHUNK_FRAMES = 1 << 16
-"""Video frames that a chunk stands for."""
+"""Video frames that a chunk stands for, at most."""
 MAX_SECONDS = 1e12
-"""Times at most, before and after 0."""
+"""Largest time, and largest negative time, in seconds."""
 MAX_FACTOR = 1024
 MAX_FRAMES = 1 << 40
 _MAX_PIXELS = MAX_GRID * MAX_FACTOR
@@ -57,22 +57,22 @@ _Streams = Annotated[tuple[LatentPart, ...], Check(f"a list of at most {MAX_STRE
 
 @dataclass(frozen=True, kw_only=True)
 class ModelIdentity:
-    """The model that made a file; `vidtok.tokens.identity` defines the hashes."""
+    """Identity of the model that made a file; `vidtok.tokens.identity` defines the hashes."""
 
     name: _Text
     config: _Text
-    """Hash of what the model is made of, 64 hexadecimal digits."""
+    """Hash of the model's configuration, 64 hexadecimal digits."""
     weights: _Text
-    """Hash of the weights in the dtype that they had, 64 hexadecimal digits."""
+    """Hash of the weights in `weights_dtype`, 64 hexadecimal digits."""
     weights_dtype: _Text
-    """The dtype of the weights."""
+    """The dtype of the weights in memory, such as "float32"."""
     signs: _Text
     """Hash of the weights' signs, which no change of dtype alters, 64 hexadecimal digits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentLayout:
-    """The latent of the whole video, and how it is cut and coded."""
+    """Shape of the latent of a whole video, its chunks and its coding."""
 
     coding: _Text
     """One of `TOKEN_CODINGS` or `LATENT_CODINGS`."""
@@ -83,22 +83,23 @@ class LatentLayout:
     width: _Whole
     """W', columns of a latent frame."""
     temporal_factor: _Whole
-    """f: video frames to a latent frame."""
+    """f: video frames per latent frame."""
     spatial_factor: _Whole
+    """Pixels per latent position, in height and in width."""
     causal: bool
-    """The first latent frame stands for one video frame, the others for f; if not causal, all stand for f."""
+    """True: the first latent frame stands for one video frame, the others for f. False: all stand for f."""
     chunk: _Whole = DEFAULT_CHUNK
-    """Latent frames of every chunk but the last; for a non-causal model, of a clip."""
+    """Latent frames in every chunk but the last; for a non-causal model, in a clip."""
     levels: _Wholes | None = None
     """For tokens, the number of values of each channel; their product is the codebook's size."""
     lead: _Whole | None = None
-    """Video frames of the first latent frame, 1 to f, where the clip was padded in front; none: it was at its end."""
+    """Video frames of the first latent frame, 1 to f, if the clip was padded in front; None: padded at its end."""
     streams: _Streams = ()
-    """The parts that the channels of a latent position are of, one after another; none: they are of one part."""
+    """The parts that the channels of a latent position make up, in order; empty: they are one part."""
 
     @property
     def scaled(self) -> tuple[tuple[int, int], ...]:
-        """By stream: channels, of which each has a scale of its own in int8, and how many of the z values one has."""
+        """For each part: its number of channels, which have one int8 scale each, and of values per channel."""
         return tuple((s.channels, prod(s.positions)) for s in self.streams) or ((self.channels, 1),)
 
     @property
@@ -108,27 +109,28 @@ class LatentLayout:
 
     @property
     def codebook_size(self) -> int | None:
+        """Codes that a token can be; None for a continuous latent."""
         return None if self.levels is None else prod(self.levels)
 
     @property
     def values_per_frame(self) -> int:
-        """Tokens, or values of the latent, in a latent frame."""
+        """Number of tokens, or of values of a latent, in a latent frame."""
         return self.height * self.width * (1 if self.discrete else self.channels)
 
     @property
     def largest_chunk(self) -> int:
-        """Latent frames of a chunk at most, so that reading one takes bounded memory and time."""
+        """Latent frames in a chunk at most, so that reading it takes bounded memory and time."""
         rows = MAX_ADAPTIVE_ROWS if self.coding == "adaptive" else MAX_CHUNK * MAX_GRID
         frames = MAX_CHUNK_FRAMES // self.temporal_factor
         return max(0, min(MAX_CHUNK, MAX_CHUNK_VALUES // self.values_per_frame, rows // self.height, frames))
 
     @property
     def first_frames(self) -> int:
-        """Video frames that the first latent frame stands for."""
+        """Number of video frames that the first latent frame stands for."""
         return self.lead or (1 if self.causal else self.temporal_factor)
 
     def frames_before(self, latent: int) -> int:
-        """Video frames that the latent frames before `latent` stand for."""
+        """Number of video frames that the latent frames before `latent` stand for."""
         return max(0, latent * self.temporal_factor - (self.temporal_factor - self.first_frames))
 
     def latent_of(self, frame: int) -> int:
@@ -138,16 +140,16 @@ class LatentLayout:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoLayout:
-    """The video that was encoded, as decoding gives it back; colours are RGB of full range."""
+    """Size and timing of the encoded video, which decoding gives back in full-range RGB."""
 
     height: _Whole
     width: _Whole
     fps: Fraction
-    """Frames per second; where times are stored, their average."""
+    """Frames per second; the average where times are stored."""
     start: float = 0.0
     """Seconds into the source at which the first frame is shown."""
     picture: bool = False
-    """The source is a still picture."""
+    """True if the source is a still picture."""
     sample_aspect_ratio: Fraction = Fraction(1)
     """Width to height of a pixel."""
 
@@ -158,30 +160,31 @@ class Source:
 
     name: _Text
     bytes: _Whole | None = None
-    """Its size; None for a folder."""
+    """Size of the file; None for a folder."""
     height: _Whole | None = None
-    """Rows before resize and crop, after rotation."""
+    """Rows of a frame after rotation, before resize and crop."""
     width: _Whole | None = None
+    """Columns of a frame, likewise."""
     resized: _Pair | None = None
     """(height, width) between resize and crop."""
     crop: _Pair | None = None
-    """(top, left) of what was cut out of the resized frames."""
+    """(top, left) of the crop in the resized frames."""
     codec: _Text | None = None
     pixel_format: _Text | None = None
     whole: bool = True
-    """All of its frames were encoded."""
+    """True if all of its frames were encoded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenHeader:
-    """The description of a token file that stands before its first chunk."""
+    """The header of a token file; `TokenFileError` names a value that is out of range or contradicts another."""
 
     model: ModelIdentity
     latent: LatentLayout
     video: VideoLayout
     source: Source | None = None
     encoding: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of the encoding, as JSON holds them: for information, and to tell if encoding again gives the same."""
+    """Settings of the encoding as JSON values: for information, and to see if encoding again gives the same file."""
 
     def __post_init__(self) -> None:
         latent, video = self.latent, self.video
@@ -214,7 +217,7 @@ class TokenHeader:
         _require(abs(video.start) <= MAX_SECONDS, "video.start", video.start, "a number of seconds")
         for name, ratio in (("fps", video.fps), ("sample_aspect_ratio", video.sample_aspect_ratio)):
             _require(0 < ratio.numerator <= _MAX_RATE and ratio.denominator <= _MAX_RATE, f"video.{name}",
-                     str(ratio), "a positive fraction of numbers up to a thousand million")  # fmt: skip
+                     str(ratio), f"a positive fraction of numbers up to {_MAX_RATE}")  # fmt: skip
         _check_json(self.encoding)
 
     def _check_streams(self) -> None:
@@ -233,7 +236,7 @@ class TokenHeader:
                  "position a frame")  # fmt: skip
 
     def to_json(self) -> bytes:
-        """UTF-8 JSON, from which `from_json` makes an equal header."""
+        """UTF-8 JSON, from which `from_json` makes an equal header. Raises `TokenFileError` if it is too long."""
         values = plain(self)
         if not self.latent.streams:  # a latent of one part is written without a list of them
             del values["latent"]["streams"]
@@ -248,7 +251,7 @@ class TokenHeader:
 
     @classmethod
     def from_json(cls, content: bytes) -> TokenHeader:
-        """The header in `content`. Unknown keys are ignored, so that later versions can say more.
+        """The header in `content`; unknown keys are ignored, so that later versions can add some.
 
         Raises `TokenFileError` that names the value at fault.
         """
@@ -280,7 +283,7 @@ def _finite(text: str) -> float:
 
 
 def _check_json(encoding: Mapping[str, Any]) -> None:
-    """Raise `TokenFileError` unless `encoding` is of what JSON holds, and not too deep."""
+    """Raise `TokenFileError` unless `encoding` has only values that JSON can hold, nested not too deeply."""
     waiting: list[tuple[object, int]] = [(encoding, 1)]
     while waiting:
         value, depth = waiting.pop()

@@ -3,14 +3,14 @@
 The hashes tell models apart, whatever their names. They depend on neither the file that the weights came from nor the
 device that they are on:
 
-- `config`: SHA-256 of the configuration's JSON, keys sorted, without the fields, of the bottleneck too, that its class
-  names in `training_only`.
-- `weights`: SHA-256 over the weights sorted by name: for each the name, a zero byte, the shape as decimal numbers
-  joined by commas, a zero byte, and the values as little-endian float32 in C order. The dtype that they have in
-  memory is noted beside it, since rounding to another one changes values.
-- `signs`: the same with one bit for each value, whether it is negative (eight to a byte, the first in the highest bit,
-  the last byte filled up with zeros). Rounding changes no sign, not even of zero, so this holds for a model in any
-  dtype.
+- `config`: SHA-256 of the configuration as JSON with sorted keys, without the fields that the `training_only` of its
+  class, and of its bottleneck's class, names.
+- `weights`: SHA-256 over the weights sorted by name: for each weight its name, a zero byte, its shape as decimal
+  numbers joined by commas, a zero byte, and its values as little-endian float32 in C order. The dtype in memory is
+  noted beside it, since rounding to another dtype changes values.
+- `signs`: the same, but with one bit for each value, 1 if it is negative (eight to a byte, the first in the highest
+  bit, zeros at the end of the last byte). Rounding changes no sign, not even of zero, so that this hash is the same in
+  any dtype.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ _known: weakref.WeakKeyDictionary[VideoModel, tuple[object, str, str]] = weakref
 
 
 def model_identity(model: VideoModel) -> ModelIdentity:
-    """The identity of `model`. Hashing takes about a second for 600 MB of weights; it is done once for each model."""
+    """The identity of `model`.
+
+    Hashing takes about a second for 600 MB of weights; it is done again only if the weights change.
+    """
     weights, signs = _weight_hashes(model)
     dtype = str(model.dtype).removeprefix("torch.")
     return ModelIdentity(
@@ -57,10 +60,10 @@ def config_hash(config: ModelConfig) -> str:
 
 
 def check_model(wanted: ModelIdentity, model: VideoModel, path: object, *, allow_other: bool = False) -> None:
-    """Raise `TokenFileError` if the file at `path`, made with the model `wanted`, is not to be decoded with `model`.
+    """Raise `TokenFileError` unless `model` is the model `wanted`, which made the file at `path`.
 
-    With `allow_other`, other weights will do, such as a decoder's that was trained further; another
-    configuration will not.
+    With `allow_other`, other weights are accepted, such as a decoder that was trained further; another configuration is
+    not.
     """
     own = model_identity(model)
     same_weights = own.weights == wanted.weights if own.weights_dtype == wanted.weights_dtype else True
@@ -80,7 +83,10 @@ def check_model(wanted: ModelIdentity, model: VideoModel, path: object, *, allow
 
 
 def check_layout(latent: LatentLayout, model: VideoModel, path: object) -> None:
-    """Raise `TokenFileError` if the latent in the file at `path` is not as `model` makes it, whatever hashes say."""
+    """Raise `TokenFileError` unless `latent`, of the file at `path`, is of the form that `model` makes.
+
+    The hashes cannot show this, since a file may state any.
+    """
     config = model.config
     of_file = (latent.channels, latent.temporal_factor, latent.spatial_factor, latent.causal, latent.levels,
                latent.streams)  # fmt: skip
@@ -114,7 +120,7 @@ def _weight_hashes(model: VideoModel) -> tuple[str, str]:
 
 
 def _version(state: dict[str, Tensor]) -> Any:
-    """Something that changes when weights do; None if that cannot be told."""
+    """A value that changes when a weight does; None if changes cannot be detected."""
     if any(value.is_inference() for value in state.values()):
         return None
     return tuple((name, value.data_ptr(), value._version, value.dtype) for name, value in state.items())

@@ -11,17 +11,17 @@ Tokens = npt.NDArray[np.int32]
 
 
 def bits_of(codebook_size: int) -> int:
-    """The bits that one token takes, at least 1."""
+    """Number of bits of one token, at least 1."""
     return max(1, (codebook_size - 1).bit_length())
 
 
 def packed_size(count: int, bits: int) -> int:
-    """The bytes that `count` tokens take."""
+    """Number of bytes of `count` tokens of `bits` bits."""
     return -(-count * bits // 8)
 
 
 def pack(tokens: Tokens, bits: int) -> bytes:
-    """`tokens` (N,), each below 2^`bits`, in a row, least significant bit first; zeros fill the last byte."""
+    """Bytes of `tokens` (N,), each in 0..2^bits - 1, without gaps, least significant bit first; zeros fill the last."""
     parts = []
     for start in range(0, len(tokens), _BLOCK):
         block = np.ascontiguousarray(tokens[start : start + _BLOCK], dtype="<u4")
@@ -31,7 +31,7 @@ def pack(tokens: Tokens, bits: int) -> bytes:
 
 
 def unpack(content: bytes, count: int, bits: int) -> Tokens:
-    """The `count` tokens in `content`, which is `packed_size(count, bits)` bytes long; undoes `pack`."""
+    """The tokens (count,) int32 in `content`, of `packed_size(count, bits)` bytes; undoes `pack`."""
     packed = np.frombuffer(content, np.uint8)
     tokens = np.empty(count, np.int32)
     for start in range(0, count, _BLOCK):

@@ -1,4 +1,4 @@
-"""Reading token files, lazily: whole or cut off, finished or growing, sound or damaged."""
+"""Lazy reading of token files: whole or cut off, finished or growing, intact or damaged."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from vidtok.tokens.values import ValuesError, decode_values, largest_size
 
 TIME_BYTES = 8
 MAX_BRIDGED = 1 << 16
-"""Latent frames, missing or damaged, that copies stand in for in one reading."""
+"""Missing or damaged latent frames, at most, that copies replace in one reading."""
 MAX_TIMES = 1 << 24
-"""Times of frames that are given at once."""
+"""Frames, at most, whose times are returned at once."""
 _BEYOND = (
     f"more than the {MAX_BRIDGED:,} latent frames that copies may stand in for; decode the parts that are there "
     "(--start, --end), or get an undamaged copy"
@@ -50,14 +50,14 @@ class Chunk:
     values: Tensor
     """Tokens (1, T', H', W') int32, or a latent (1, z, T', H', W')."""
     times: Times
-    """When each of the chunk's video frames is shown, in seconds of the source."""
+    """(T,) times at which the chunk's video frames are shown, in seconds of the source."""
     damage: str | None = None
-    """Why these are not the values that were stored, but copies of the last latent frame before them; None if they
-    are. Pieces of one gap have the same one."""
+    """Fault of the chunk, whose `values` are then copies of a latent frame near it; None: they are the stored ones.
+    All pieces of one gap have the same fault."""
 
     @property
     def latents(self) -> int:
-        """Latent frames."""
+        """Number of latent frames."""
         return self.values.shape[-3]
 
 
@@ -65,10 +65,10 @@ class TokenFile:
     """A token file, opened for reading. Use it in a `with` block, or `close` it.
 
     Opening reads the header and the index; everything else is read when it is asked for, chunk by chunk, so that memory
-    does not grow with the file. A file without its end, because it is still being written or was cut off, has those
-    chunks that are there (`complete` is False); `refresh` looks for more.
+    does not grow with the file. A file without its end, because it is still being written or was cut off, gives the
+    chunks that it has (`complete` is False); `refresh` looks for more.
 
-    Raises `TokenFileError` if it is not a token file, or its header is damaged.
+    Raises `TokenFileError` if the file cannot be read, is not a token file, or has a damaged header.
     """
 
     header: TokenHeader
@@ -107,7 +107,7 @@ class TokenFile:
         self._file.close()
 
     def refresh(self) -> bool:
-        """Look for what was written since; returns whether there is more than before."""
+        """Look for what was written since; return True if there are new chunks, or the file is complete now."""
         if self._layout.complete:
             return False
         before = self._layout
@@ -118,7 +118,7 @@ class TokenFile:
 
     @property
     def complete(self) -> bool:
-        """The file was finished and has its end."""
+        """True if the file was finished and has its end."""
         return self._layout.complete
 
     @property
@@ -128,13 +128,13 @@ class TokenFile:
 
     @property
     def latent_frames(self) -> int:
-        """T' of the whole file, up to the last chunk that was found."""
+        """Number of latent frames, T', up to the last chunk that was found."""
         last = self._layout.entries[-1:]
         return last[0].first_latent + last[0].latents if last else 0
 
     @property
     def frames(self) -> int:
-        """T: video frames, up to the last chunk that was found."""
+        """Number of video frames, T, up to the last chunk that was found."""
         last = self._layout.entries[-1:]
         return self.header.latent.frames_before(last[0].first_latent) + last[0].frames if last else 0
 
@@ -150,22 +150,24 @@ class TokenFile:
 
     @property
     def timed(self) -> bool:
-        """Times are stored, because the frame rate alone does not give them."""
+        """True if times are stored, because the frame rate alone does not give them; reads all chunk headers."""
         headers = (read_chunk_header(self._file, entry.offset, self.header.latent) for entry in self.entries)
         return any(header is not None and bool(header.flags & FLAG_TIMES) for header in headers)
 
     def read(self, start: int = 0, stop: int | None = None, *, skip_damaged: bool = False) -> Tensor:
         """The latent frames from `start` to before `stop` (None: to the end), as one tensor.
 
-        Arguments, shapes and errors are as for `chunks`. `latents_of` says which latent frames some video frames
-        belong to.
+        Arguments, shapes and errors are as for `chunks`. `latents_of` turns video frames into latent frames.
         """
         start, stop = self._range(start, stop)
         parts = [chunk.values for chunk in self.chunks(start, stop, skip_damaged=skip_damaged)]
         return torch.cat(parts, -3)
 
     def latents_of(self, start: int, stop: int | None = None) -> tuple[int, int]:
-        """The range of the latent frames that the video frames from `start` to before `stop` belong to."""
+        """The latent frames, (first, after the last), that the video frames from `start` to before `stop` belong to.
+
+        `stop` None means to the end. Raises `TokenFileError` if the file does not have these frames.
+        """
         stop = self.frames if stop is None else stop
         if not 0 <= start < stop <= self.frames:
             raise TokenFileError(f"frames {start} to {stop} were asked for; {self.path} has {self.frames}")
@@ -178,9 +180,10 @@ class TokenFile:
         The first and the last chunk are cut to the range. Tokens come as (1, T', H', W') int32, latents as
         (1, z, T', H', W') in the dtype that they are stored in, float32 for int8.
 
-        Raises `DamagedTokenFileError` where a chunk is damaged or missing. With `skip_damaged`, copies of the last
-        latent frame before it (of the first after it, at the start) stand in its place, and its `damage` says why;
-        `TokenFileError` if there are more than `MAX_BRIDGED` of these.
+        Raises `TokenFileError` for a range that the file does not have, and `DamagedTokenFileError` where a chunk is
+        damaged or missing. With `skip_damaged`, such a chunk has copies of the last latent frame before it (at the
+        start, of the first after it), and its `damage` names the fault; more than `MAX_BRIDGED` copies are refused
+        with `TokenFileError`.
         """
         start, stop = self._range(start, stop)
         self._check_gaps(start, stop)
@@ -206,10 +209,10 @@ class TokenFile:
             yield from self._bridge(low, high, fill, piece)
 
     def times(self, start: int = 0, stop: int | None = None, *, skip_damaged: bool = False) -> Times:
-        """When the video frames from `start` to before `stop` (None: to the end) are shown, in seconds of the source.
+        """Times (T,) of the video frames from `start` to before `stop` (None: to the end), in seconds of the source.
 
-        Float64, exactly as the reader of the source gave them where they are stored, else `start` of the video and a
-        constant rate. Raises as `chunks` does, and for more than `MAX_TIMES` frames.
+        Float64: the source's exact times where they are stored, else multiples of `1 / fps` from the header's `start`
+        on. Raises as `chunks` does, and `TokenFileError` for more than `MAX_TIMES` frames.
         """
         low, high = self.latents_of(start, stop)
         if self.header.latent.frames_before(high) - self.header.latent.frames_before(low) > MAX_TIMES:
@@ -235,7 +238,7 @@ class TokenFile:
         return start, stop
 
     def _check_gaps(self, start: int, stop: int) -> None:
-        """Raise `TokenFileError` if more is missing between these latent frames than can be bridged."""
+        """Raise `TokenFileError` if more latent frames are missing from `start` to before `stop` than `MAX_BRIDGED`."""
         gaps = [(max(start, first), min(stop, first + latents)) for first, latents, entry in self._slots() if not entry]
         gaps = [(low, high) for low, high in gaps if low < high]
         if sum(high - low for low, high in gaps) > MAX_BRIDGED:
@@ -244,7 +247,7 @@ class TokenFile:
             raise TokenFileError(f"{self.path} has nothing between the latent frames {low} and {high}{more}, {_BEYOND}")
 
     def _slots(self) -> Iterator[tuple[int, int, ChunkEntry | None]]:
-        """First latent frame, number of latent frames and chunk, in order; no chunk for a gap."""
+        """(first latent frame, number of latent frames, chunk) in order; the chunk is None for a gap."""
         at = 0
         for entry in self._layout.entries:
             if at < entry.first_latent:
@@ -253,7 +256,7 @@ class TokenFile:
             at = entry.first_latent + entry.latents
 
     def _piece(self, first: int, latents: int, entry: ChunkEntry | None) -> Chunk | str:
-        """A chunk, or the fault of what stands in its place."""
+        """The chunk of a slot, or the fault of one that is damaged or missing."""
         latent = self.header.latent
         before = latent.frames_before(first)
         frames = entry.frames if entry is not None else latent.frames_before(first + latents) - before
@@ -268,8 +271,7 @@ class TokenFile:
         return Chunk(first, values, self._regular_times(before, frames) if times is None else times)
 
     def _bridge(self, first: int, last: int, fill: Tensor, damage: str) -> Iterator[Chunk]:
-        """Copies of `fill` in place of the latent frames from `first` to before `last`, in pieces as large as chunks
-        are."""
+        """Copies of `fill` in place of the latent frames from `first` to before `last`, in pieces of a chunk's size."""
         latent = self.header.latent
         while first < last:
             end = min(last, (first // latent.chunk + 1) * latent.chunk)

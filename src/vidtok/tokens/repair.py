@@ -1,4 +1,4 @@
-"""Giving a token file its index again: one that was cut off, or whose end is damaged."""
+"""A new index for a token file that was cut off, or whose end is damaged."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _BLOCK = 1 << 20
 
 
 def rebuild_index(path: str | os.PathLike[str]) -> bool:
-    """Give the token file at `path` an index of the chunks that are there, if it has none; returns whether it had none.
+    """Give the token file at `path` an index of the chunks that are there; return False if it has an index already.
 
-    What was cut off stays lost: a last chunk that is not whole is removed, and the file ends with the one before.
-    Chunks are kept as they are, damaged ones too. The file is replaced when the new one is whole.
+    A last chunk that is not whole is removed, and the file ends with the chunk before it. Chunks are kept as they are,
+    damaged ones too. The file is replaced when the new one is whole.
 
-    Raises `TokenFileError` if it is not a token file, no chunk is left, or it cannot be written.
+    Raises `TokenFileError` if it is not a token file, no chunk is left, or it cannot be read or written.
     """
     path = Path(path)
     try:

@@ -1,4 +1,4 @@
-"""The values of a chunk as bytes, in each of the codings that a header can name (docs/token-file.md)."""
+"""Values of a chunk as bytes, in each of the codings that a header can name (docs/token-file.md)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _SCALE_BITS_DROPPED = 8
 
 
 class ValuesError(ValueError):
-    """A chunk's bytes are not the values that they should be."""
+    """Bytes of a chunk do not hold values of its layout."""
 
 
 def encode_values(values: Tensor, layout: LatentLayout) -> tuple[bytes, bool]:
-    """`values` as bytes, and whether tokens were packed though they should have been entropy-coded.
+    """Bytes of `values`, and True if they are tokens that were packed instead of entropy-coded as `layout` says.
 
-    `values` are tokens (T', H', W'), whole numbers, or a latent (z, T', H', W'); tokens that no entropy coding makes
-    smaller are packed. Raises `TokenFileError` if they cannot be stored so.
+    `values` are tokens (T', H', W'), whole numbers, or a latent (z, T', H', W'). Tokens are packed where entropy coding
+    makes them no smaller. Raises `TokenFileError` if the layout's coding cannot hold the values.
     """
     values = values.detach().cpu()
     if layout.discrete:
@@ -46,7 +46,7 @@ def encode_values(values: Tensor, layout: LatentLayout) -> tuple[bytes, bool]:
 
 
 def stored_size(layout: LatentLayout, frames: int) -> int | None:
-    """The bytes that `frames` latent frames take; None for entropy coding, whose size depends on the values."""
+    """Number of bytes of `frames` latent frames; None for entropy coding, whose size depends on the values."""
     count = layout.values_per_frame * frames
     if layout.discrete:
         return packed_size(count, _bits(layout)) if layout.coding == "packed" else None
@@ -56,7 +56,7 @@ def stored_size(layout: LatentLayout, frames: int) -> int | None:
 
 
 def largest_size(layout: LatentLayout, frames: int) -> int:
-    """The bytes that `frames` latent frames take at most: entropy coding that is no shorter is not used."""
+    """Largest number of bytes of `frames` latent frames: entropy coding is used only where packing takes more."""
     size = stored_size(layout, frames)
     return packed_size(layout.values_per_frame * frames, _bits(layout)) if size is None else size
 
@@ -64,7 +64,7 @@ def largest_size(layout: LatentLayout, frames: int) -> int:
 def decode_values(content: bytes, layout: LatentLayout, frames: int, *, packed: bool) -> Tensor:
     """The values in `content`; undoes `encode_values`.
 
-    Returns tokens (1, T', H', W') int32, or a latent (1, z, T', H', W') in the dtype that `STORED` says. Raises
+    Returns tokens (1, T', H', W') int32, or a latent (1, z, T', H', W') in the coding's dtype of `STORED`. Raises
     `ValuesError` if `content` does not hold them.
     """
     expected = largest_size(layout, frames) if packed else stored_size(layout, frames)
@@ -82,7 +82,7 @@ def decode_values(content: bytes, layout: LatentLayout, frames: int, *, packed: 
 
 
 def int8_error(values: Tensor, layout: LatentLayout) -> tuple[float, float]:
-    """Sums of the squares of `values` (z, T', H', W'), and of what storing them as int8 changes in them."""
+    """Sums of squares: of `values` (z, T', H', W'), and of the errors that storing them as int8 makes."""
     values = values.detach().float().cpu()
     back = _decode_int8(_encode_int8(values, layout), layout).view(values.shape)
     return float(values.double().square().sum()), float((values - back).double().square().sum())
@@ -119,7 +119,7 @@ def _decode_tokens(content: bytes, layout: LatentLayout, frames: int, *, packed:
 
 
 def _encode_int8(values: Tensor, layout: LatentLayout) -> bytes:
-    """A float32 scale for each channel, then the values divided by it and rounded, -127 to 127."""
+    """Bytes of a float32 scale for each channel, then of the values over their scales, rounded to -127..127."""
     flat = values.flatten(1)
     by_stream = torch.split(flat.abs().amax(1), [channels * count for channels, count in layout.scaled])
     largest = [part.view(channels, -1).amax(1) for part, (channels, _) in zip(by_stream, layout.scaled, strict=True)]
@@ -132,8 +132,8 @@ def _encode_int8(values: Tensor, layout: LatentLayout) -> bytes:
 def _scales(largest: Tensor) -> Tensor:
     """`largest` / 127, rounded up to 16 significant bits.
 
-    Then each multiple of a scale up to 127 is exact in float32, and values that were read can be stored again with the
-    same result.
+    Each multiple of a scale up to 127 is then exact in float32, so that values that were read are stored as the same
+    bytes again.
     """
     exact = (largest / _INT8_LARGEST).contiguous().numpy()
     unit = np.uint32(1 << _SCALE_BITS_DROPPED)
@@ -146,7 +146,7 @@ def _scale_count(layout: LatentLayout) -> int:
 
 
 def _by_value(scales: Tensor, layout: LatentLayout) -> Tensor:
-    """The scale of each of the z values: streams have one for the several values of a channel."""
+    """The scale of each of the z values: in a latent of several parts, the values of a channel share one."""
     counts = [count for channels, count in layout.scaled for _ in range(channels)]
     return scales.repeat_interleave(torch.tensor(counts))
 

@@ -1,4 +1,4 @@
-"""Writing token files while they come to be, and never a half-written one at the final place."""
+"""Writing of token files chunk by chunk; none is ever half-written at its final path."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PARTIAL_SUFFIX = ".part"
 
 
 def partial_path(path: str | os.PathLike[str]) -> Path:
-    """The path of a file that is not finished."""
+    """Path at which a token file for `path` is written until it is finished."""
     path = Path(path)
     return path.with_name(path.name + PARTIAL_SUFFIX)
 
@@ -44,15 +44,15 @@ def partial_path(path: str | os.PathLike[str]) -> Path:
 class TokenWriter:
     """Writes a token file chunk by chunk. Use it in a `with` block.
 
-    Until it is finished it stands beside its place, with `.part` behind its name, where `TokenFile` can read what is
-    there; the file appears at `path` when the block ends. If the block ends by an exception, nothing is left behind; a
-    `.part` that a killed process has left is overwritten.
+    Until it is finished, the file is at `path` with `.part` appended, where `TokenFile` can read what it has; when the
+    block ends, it moves to `path`. If the block raises, nothing is left behind. A `.part` that a killed process has
+    left is overwritten.
 
-    With `resume`, the whole chunks of such a `.part` are taken over, if its header is the same to the byte and as far
-    as they are sound: `latent_frames` says how many latent frames are there, and the next ones are to be written. A
-    block that is interrupted (by `KeyboardInterrupt` or `SystemExit`) then leaves its whole chunks there, if any.
+    With `resume`, the intact whole chunks at the start of such a `.part` are kept, if its header is the same to the
+    byte. `latent_frames` is then the number of latent frames kept, and writing continues after them. A block that is
+    interrupted (by `KeyboardInterrupt` or `SystemExit`) then leaves its whole chunks in the `.part`, if it has any.
 
-    Raises `TokenFileError` if the place cannot be written, another process is writing to it, or values do not fit.
+    Raises `TokenFileError` if the file cannot be written, another process is writing it, or values do not fit.
     """
 
     def __init__(self, path: str | os.PathLike[str], header: TokenHeader, *, resume: bool = False) -> None:
@@ -60,7 +60,7 @@ class TokenWriter:
         self.header = header
         self.partial = partial_path(path)
         self.latent_frames = 0
-        """Latent frames given so far, those included that were taken over."""
+        """Number of latent frames written so far, including those kept from a `.part`."""
         self._resume = resume
         self._entries: list[ChunkEntry] = []
         self._values: list[Tensor] = []
@@ -81,15 +81,16 @@ class TokenWriter:
 
     @property
     def int8_snr(self) -> float | None:
-        """With int8 coding: signal to quantization noise of the latent written so far, in dB; else None."""
+        """Signal to quantization noise of the latent written so far, in dB; None without int8 coding."""
         signal, noise = self._energy
         return 10 * math.log10(signal / noise) if signal and noise else None
 
     def write(self, values: Tensor, times: Sequence[float] | None = None) -> None:
         """Append `values`: tokens (1, T', H', W') or a latent (1, z, T', H', W'), T' >= 0.
 
-        `times` belong to the next video frames, in seconds of the source, as many as there are so far. Give them for
-        all frames, if they do not follow from the header's frame rate, or for none.
+        `times` are the times of the next video frames in seconds of the source, of any number of frames: they need not
+        match `values` call by call. Give them for all frames, if the header's frame rate does not give them, or for
+        none. Raises `TokenFileError` if `values` do not fit the header, or the file is finished.
         """
         latent = self.header.latent
         if latent.discrete:
@@ -109,14 +110,15 @@ class TokenWriter:
             self._values.append(values[0].detach().cpu())
             self._held += values.shape[-3]
             self.latent_frames += values.shape[-3]
-        # The last chunk waits for the end, which tells how many frames it stands for.
+        # The last chunk waits for the end, since only then the number of its video frames is known.
         while self._held > latent.chunk:
             self._write_chunk(latent.chunk, None)
 
     def finish(self, frames: int | None = None) -> None:
-        """Write what is left and the index, and move the file to its place.
+        """Write the rest and the index, and move the file to its path; do nothing if it is finished already.
 
-        `frames` is the number of video frames, where the last latent frame stands for fewer than f; None: it does not.
+        `frames` is the number of video frames; None: the last latent frame stands for all of its f frames. Raises
+        `TokenFileError` if the latent frames written do not stand for `frames`, or there are none.
         """
         if self._file.closed:
             return
@@ -142,7 +144,7 @@ class TokenWriter:
             raise
 
     def abort(self) -> None:
-        """Give up: what was written so far is removed."""
+        """Give up, and remove what was written so far."""
         self._remove()
 
     def __enter__(self) -> TokenWriter:
@@ -160,7 +162,7 @@ class TokenWriter:
             self.abort()
 
     def _take_over(self, beginning: bytes) -> bool:
-        """Go on behind the chunks of a `.part` that begins with `beginning`; False, and nothing, if it does not."""
+        """Keep the intact chunks of a `.part` that begins with `beginning`; return False if it does not."""
         file, latent = self._file, self.header.latent
         size = os.fstat(file.fileno()).st_size
         if file.read(len(beginning)) != beginning:
@@ -181,7 +183,7 @@ class TokenWriter:
         return True
 
     def _write_chunk(self, latents: int, end: int | None) -> None:
-        """Write the next `latents` latent frames; `end` is the number of all frames, once that is known."""
+        """Write a chunk of the next `latents` latent frames; `end` is the number of all video frames, once known."""
         latent = self.header.latent
         held = torch.cat(self._values, -3)
         values = held[..., :latents, :, :]
@@ -201,7 +203,7 @@ class TokenWriter:
         self._entries.append(entry)
 
     def _timing(self, frames: int) -> tuple[int, bytes]:
-        """The flag and the bytes of the next `frames` frames' times; neither if none were given."""
+        """The flag and the bytes of the next `frames` frames' times; 0 and no bytes if none were given."""
         if not self._timed:
             return 0, b""
         times = np.asarray(self._times[:frames], "<f8")
@@ -224,7 +226,7 @@ def check_place(path: Path) -> None:
 
 @contextlib.contextmanager
 def opened_partial(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that comes to stand at `path` if the block ends well, and else is removed."""
+    """A file to write, moved to `path` when the block ends, or removed if it raises."""
     partial = partial_path(path)
     with writing(path, TokenFileError):
         file = _open_partial(partial, path)
@@ -239,19 +241,22 @@ def opened_partial(path: Path) -> Iterator[BinaryIO]:
 
 
 def _move(file: BinaryIO, partial: Path, path: Path) -> None:
-    """Move what was written to its place, while it is locked, so that no other process takes `partial` for its own."""
+    """Move a file to `path` while it is locked, so that no other process takes `partial` for its own."""
     os.fsync(file.fileno())
     os.replace(partial, path)
 
 
 def _open_partial(partial: Path, path: Path) -> BinaryIO:
-    """The file at `partial`, as it is or empty, locked for this process where the system can do that."""
+    """The file at `partial`, as it is or new, locked for this process where the system can do that.
+
+    Raises `TokenFileError` if another process has locked it.
+    """
     while True:
         handle = os.open(partial, os.O_CREAT | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o666)
         file = open(handle, "r+b", buffering=0)  # noqa: SIM115
         try:
             lock(handle)
-            # The process that had the lock may have moved the file to its place meanwhile.
+            # The process that had the lock may have moved the file to its final path meanwhile.
             if partial.exists() and os.path.samestat(os.fstat(handle), partial.stat()):
                 return file
         except BlockingIOError as error:
