@@ -194,7 +194,7 @@ def test_reconstruction_of_a_file(tmp_path: Path, twin: VidTwin, video: Path) ->
 
 
 def test_another_frame_size_is_refused(tmp_path: Path, twin: VidTwin, video: Path) -> None:
-    message = r"frames are 64 x 48 pixels; twin takes 32 x 32 alone: give --height 32 --width 32"
+    message = r"frames are 64 x 48 pixels; twin takes only 32 x 32: give --height 32 --width 32"
     with pytest.raises(VidTokError, match=message):
         twin.reconstruct(video, tmp_path / "out.mp4", height=48, width=64)
     with pytest.raises(VidTokError, match=message):
@@ -284,7 +284,7 @@ def test_commands_know_it(tmp_path: Path, video: Path, capsys: pytest.CaptureFix
     assert main(["decode", str(tmp_path / "a.vtok"), "-o", str(tmp_path / "b.mp4"), *model]) == 0
     assert read_video(tmp_path / "b.mp4").shape == (FRAMES, SIDE, SIDE, 3)
     assert main(["reconstruct", str(video), "-o", str(tmp_path / "c.mp4"), "--size", "64", *model]) == 2
-    assert "error: frames are 64 x 64 pixels; twin takes 32 x 32 alone" in capsys.readouterr().err
+    assert "error: frames are 64 x 64 pixels; twin takes only 32 x 32" in capsys.readouterr().err
     assert not (tmp_path / "c.mp4").exists()
 
 

@@ -95,7 +95,7 @@ def test_a_model_of_the_other_family(folder: Path) -> None:
         mean, _ = expected(clip_pairs(model.model, [frames]))
         assert video.scores.result()["psnr"].mean == pytest.approx(mean, abs=1e-4)
     assert model.block_shape() is None
-    with pytest.raises(VidTokError, match=f"frames are 64 x 64 pixels; twin takes {SIDE} x {SIDE} alone"):
+    with pytest.raises(VidTokError, match=f"frames are 64 x 64 pixels; twin takes only {SIDE} x {SIDE}"):
         runner(folder).measure(model)
 
 

@@ -171,6 +171,6 @@ def test_the_published_script(tmp_path: Path, videos: tuple[Path, Path], capsys:
     assert capsys.readouterr().out == f"reenacted video: {output}\n"
     assert read_video(output).shape == (11, SIDE, 3 * SIDE, 3)
     assert cross.main([*arguments, "--input_height", "64", "--input_width", "64"]) == 2
-    assert "error: frames are 64 x 64 pixels; twin takes 32 x 32 alone" in capsys.readouterr().err
+    assert "error: frames are 64 x 64 pixels; twin takes only 32 x 32" in capsys.readouterr().err
     assert cross.main([*arguments, "--num_frames_per_batch", "8"]) == 2
     assert "error: --num_frames_per_batch is 8; expected a multiple of 16" in capsys.readouterr().err

@@ -127,5 +127,5 @@ def test_another_size_is_refused(tmp_path: Path, files: ModelFiles, capsys: pyte
     video = write_video(tmp_path / "in.mp4", 16, 40, 56)
     arguments = ["--config", str(files.config), "--ckpt", str(files.checkpoint), "--input_video_path", str(video)]
     assert inference_reconstruct.main([*arguments, "--output_video_dir", str(tmp_path / "results")]) == 2
-    assert "error: frames are 224 x 224 pixels; twin takes 32 x 32 alone" in capsys.readouterr().err
+    assert "error: frames are 224 x 224 pixels; twin takes only 32 x 32" in capsys.readouterr().err
     assert list((tmp_path / "results").iterdir()) == []

@@ -1,4 +1,4 @@
-"""File to file: videos to token files and back, one at a time or a tree of them."""
+"""Jobs from file to file: videos to token files and back, one at a time or a whole tree."""
 
 from vidtok.jobs.decode import Decoded, DecodeJob, DecodeOptions, Decoding, decode_file
 from vidtok.jobs.encode import TOKEN_SUFFIX, Encoded, EncodeJob, EncodeOptions, encode_file

@@ -1,4 +1,4 @@
-"""From a token file to a video file, whole or in part, by way of a tokenizer."""
+"""Decoding of a token file, whole or in part, to a video file."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Decoded:
     fps: Fraction
     """Frames per second; 1 for a picture; the average where the rate varies."""
     latents: int
-    """Latent frames that were decoded, those to warm up included."""
+    """Number of latent frames decoded, including those before the first frame that it depends on."""
     damages: tuple[str, ...]
-    """Damaged or missing parts that have been bridged (only with `skip_damaged`), one line each."""
+    """Damaged or missing parts that were filled (only with `skip_damaged`), one line each."""
     sound: bool
-    """The sound that was kept beside the token file is in the output."""
+    """True if the sound that was kept beside the token file is in the output."""
     seconds: float
-    """From the first chunk read to the output in its place."""
+    """Time from the first chunk read to the output at its path."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,25 +54,25 @@ class DecodeOptions(ComputeOptions):
     """Options of a decoding."""
 
     start: Timestamp = None
-    """The first frame: seconds from the start, or a frame as in "100f"; None: the first of the file."""
+    """First frame to decode, as seconds from the start or as a frame such as "100f"; None: the first of the file."""
     end: Timestamp = None
-    """The frame to stop before, likewise; None: after the last one."""
+    """Frame to stop before, likewise; None: decode to the end."""
     skip_damaged: bool = False
-    """Bridge what is damaged or missing with copies of the last latent frame before it, and take a file that was cut
+    """Fill damaged or missing parts with copies of the last latent frame before them, and decode a file that was cut
     off as far as it goes, instead of raising."""
     sound: bool = True
     """Put the sound that was kept beside the token file into the output, if all of the video is decoded."""
 
 
 class DecodeJob:
-    """A decoding whose input can be read and whose output can be written, both checked, before it needs a model.
+    """A decoding from file to file; input and output are checked here, before a model is needed.
 
     Use it in a `with` block, or `close` it.
 
     Args:
         input: a token file.
         output: a path that ends in .mp4, .mov or .mkv, or in .png for one frame.
-        options: what to decode, and how.
+        options: the part to decode, and the frames to compute at a time; None: all of it, as it suits the model.
 
     Raises:
         TokenFileError: the input is not a whole token file, or has no frames between `start` and `end`.
@@ -122,15 +122,14 @@ class DecodeJob:
 
     @property
     def frames(self) -> int:
-        """Frames to decode."""
+        """Number of frames to decode."""
         return self._range[1] - self._range[0]
 
     def run(self, model: VideoModel, progress: Progress | None = None, *, allow_other: bool = False) -> Decoded:
-        """Do it; once only. `progress` is called with the number of frames done; `allow_other` is as for `check_model`.
+        """Write the video. `progress` is called with the number of frames done; `allow_other` is as for `check_model`.
 
-        Raises `TokenFileError` if `model` is not the one that the file was made with, or a chunk is damaged;
-        `VidTokError` if the model gives values that are not finite or memory is too small. Nothing is left
-        behind then.
+        Raises `TokenFileError` if `model` is not the model that made the file, or a chunk is damaged, and `VidTokError`
+        if the model gives values that are not finite, or memory is too small. Nothing is left behind then.
         """
         started = time.perf_counter()
         check_model(self.header.model, model, self._file.path, allow_other=allow_other)
@@ -169,10 +168,11 @@ class DecodeJob:
 
 
 class Decoding:
-    """Iterates over the frames `start` to before `stop` of `file`, decoded: (1, 3, T, H, W) float32, pieces of any T.
+    """Iterates over the decoded frames `start` to before `stop` of `file`: (1, 3, T, H, W) float32, pieces of any T.
 
-    A causal model starts as many latent frames before as its layers look back, so that what comes out is what
-    decoding all of the file gives; a non-causal one decodes the clips that these frames lie in.
+    A causal model starts as many latent frames earlier as its layers look back, so that the frames are those of
+    decoding the whole file. A non-causal one decodes the clips that contain the frames. `chunk_frames` is the number of
+    frames to compute at a time; `stop` None means to the end. Raises as `DecodeJob.run` does.
     """
 
     def __init__(
@@ -193,13 +193,13 @@ class Decoding:
         self._skip_damaged = skip_damaged
         self._at_a_time = frames_at_a_time(model.config, file.size[1:], chunk_frames)
         self.latents = 0
-        """Latent frames decoded so far."""
+        """Number of latent frames decoded so far."""
         self.damages: list[str] = []
-        """Damaged or missing parts so far, which have been bridged."""
+        """Damaged or missing parts that were filled so far, one line each."""
 
     def __iter__(self) -> Iterator[Tensor]:
         total, layout = self._file.latent_frames, self._file.header.latent
-        # Where the first latent frame stands for several frames of a causal model, these are decoded to one.
+        # A causal model decodes its first latent frame to one frame, also where it stands for several equal ones.
         equal = layout.first_frames - 1 if layout.causal else 0
         start, stop = max(0, self._start - equal), max(1, self._stop - equal)
         found = latents_of(self._model, start, stop, total, layout.chunk)
@@ -215,7 +215,7 @@ class Decoding:
                 yield wanted
 
     def _decoded(self, latents: LatentRange, *, ends: bool) -> Iterator[Tensor]:
-        """The pieces of video that these latent frames give."""
+        """The video of `latents`, in pieces; with `ends`, they are the last of the file."""
         layout = self._file.header.latent
         frames = self._at_a_time if layout.causal else layout.chunk * layout.temporal_factor
         decoder = DecodePass(self._model, frames)
@@ -253,6 +253,6 @@ def decode_file(
     allow_other: bool = False,
     progress: Progress | None = None,
 ) -> Decoded:
-    """Write to `output` the video that the token file `input` holds; see `DecodeJob`, whose arguments these are."""
+    """Decode the token file `input` to the video file `output`; arguments and errors are as for `DecodeJob`."""
     with DecodeJob(input, output, options) as job:
         return job.run(model, progress, allow_other=allow_other)

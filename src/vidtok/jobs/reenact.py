@@ -1,4 +1,7 @@
-"""The structure of one video with the dynamics of another, from files to a file (arXiv 2412.17726, section 4)."""
+"""Reenactment: the structure of one video with the dynamics of another, from files to a file.
+
+Follows section 4 of arXiv 2412.17726.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from vidtok.video.source import check_apart
 
 @dataclass(frozen=True, kw_only=True)
 class Reenactment:
-    """A reenactment that was written."""
+    """A reenactment that was written, and its figures."""
 
     output: Path
     frames: int
@@ -29,22 +32,22 @@ class Reenactment:
     """Size of the result alone, without the sources beside it."""
     fps: Fraction
     sources: tuple[str, ...]
-    """The parts that were decoded, `structure` and `dynamics` or one of them."""
+    """The parts that were decoded: `structure`, `dynamics` or both."""
     seconds: float
-    """From the first frame read to the output in its place."""
+    """Time from the first frame read to the output at its path."""
 
 
 class ReenactmentJob:
-    """A reenactment whose inputs can be read and whose output can be written, all checked, before it needs a model.
+    """A reenactment from files to a file; inputs and output are checked here, before a model is needed.
 
     Args:
         output: a path that ends in .mp4, .mov or .mkv.
-        structure: the video, or anything else that `VideoReader` reads, whose structure is decoded; None: none is.
-        dynamics: that whose dynamics are decoded; None: none are.
-        fps: frames per second to sample of each; None: every frame of each, one beside the other.
-        start: seconds into each to start at.
-        max_frames: stop after so many frames; it ends with the shorter one in any case.
-        side_by_side: put the sources to the left of the result.
+        structure: input whose structure is decoded, anything that `VideoReader` reads; None: no structure.
+        dynamics: input whose dynamics are decoded, of the same kinds; None: no dynamics.
+        fps: frames per second to sample from each input; None: every frame, paired in order.
+        start: seconds into each input to start at.
+        max_frames: stop after this many frames; the result ends with the shorter input in any case.
+        side_by_side: put the inputs to the left of the result.
         allow_truncated: let a damaged video end where the damage begins, instead of raising.
 
     Raises:
@@ -89,10 +92,10 @@ class ReenactmentJob:
         return min((estimate for estimate in estimates if estimate is not None), default=None)
 
     def run(self, model: VideoModel, progress: Progress | None = None) -> Reenactment:
-        """Do it; once only.
+        """Write the reenactment; a job runs only once. `progress` is called with the number of frames done.
 
-        Raises `VidTokError` if `model` does not keep structure and dynamics apart, gives values that are not finite, or
-        memory is too small, and `VideoError` if a video breaks off; nothing is left behind then.
+        Raises `VidTokError` if `model` does not keep structure and dynamics apart, if it gives values that are not
+        finite, or if memory is too small, and `VideoError` if a video breaks off; nothing is left behind then.
         """
         model.recombine(None, None)  # refuses before any work
         for reader in self._readers.values():
@@ -122,7 +125,7 @@ class ReenactmentJob:
         )
 
     def _clips(self, length: int) -> Iterator[dict[str, Pixels]]:
-        """Clips of every source, as many frames of each."""
+        """Clips of all inputs, by part, with equal numbers of frames."""
         try:
             for clips in zip(*(reader.chunks(length) for reader in self._readers.values()), strict=False):
                 frames = min(map(len, clips))

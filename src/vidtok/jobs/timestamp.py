@@ -1,4 +1,4 @@
-"""Parts of a video: by time, or by frame."""
+"""Parts of a video, given by times or by frame numbers."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ _EPSILON = 1e-9
 
 
 def frame_range(file: TokenFile, start: Timestamp, end: Timestamp, *, skip_damaged: bool = False) -> tuple[int, int]:
-    """The frames of `file` that are shown from `start` on and before `end`: the first, and the one after the last.
+    """The frames of `file` that are shown from `start` to before `end`, as (first, after the last).
 
-    The first is the one that is being shown at `start`; an `end` beyond the last frame means the last. Raises
-    `TokenFileError` if a timestamp cannot be read, or nothing lies between them.
+    The first is the frame that is being shown at `start`. An `end` beyond the last frame means the end of the file.
+    With `skip_damaged`, damaged times count as regular ones. Raises `TokenFileError` if a timestamp cannot be read, or
+    no frames lie between them.
     """
     times: Times | None = None
     if file.frames and file.timed and any(_seconds(timestamp) is not None for timestamp in (start, end)):

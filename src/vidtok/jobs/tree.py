@@ -1,4 +1,4 @@
-"""All videos below a folder to token files below another, which mirrors it; what is done already is left as it is."""
+"""Encoding of all videos below a folder to a mirrored tree of token files; finished token files are kept."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class TreeResult:
     skipped: list[Path] = field(default_factory=list)
     """Inputs whose output was there already, made with the same model, settings and source."""
     elsewhere: list[Path] = field(default_factory=list)
-    """Inputs that another process has encoded meanwhile, in the same way."""
+    """Inputs that another process has encoded in the same way meanwhile."""
     failed: list[tuple[Path, VidTokError]] = field(default_factory=list)
-    """Inputs that could not be encoded, and why."""
+    """Inputs that could not be encoded, with their errors."""
 
 
 @dataclass(frozen=True)
@@ -43,23 +43,23 @@ class TreeStep:
     """One file that is about to be encoded."""
 
     number: int
-    """From 1 on."""
+    """Number of the file in the tree, from 1 on."""
     of: int
-    """Files in all."""
+    """Number of files in the tree."""
     input: Path
     job: EncodeJob
 
 
 Announce = Callable[[TreeStep], Callable[[int], None] | None]
-"""Called before each file; returns what is to be called with the number of frames done, if anything."""
+"""Function called before each file; returns a function to call with the number of frames done, or None."""
 
 
 class TreeJob:
     """All videos and pictures below `folder`, as `find_files` finds them, to be encoded below `output`.
 
     `folder/a/b.mp4` becomes `output/a/b.mp4.vtok`. With `overwrite`, token files made with another model or other
-    options are replaced. Raises `VideoError` if there are no videos, and `TokenFileError` if `output` cannot be a
-    folder.
+    options are replaced. Raises `VideoError` if `folder` is not a folder or has no videos and pictures, and
+    `TokenFileError` if `output` is a file.
     """
 
     def __init__(
@@ -87,12 +87,13 @@ class TreeJob:
     def run(
         self, model: VideoModel, announce: Announce | None = None, waiting: Callable[[Path], None] | None = None
     ) -> TreeResult:
-        """Encode what is not there yet, and go on where a file cannot be encoded. Each file is as `EncodeJob` does it.
+        """Encode each input that has no up-to-date token file yet, as `EncodeJob` does; return the results of all.
 
-        An interrupted run can be started again: finished files are skipped. A file that another process is writing is
-        left to it; at the end this waits for it, having called `waiting` with its input, and encodes what the other
-        has not finished. Raises `TokenFileError`, before anything is written, where token files were made with another
-        model or other options, unless they may be overwritten.
+        An input that cannot be encoded does not end the run. An interrupted run can be started again: finished files
+        are skipped. A file that another process is writing is left to it. At the end, the run calls `waiting` with the
+        input of each such file, waits for the process, and encodes the file if the process has not finished it. Raises
+        `TokenFileError`, before a file is written, if token files were made with another model or other options, unless
+        they may be overwritten.
         """
         made = _Made(self._options, model)
         if not self._overwrite:
@@ -110,7 +111,7 @@ class TreeJob:
         self, number: int, path: Path, model: VideoModel, made: _Made, result: TreeResult, announce: Announce | None,
         *, again: bool = False,
     ) -> bool:  # fmt: skip
-        """Encode `path` unless it is done, and note that in `result`; False if another process is at it."""
+        """Encode `path` unless it is done, and note it in `result`; return False if another process is writing it."""
         output = self._place(path)
         if made.is_done(output, path):
             (result.elsewhere if again else result.skipped).append(path)
@@ -124,7 +125,7 @@ class TreeJob:
             return False
         except VidTokError as error:
             result.failed.append((path, error))
-        except Exception as error:  # whatever one file of many brings about, the others are encoded
+        except Exception as error:  # any fault of one file must not stop the others
             result.failed.append((path, VidTokError(f"{type(error).__name__}: {one_line(error)}")))
         return True
 
@@ -134,7 +135,7 @@ class TreeJob:
         return self._output / relative.parent / (relative.name + TOKEN_SUFFIX)
 
     def _refuse_others(self, made: _Made) -> None:
-        """Raise `TokenFileError` if token files of this tree are there that were made otherwise."""
+        """Raise `TokenFileError` if the tree has token files made with another model or other options."""
         found = [(place, made.difference(place)) for place in map(self._place, self.inputs) if place.exists()]
         others = [(place, difference) for place, difference in found if difference]
         if others:
@@ -154,7 +155,7 @@ def encode_tree(
     overwrite: bool = False,
     announce: Announce | None = None,
 ) -> TreeResult:
-    """Write token files of all videos below `folder` to `output`; see `TreeJob`."""
+    """Encode all videos and pictures below `folder` to token files below `output`; see `TreeJob`."""
     return TreeJob(folder, output, options, overwrite=overwrite).run(model, announce)
 
 
@@ -166,14 +167,14 @@ def _make_folder(folder: Path) -> None:
 
 
 class _Made:
-    """Token files as a model makes them with these options."""
+    """Model and settings of token files that are made now, to compare with files that are there."""
 
     def __init__(self, options: EncodeOptions, model: VideoModel) -> None:
         self._identity: ModelIdentity = model_identity(model)
         self._settings: dict[str, Any] = options.settings(model)
 
     def is_done(self, output: Path, path: Path) -> bool:
-        """True if `output` is a whole token file of `path` as it is now, made in this way."""
+        """True if `output` is a whole token file of `path` as it is now, made with these."""
         try:
             if not output.exists() or output.stat().st_mtime < path.stat().st_mtime:
                 return False
@@ -186,7 +187,7 @@ class _Made:
             return False
 
     def difference(self, output: Path) -> str:
-        """How a token file at `output` was made otherwise; empty if it was made in this way, or is damaged."""
+        """The differences of the token file at `output`, for a message; empty if it has none, or is damaged."""
         try:
             with TokenFile(output) as file:
                 differing = self._differing(file.header)
@@ -196,7 +197,7 @@ class _Made:
         return ", ".join(differing[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
     def _differing(self, header: TokenHeader) -> list[str]:
-        """Model and settings of a file with `header` that are not these, each with both values."""
+        """Model and settings of a file with `header` that differ from these, each with both values."""
         differing = []
         if dataclasses.replace(header.model, name=self._identity.name) != self._identity:
             differing.append(f"made with {shown(header.model.name)}, of other weights or configuration")

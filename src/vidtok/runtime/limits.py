@@ -1,4 +1,4 @@
-"""Chunk sizes, frame sizes and out-of-memory errors of work from file to file."""
+"""Chunk sizes, frame sizes and out-of-memory errors for file-to-file jobs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from vidtok.models.base import VideoModel
 from vidtok.models.config import ModelConfig
 
 Progress = Callable[[int], None]
-"""Called with the number of frames done."""
+"""Function called with the number of frames done."""
 
 CLIP_FRAMES = 16
-"""Frames of a clip, where a non-causal model takes a video clip by clip; what the family was trained on."""
+"""Frames of a clip where a non-causal model takes a video clip by clip; the family was trained on clips of 16."""
 _CHUNK_PIXELS = CLIP_FRAMES * 512 * 512
 
 
 def frames_at_a_time(config: ModelConfig, size: tuple[int, int], given: int | None) -> int:
-    """Frames of `size` (height, width) to compute at a time: `given`, made to fit the model, or a number that suits it.
+    """Number of frames of `size` (height, width) to compute at a time: a multiple of the temporal factor.
 
-    Raises `VidTokError` if `given` does not fit the model.
+    A causal model takes `given` rounded down to a multiple, at least one; by default 16 frames, or fewer if they are
+    large. A non-causal one takes `given` as it is; by default 16 frames, rounded up. Raises `VidTokError` if `given` is
+    below 1, or is not a multiple for a non-causal model.
     """
     factor = config.temporal_factor
     if given is not None and given < 1:
@@ -42,10 +44,10 @@ def frames_at_a_time(config: ModelConfig, size: tuple[int, int], given: int | No
 def frame_size(
     model: VideoModel, height: int | None, width: int | None, default: int | None = None
 ) -> tuple[int | None, int | None]:
-    """The height and width to read frames at for `model`, where `height` and `width` are asked for.
+    """The (height, width) to read frames at for `model`, where the user gives `height` and `width`.
 
-    With neither, the one size that the model takes; if it takes any, squares of `default`, or None: as stored.
-    Raises `VidTokError` if the model takes another size than that asked for.
+    With neither given, it is the one size that the model takes; if the model takes any, squares of `default`, where
+    None means as stored. Raises `VidTokError` if the model does not take the size given.
     """
     if height is None and width is None:
         return model.config.frame_size or (default, default)
@@ -58,14 +60,14 @@ def check_frame_size(model: VideoModel, size: tuple[int, int]) -> None:
     fixed = model.config.frame_size
     if fixed is not None and size != fixed:
         raise VidTokError(
-            f"frames are {size[1]} x {size[0]} pixels; {model.name} takes {fixed[1]} x {fixed[0]} alone: give "
+            f"frames are {size[1]} x {size[0]} pixels; {model.name} takes only {fixed[1]} x {fixed[0]}: give "
             f"--height {fixed[0]} --width {fixed[1]} (height, width)"
         )
 
 
 @contextmanager
 def memory_advice() -> Iterator[None]:
-    """Turns an out-of-memory error, the machine's or the GPU's, into a `VidTokError` with advice."""
+    """Turn an out-of-memory error, of the machine or of the GPU, into a `VidTokError` with advice."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -80,13 +82,13 @@ def memory_advice() -> Iterator[None]:
 
 @contextmanager
 def computing() -> Iterator[None]:
-    """No gradients, and `memory_advice`."""
+    """Turn gradients off, and give `memory_advice`."""
     with memory_advice(), torch.no_grad():
         yield
 
 
 def check_finite(values: Tensor, model: VideoModel) -> None:
-    """Raise `VidTokError` if `model` has made a value that is not finite, or the index -1 that stands for one."""
+    """Raise `VidTokError` if `values`, made by `model`, are not all finite, or have an index of -1 (FSQ's for NaN)."""
     finite = values.isfinite() if values.is_floating_point() else values >= 0
     if not bool(finite.all()):
         dtype = str(model.dtype).removeprefix("torch.")

@@ -1,8 +1,8 @@
-"""Memory of a model, predicted before it computes: by running it on tensors that have shapes but no values.
+"""Memory of a model, predicted before it computes by a dry run on tensors that have shapes but no values.
 
-The dry run goes through the very code that computes, so that it follows the model's pieces, buffers and states without
-a formula of its own; it takes a second or so. What it cannot see (the libraries' own buffers, what the allocator does
-not give back) is added as measured on the CPU; `benchmarks/tiling.py memory` compares prediction and reality.
+The dry run goes through the same code that computes, so that it follows the model's pieces, buffers and states without
+a formula of its own; it takes about a second. Memory that it cannot see (buffers of the libraries, freed memory that
+the allocator keeps) is added as measured on the CPU. `benchmarks/tiling.py memory` compares prediction and reality.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _AMOUNT = re.compile(r"\s*(\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})\s*([kmgt]i?)?b?\s
 _MOST_BYTES = 1 << 60
 """More than any machine has; an amount above it is a slip."""
 _PROCESS_BYTES = 400 << 20
-"""Of a process on the CPU that has loaded this package, before it computes, without weights."""
+"""Bytes of a process on the CPU that has loaded this package but no weights, before it computes."""
 _GPU_CONTEXT_BYTES = 600 << 20
 _UNSEEN = {"cpu": (1.08, 0.42, 64 << 20), "cuda": (1.25, 0.42, 64 << 20)}
-"""Memory beyond a dry run, by type of device: a factor on its peak, a share of the weights, which convolutions copy
-into other layouts, and bytes beside that."""
+"""Memory beyond a dry run, by type of device: a factor on the dry run's peak, a share of the weights, which
+convolutions copy into other layouts, and a number of bytes."""
 
 
 def memory_bytes(amount: int | str) -> int:
-    """Bytes that `amount` says, such as 6_000_000_000, "6GB" (10^9 each), "6GiB" (2^30 each) or "500M".
+    """Number of bytes in `amount`, such as 6_000_000_000, "6GB" (10^9 each), "6GiB" (2^30 each) or "500M".
 
     Raises `VidTokError` if it is no amount of memory.
     """
@@ -59,9 +59,9 @@ class Footprint:
     """Bytes that an encoder or decoder needs beside its weights and its input."""
 
     states: int
-    """The state of a stream between two chunks; 0 for a model that does not stream."""
+    """Bytes of the stream state between two chunks; 0 for a model that does not stream."""
     working: int
-    """Beside the state, at the peak, output included."""
+    """Bytes beside the state at the peak, including the output."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,16 @@ class Footprints:
     decode: Footprint
 
     def streaming(self, direction: Direction, tiles: int) -> int:
-        """Bytes at the peak where the streams of `tiles` tiles are all kept in memory."""
+        """Bytes at the peak if the stream states of all `tiles` tiles are kept in memory."""
         used = self._used(direction)
         return tiles * sum(one.states for one in used) + max(one.working for one in used)
 
     def one_tile(self, direction: Direction) -> int:
-        """Bytes at the peak where only the stream of the tile that is being computed is in memory."""
+        """Bytes at the peak if only the stream state of the tile that is being computed is in memory."""
         return max(one.states + one.working for one in self._used(direction))
 
     def states(self, direction: Direction) -> int:
-        """Bytes that the streams of one tile take."""
+        """Bytes of the stream states of one tile."""
         return sum(one.states for one in self._used(direction))
 
     def _used(self, direction: Direction) -> tuple[Footprint, ...]:
@@ -92,7 +92,7 @@ def footprints(model: VideoModel, frames: int, height: int, width: int) -> Footp
     """Memory of encoding and decoding `frames` at a time with `model`, by a dry run of a copy without values.
 
     Args:
-        model: its class, configuration, dtype and type of device count.
+        model: the model, of which only class, configuration, dtype and type of device matter.
         frames: video frames of a chunk, or of a clip of a non-causal model; a multiple of the temporal factor.
         height, width: of a frame or tile in pixels, multiples of the spatial factor.
     """
@@ -139,7 +139,10 @@ def dry_run(
 def _footprint(
     coder: nn.Module, make: Callable[[int], Tensor], lengths: tuple[int, int], *, streams: bool
 ) -> Footprint:
-    """Two chunks of a stream, the second with all that is remembered of the first; or one clip, the longer one."""
+    """Memory of `coder` over two chunks of a stream, of `lengths` frames, the second with the full state of the first.
+
+    Without `streams`, it is for one clip of the second length.
+    """
     state = StreamState(end=not streams)
     watch = _LiveBytes(coder)
     for length in lengths if streams else lengths[1:]:
@@ -152,7 +155,7 @@ def _footprint(
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of all tensors that come to be while it is active and are still referenced."""
+    """Counts the bytes of all tensors that are made while it is active and are still referenced."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -163,7 +166,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.ignore(parameter)
 
     def ignore(self, tensor: Tensor) -> None:
-        """Do not count what `tensor` takes."""
+        """Leave the memory of `tensor` out of the count."""
         self._see(tensor, 0)
 
     def __torch_dispatch__(
@@ -191,14 +194,14 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def resting_bytes(model: VideoModel) -> int:
-    """Bytes that are in use before `model` computes: of the process if it is on the CPU, else of its GPU."""
+    """Bytes in use before `model` computes: of the process if the model is on the CPU, else of its GPU."""
     if model.device.type == "cuda":
         return torch.cuda.memory_allocated(model.device) + _GPU_CONTEXT_BYTES
     return max(_PROCESS_BYTES + _weight_bytes(model), _resident_bytes())
 
 
 def with_unseen(count: int, model: VideoModel) -> int:
-    """Bytes that `count` bytes of a dry run come to on the device of `model`, as measured."""
+    """Bytes on the device of `model` that `count` bytes of a dry run come to, as measured."""
     factor, share, beside = _UNSEEN.get(model.device.type, _UNSEEN["cuda"])
     return round(count * factor + _weight_bytes(model) * share) + beside
 
@@ -208,7 +211,7 @@ def _weight_bytes(model: VideoModel) -> int:
 
 
 def _resident_bytes() -> int:
-    """Bytes that this process has in memory; 0 where the system does not say."""
+    """Bytes of this process in memory; 0 where the system does not say."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):

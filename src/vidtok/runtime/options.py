@@ -1,4 +1,4 @@
-"""Options of all work from file to file: the part of a video to read, and the frames to compute at a time."""
+"""Options of all file-to-file jobs: the part of a video to read, and the frames and tiles to compute at a time."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class ComputeOptions:
     """Frames and tiles to compute at a time. Raises `VidTokError` for a value that cannot be used."""
 
     chunk_frames: int | None = None
-    """Frames to compute at a time. For a causal model it only weighs speed against memory (None: 16, or fewer if they
-    are large); for a non-causal one it is the length of a clip (None: 16)."""
+    """Frames to compute at a time. For a causal model it only trades speed for memory (None: 16, or fewer if they are
+    large); for a non-causal one it is the length of a clip (None: 16)."""
     tile: int | None = None
-    """Take frames in tiles of at most so many pixels a side, see `vidtok.Tiling`; None: whole, unless `max_memory` is
-    given."""
+    """Cut frames into tiles of at most this many pixels a side, see `vidtok.Tiling`; None: the model's own tiles, if it
+    has any, or with `max_memory` the largest that fit."""
     tile_overlap: int | None = None
-    """Pixels by which tiles overlap at least; None: 64, or half a tile if that is less."""
+    """Pixels by which neighbouring tiles overlap at least; None: 64, or half a tile if that is less."""
     max_memory: int | str | None = None
     """Choose tiles (if none are given) and frames at a time so that the process, or for a model on a GPU the GPU,
-    needs no more: bytes, or text such as "6GB"."""
+    needs no more memory than this: bytes, or text such as "6GB"."""
 
     def __post_init__(self) -> None:
         if self.chunk_frames is not None and self.chunk_frames < 1:
@@ -50,11 +50,11 @@ class ComputeOptions:
 
     @property
     def overlap(self) -> int:
-        """Pixels by which tiles overlap, unless they are too small for that."""
+        """Pixels by which tiles overlap if they are large enough."""
         return DEFAULT_OVERLAP if self.tile_overlap is None else self.tile_overlap
 
     def tiling(self, size: int, *, offload: bool = False) -> Tiling:
-        """Tiles of `size` pixels that overlap as these options say."""
+        """Tiles of `size` pixels a side with the overlap of these options. Raises `VidTokError` if they do not fit."""
         overlap = self.overlap if self.tile_overlap is not None else min(self.overlap, size // 2)
         return Tiling(size, overlap, offload)
 
@@ -64,16 +64,17 @@ class ReadOptions(ComputeOptions):
     """The part of a video to read, its frame size and rate, and the frames to compute at a time."""
 
     height: int | None = None
-    """Resize the shorter side and crop the centre, as `VideoReader` does; None: as stored."""
+    """Rows after resize and crop, see `VideoReader`; as `width` if only that is given, as stored if neither is."""
     width: int | None = None
+    """Columns, likewise."""
     default_size: int | None = None
-    """Rows and columns where neither is given and the model takes any size."""
+    """Rows and columns if neither is given and the model takes any size; None: as stored."""
     fps: float | None = None
     """Frames per second to sample; None: every frame."""
     start: float = 0.0
     """Seconds into the video to start at."""
     max_frames: int | None = None
-    """Stop after so many frames."""
+    """Stop after this many frames; None: read to the end."""
     allow_truncated: bool = False
     """Let a damaged video end where the damage begins, instead of raising."""
     stream: int | None = None
@@ -81,11 +82,11 @@ class ReadOptions(ComputeOptions):
 
     @property
     def to_the_end(self) -> bool:
-        """The video is taken from its start to its end."""
+        """True if the video is read from its start to its end."""
         return self.start == 0 and self.max_frames is None
 
     def open(self, input: str | os.PathLike[str]) -> VideoReader:
-        """A reader of `input`, before the model is known; raises `VideoError` if it cannot be read."""
+        """A reader of `input`, set up before the model is known. Raises `VideoError` if it cannot be read."""
         from vidtok.video import VideoReader
 
         return VideoReader(
@@ -100,5 +101,8 @@ class ReadOptions(ComputeOptions):
         )
 
     def fit(self, reader: VideoReader, model: VideoModel) -> None:
-        """Let `reader` give frames of the size that `model` takes; `VidTokError` if it does not take that asked for."""
+        """Let `reader` give frames of the size that `model` takes.
+
+        Raises `VidTokError` if the model does not take the size that the options give.
+        """
         reader.fit(*frame_size(model, self.height, self.width, self.default_size))

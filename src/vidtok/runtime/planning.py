@@ -17,16 +17,16 @@ from vidtok.runtime.options import ComputeOptions
 _SMALLEST_CHOSEN = 128
 """Pixels a side below which no tile is chosen for a budget: it would see too little, and overlap too much."""
 _PIXEL_BYTES = 60
-"""Bytes for each pixel of the frames that are computed at a time, outside of the model: as bytes and as floats, before
-and after."""
+"""Bytes outside of the model for each pixel of the frames computed at a time: as uint8 and as float32, before and
+after."""
 _CODEC_BYTES = 200
-"""Bytes for each pixel of a frame that decoding and encoding of video hold, mostly frames to look ahead to."""
+"""Bytes that video decoding and encoding hold for each pixel of one frame, mostly frames for look-ahead."""
 _GPU_PIXEL_BYTES = 36
+"""Bytes on a GPU outside of the model for each pixel of the frames computed at a time."""
 _SCATTERED = 0.4
-"""Memory beyond their bytes of states that are kept while other tiles are computed, as a share, measured: they lie
-between what the allocator has freed."""
+"""Memory lost to fragmentation, measured, as a share of the states that are kept while other tiles are computed."""
 _SHARE_OF_FRAMES = 5
-"""Frames outside of the model may take the budget over this."""
+"""Frames outside of the model may take one part in this many of the budget."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,22 @@ class Plan:
     """Tiles and frames that are computed at a time."""
 
     tiling: Tiling | None
-    """Tiles that frames are cut into; None: they are whole."""
+    """Tiles that frames are cut into; None: frames are left whole."""
     frames: int
-    """Video frames at a time."""
+    """Number of video frames at a time."""
     memory: int | None
-    """Bytes that this is predicted to need at most, where a budget was given."""
+    """Bytes predicted at the peak; None if no budget was given."""
 
 
 def plan(
     model: VideoModel, size: tuple[int, int], options: ComputeOptions, direction: Direction, length: int | None = None
 ) -> Plan:
-    """Tiles and frames at a time for `model` and `length` frames (None: unknown) of `size` (height, width).
+    """Tiles and frames at a time for `model` and a video of `length` frames (None: unknown) of `size` (height, width).
 
-    Without options, tiles are those that the model has already (`model.tiling`). With a budget, they are the largest
-    that stay below it; what streams remember of tiles that are not being computed is offloaded where it does not fit.
+    Without options, tiles are the model's own (`model.tiling`). With a budget, they are the largest that stay within
+    it; the stream states of tiles that are not being computed are offloaded if they do not fit.
 
-    Raises `VidTokError` if no tiles stay below the budget, or an option does not fit the model.
+    Raises `VidTokError` if no tiles stay within the budget, or an option does not fit the model.
     """
     if options.tile is None and options.max_memory is None:
         return Plan(model.tiling, frames_at_a_time(model.config, size, options.chunk_frames), None)
@@ -82,7 +82,7 @@ class _Search:
         self._frames = self._frames_below(self._limit // _SHARE_OF_FRAMES)
         streams = model.is_causal and (length is None or length > 1 + self._frames)
         self._streams = streams
-        """Tiles have a state between two chunks; a clip in one piece has none."""
+        """True if tiles have states between chunks; a clip in one piece has none."""
 
     def plan(self) -> Plan:
         tilings = self._tilings()
@@ -96,7 +96,7 @@ class _Search:
         raise self._too_little(tilings)
 
     def _tilings(self) -> list[Tiling | None]:
-        """None for no tiles, then tilings from large tiles to small ones."""
+        """Candidates: None for whole frames, then tilings from large tiles to small ones; only the given one if any."""
         options, factor = self._options, self._model.spatial_factor
         if options.tile is not None:
             return [_needed(options.tiling(options.tile), self._model, self._size)]
@@ -110,11 +110,11 @@ class _Search:
             found.append(options.tiling(tile))
 
     def _least(self, tiling: Tiling | None) -> int:
-        """Bytes that are needed at least with these tiles."""
+        """Bytes at the peak with these tiles if their states are offloaded."""
         return self._bytes(tiling, offload=tiling is not None)
 
     def _bytes(self, tiling: Tiling | None, *, offload: bool) -> int:
-        """Bytes that are needed at the peak."""
+        """Bytes at the peak."""
         tiles, used = self._grid(tiling)
         if offload or not self._streams:
             inside = used.one_tile(self._direction)
@@ -124,30 +124,30 @@ class _Search:
         return self._resting + with_unseen(inside, self._model) + self._outside(self._frames)
 
     def _disk(self, tiling: Tiling | None) -> int:
-        """Bytes that offloaded streams take where they lie."""
+        """Bytes of all offloaded stream states."""
         tiles, used = self._grid(tiling)
         return tiles * used.states(self._direction)
 
     def _free_disk(self) -> int:
-        """Bytes that offloaded streams may take, where they lie in files."""
+        """Bytes that offloaded stream states may take: 90% of the free disk, or for a GPU's states without limit."""
         if self._model.device.type != "cpu":
             return 1 << 60
         return shutil.disk_usage(tempfile.gettempdir()).free * 9 // 10
 
     def _grid(self, tiling: Tiling | None) -> tuple[int, Footprints]:
-        """The number of tiles, and the memory of one."""
+        """Number of tiles, and the memory of one."""
         tiles, height, width = _grid(tiling, self._size, self._model.spatial_factor)
         return tiles, footprints(self._model, self._frames, height, width)
 
     def _frames_below(self, limit: int) -> int:
-        """Frames at a time that take no more than `limit` outside of the model, if there are so few."""
+        """Frames at a time that take at most `limit` bytes outside of the model; more if one group of frames does."""
         wanted = CLIP_FRAMES
         while wanted > self._model.temporal_factor and self._outside(wanted) > limit:
             wanted //= 2
         return _frames(self._model, self._size, self._options, wanted)
 
     def _outside(self, frames: int) -> int:
-        """Bytes for frames outside of the model, where it computes."""
+        """Bytes of `frames` at a time outside of the model, in the memory that it computes in."""
         pixels = self._size[0] * self._size[1]
         if self._model.device.type != "cpu":
             return _GPU_PIXEL_BYTES * (frames + 1) * pixels
@@ -174,7 +174,7 @@ class _Search:
 
 
 def _grid(tiling: Tiling | None, size: tuple[int, int], factor: int) -> tuple[int, int, int]:
-    """The number of tiles, and the height and width of one in pixels."""
+    """Number of tiles, and height and width of one in pixels."""
     if tiling is None:
         height, width = (-(-side // factor) * factor for side in size)
         return 1, height, width
@@ -184,12 +184,12 @@ def _grid(tiling: Tiling | None, size: tuple[int, int], factor: int) -> tuple[in
 
 
 def _needed(tiling: Tiling, model: VideoModel, size: tuple[int, int]) -> Tiling | None:
-    """`tiling`, if it cuts frames of `size` at all."""
+    """`tiling` if it cuts frames of `size` into several tiles, else None."""
     return tiling if _grid(tiling, size, model.spatial_factor)[0] > 1 else None
 
 
 def _frames(model: VideoModel, size: tuple[int, int], options: ComputeOptions, wanted: int | None) -> int:
-    """Frames at a time: those that the options say, else `wanted` of a causal model (None: what suits the size)."""
+    """Frames at a time: from the options, else `wanted` for a causal model (None: a number that suits the size)."""
     given = options.chunk_frames
     if given is None and model.is_causal:
         given = wanted

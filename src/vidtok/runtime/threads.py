@@ -1,4 +1,4 @@
-"""Threads that keep the model busy: what it takes is read ahead of it, what it gives is worked on behind it.
+"""Threads that keep the model busy: one prepares its input ahead of it, one works on its output behind it.
 
 PyTorch, NumPy and FFmpeg let other threads run while they compute, so threads suffice, and frames need no copies.
 """
@@ -26,14 +26,14 @@ _running: weakref.WeakKeyDictionary[threading.Thread, threading.Event] = weakref
 
 
 class Ahead(Generic[T]):
-    """The items of `iterable`, made by a thread of its own a few items ahead of whoever iterates.
+    """The items of `iterable`, made by a thread of its own up to `depth` items ahead of the iteration.
 
-    What the thread raises is raised here in its place. Iterate once; `close` ends the thread.
+    An exception in the thread is raised by the iteration. Iterate only once; `close` ends the thread.
     """
 
     def __init__(self, iterable: Iterable[T], depth: int = _DEPTH) -> None:
         self.waited = 0.0
-        """Seconds that were spent waiting for items."""
+        """Seconds that the iteration has waited for items."""
         self._queue: queue.Queue[tuple[T] | None] = queue.Queue(depth)
         self._stop = threading.Event()
         self._error: BaseException | None = None
@@ -44,7 +44,7 @@ class Ahead(Generic[T]):
             for item in iterable:
                 if not self._put((item,)):
                     return
-        except BaseException as error:  # raised again where the items are used
+        except BaseException as error:  # raised again by the iteration
             self._error = error
         self._put(None)
 
@@ -75,15 +75,16 @@ class Ahead(Generic[T]):
         self.close()
 
     def close(self) -> None:
+        """End the thread; items that were not taken are dropped."""
         self._stop.set()
         self._thread.join()
 
 
 class Behind:
-    """Carries out the tasks that are put, in order, in a thread of its own, a few tasks behind.
+    """Runs tasks in order, in a thread of its own, up to `depth` tasks behind.
 
-    What a task raises is raised by the next `put`, or by `finish`; the tasks after it are dropped. At the end of a
-    `with` block all is finished, or abandoned where the block raises.
+    An exception in a task is raised by the next `put` or by `finish`, and the tasks after it are dropped. At the end of
+    a `with` block all tasks are finished, or abandoned if the block raises.
     """
 
     def __init__(self, depth: int = _DEPTH) -> None:
@@ -119,18 +120,18 @@ class Behind:
                     return None
 
     def put(self, task: Callable[[], None]) -> None:
-        """Waits while too many tasks are to be done."""
+        """Queue `task`; wait while the queue is full."""
         self._check()
         self._queue.put(task)
 
     def finish(self) -> None:
-        """Wait until all is done."""
+        """Wait until all tasks are done, and end the thread."""
         self._queue.put(None)
         self._thread.join()
         self._check()
 
     def abandon(self) -> None:
-        """End the thread; tasks that were not begun are dropped."""
+        """End the thread; tasks that have not begun are dropped."""
         self._stop.set()
         self._queue.put(None)
         self._thread.join()
