@@ -1,9 +1,9 @@
-"""The contract of all families of models, so that files, commands, evaluation and training know no family.
+"""The contract that every family of models meets, so that files, commands, evaluation and training know no family.
 
 A family brings a configuration (`ModelConfig`), a model (`VideoModel`) and an entry in the table of families. A model
-with a latent (B, z, T', H', W') has `encoder` and `decoder` (`Coder`) and no more: everything else is written here,
-once, against them. One whose latent has another form overrides `encode`, `decode`, `pack` and `unpack`, and says why it
-takes no tiles.
+with a latent (B, z, T', H', W') needs only `encoder` and `decoder` (`Coder`); everything else is written here, once,
+against them. A model whose latent has another form overrides `encode`, `decode`, `pack` and `unpack`, and refuses
+tiles with a reason.
 
 ::
 
@@ -42,11 +42,11 @@ M = TypeVar("M", bound="VideoModel")
 
 
 class VideoModel(nn.Module):
-    """A model of any family. Parameters bear the names and have the shapes of the published checkpoints.
+    """A model of any family. Parameters have the names and shapes of the published checkpoints.
 
     Subclasses are built as `Model(config)` and set `config`, `encoder`, `decoder` and `regularization`.
-    `encoder(x, state)` makes moments (B, C, T', H', W') of a padded clip or of the next frames of a stream,
-    `decoder(z, state)` video of a latent; `state` is None for a clip in one piece.
+    `encoder(x, state)` turns a padded clip, or the next frames of a stream, into moments (B, C, T', H', W');
+    `decoder(z, state)` turns a latent into video. `state` is None for a clip in one piece.
     """
 
     config: ModelConfig
@@ -56,55 +56,57 @@ class VideoModel(nn.Module):
     name: str = "model"
     """The model's name in the family, or the name of the file or folder it was loaded from."""
     tiling: Tiling | None = None
-    """Tiles that large frames are cut into, wherever the model encodes or decodes; None: they are not."""
+    """Tiles that large frames are cut into, wherever the model encodes or decodes; None: frames are left whole."""
     padding: Padding = "end"
-    """The end of a clip that is filled up to whole latent frames; `with_padding` gives a model with another."""
+    """End of a clip at which it is filled up to whole latent frames; `with_padding` gives a model with the other."""
 
     encoding_modules: ClassVar[tuple[str, ...]] = ("encoder",)
     """Children that encode: frozen by `fix_encoder` in training."""
     decoding_modules: ClassVar[tuple[str, ...]] = ("decoder",)
     """Children that decode: frozen by `fix_decoder` in training."""
     derived: ClassVar[tuple[str, ...]] = ()
-    """Names that checkpoints hold though they follow from the configuration; they are passed over on loading."""
+    """Names in checkpoints whose values follow from the configuration; loading skips them."""
     sharded_blocks: ClassVar[tuple[type[nn.Module], ...]] = ()
-    """Kinds of modules in encoder and decoder that are sharded one by one, where training shards at all."""
+    """Classes of modules in encoder and decoder that sharded training shards one by one."""
 
-    # What the model is.
+    # Properties of the model.
 
     @property
     def is_causal(self) -> bool:
-        """No frame depends on a later one, beyond the decoder's delay; such a model streams."""
+        """True if no frame depends on a later one, beyond the decoder's delay; such a model streams."""
         return self.config.is_causal
 
     @property
     def temporal_factor(self) -> int:
-        """Frames of video to a latent frame, f."""
+        """Frames of video per latent frame, f."""
         return self.config.temporal_factor
 
     @property
     def spatial_factor(self) -> int:
-        """Pixels to a latent position, in height and in width."""
+        """Pixels per latent position, in height and in width."""
         return self.config.spatial_factor
 
     @property
     def z_channels(self) -> int:
-        """Values of a latent position, z."""
+        """Values per latent position, z."""
         return self.config.z_channels
 
     @property
     def codebook_size(self) -> int | None:
-        """Codes that a token can be; None for a continuous (KL) model."""
+        """Number of codes that a token can be; None for a continuous (KL) model."""
         return self.config.bottleneck.codebook_size
 
     @property
     def dtype(self) -> torch.dtype:
+        """Dtype of the parameters."""
         return next(self.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
+        """Device of the parameters."""
         return next(self.parameters()).device
 
-    # What a family answers.
+    # Answers that a family gives, with defaults.
 
     @property
     def last_layer(self) -> nn.Parameter:
@@ -113,22 +115,22 @@ class VideoModel(nn.Module):
 
     @property
     def published_padding(self) -> Padding:
-        """The end that the published code pads clips of any length at; "end" where it takes whole groups alone."""
+        """End at which the published code pads clips of any length; "end" if it takes only whole groups."""
         return "end"
 
     @property
     def delay(self) -> int:
-        """Frames of video that a decoding stream is behind its latent: as many as its decoder looks ahead."""
+        """Frames of video by which a decoding stream is behind its latent, because the decoder looks ahead."""
         return 0
 
     @property
     def encoder_look_back(self) -> int | None:
-        """Latent frames at most that differ from the video's where encoding starts inside of it; None: all of them."""
+        """Largest number of latent frames that differ from a video's if encoding starts inside of it; None: all."""
         return None
 
     @property
     def decoder_look_back(self) -> int | None:
-        """Frames of video that are not exact where decoding starts inside of a latent, beyond its first latent frame's.
+        """Frames of video, counted from frame L f on, that are not exact if decoding starts at latent frame L > 0.
 
         None: all frames depend on the whole past.
         """
@@ -140,7 +142,7 @@ class VideoModel(nn.Module):
         return 0 if look_back is None else max(0, (frame - look_back) // self.temporal_factor)
 
     def check_tiles(self) -> None:
-        """Raise `VidTokError` that says why if the model does not take frames in tiles."""
+        """Raise `VidTokError`, with the reason, if the model does not take frames in tiles."""
         if self.config.frame_size is not None:
             height, width = self.config.frame_size
             raise VidTokError(
@@ -149,16 +151,17 @@ class VideoModel(nn.Module):
             )
 
     def rescale(self, video: Tensor) -> None:
-        """Make large activations small, in place, for the same output; `video` (B, 3, T, H, W) is an example.
+        """Change weights in place so that large activations become small and the output stays the same.
 
-        Raises `VidTokError` if the family has no activations to rescale.
+        `video` (B, 3, T, H, W) in -1..1 is an example of the input. Raises `VidTokError` if the family has no
+        activations to rescale.
         """
         raise VidTokError(f"{self.name} has no residual stream to rescale; leave --rescale out")
 
     def recombine(self, structure: Any | None, dynamics: Any | None) -> Any:
         """A latent with the structure of one latent and the dynamics of another, or one of them alone.
 
-        Raises `VidTokError` if the family does not keep them apart.
+        Raises `VidTokError` if the family does not keep structure and dynamics apart.
         """
         raise VidTokError(
             f"{self.name} does not keep structure and dynamics apart; give a VidTwin, such as "
@@ -191,7 +194,7 @@ class VideoModel(nn.Module):
                 summed over everything and divided by B, for KL, and in training mode a quantizer's losses.
             sample: KL: draw from the posterior (True) or take its mode (False); None: as `regularization.sample` says.
             generator: source of the noise; the same seed gives the same latent.
-            step: FSQ in training mode: optimisations of the generator so far.
+            step: FSQ in training mode: optimizer steps of the model so far.
 
         Returns:
             The latent (B, z, T', H', W'), or it and the log.
@@ -215,7 +218,7 @@ class VideoModel(nn.Module):
             (B, 3, T, H, W), about -1..1.
 
         Raises:
-            ValueError: shape, dtype or values are not of this model's latents.
+            ValueError: `z` has a shape, dtype or values that this model cannot decode, or `size` is too large.
         """
         z = self.latent(z, decode_from_indices=decode_from_indices)
         at_a_time = self._frames_at_a_time(encodes=False)
@@ -239,7 +242,8 @@ class VideoModel(nn.Module):
     def moments(self, video: Tensor) -> Tensor:
         """The encoder's output for `video` (B, 3, T, H, W), of any size: (B, C, T', H', W'), before the bottleneck.
 
-        Mean and log-variance of the posterior (C = 2 z) for KL, unbounded values (C = z) for FSQ.
+        Mean and log-variance of the posterior (C = 2 z) for KL, unbounded values (C = z) for FSQ. Raises `ValueError`
+        if the video has another shape or dtype.
         """
         check_video(video, self.config)
         copies, factor = front_copies(video.shape[2], self.config), self.temporal_factor
@@ -262,7 +266,10 @@ class VideoModel(nn.Module):
         return moments
 
     def latent(self, z: Tensor, *, decode_from_indices: bool = False) -> Tensor:
-        """`z`, or the latent that the indices `z` stand for, checked and ready for the decoder."""
+        """The latent (B, z, T', H', W') `z`, or the one of the indices `z`, in the decoder's dtype and on its device.
+
+        Raises `ValueError` if this model cannot decode `z`.
+        """
         if not isinstance(z, Tensor):
             raise ValueError(f"the latent is a {type(z).__name__}; expected a tensor")
         # The decoder may be elsewhere than the encoder, or in another dtype.
@@ -276,16 +283,16 @@ class VideoModel(nn.Module):
         return z.to(device, dtype)
 
     def indices_to_latent(self, indices: Tensor) -> Tensor:
-        """The latent (B, z, T', H', W') that token indices (B, T', H', W') stand for, under its published name."""
+        """The latent (B, z, T', H', W') of token indices (B, T', H', W'); the published name of `latent`."""
         return self.latent(indices, decode_from_indices=True)
 
     def _coder(self, *, encodes: bool) -> Any:
-        """Encoder or decoder of clips in one piece, in tiles if the model has a tiling."""
+        """The encoder, or the decoder if not `encodes`; in tiles if the model has a tiling."""
         coder = self.encoder if encodes else self.decoder
         return coder if self.tiling is None else TiledCoder(coder, self.tiling, self.spatial_factor, encodes=encodes)
 
     def _frames_at_a_time(self, *, encodes: bool) -> int | None:
-        """Frames, or latent frames, that a long clip is computed in at a time; None: it is in one piece."""
+        """Frames of a long clip to compute at a time, latent frames if not `encodes`; None: the clip in one piece."""
         return None
 
     # Streams and tiles.
@@ -320,10 +327,10 @@ class VideoModel(nn.Module):
             )
 
     def with_padding(self: M, padding: Padding) -> M:
-        """This model, with another `padding`: a copy that shares the parameters, or itself if that is its own.
+        """This model with `padding`: a copy that shares the parameters, or the model itself if nothing changes.
 
         Padded in front, a clip of T frames has ceil(T / f) latent frames, `decode` gives T' f frames, and the clip is
-        the last T of them. Raises `VidTokError` if the published code does not pad such a model's clips there.
+        the last T of them. Raises `VidTokError` if the published code does not pad such a model's clips in front.
         """
         if padding not in get_args(Padding):
             raise VidTokError(f"padding is {padding!r}; expected {' or '.join(get_args(Padding))}")
@@ -331,22 +338,22 @@ class VideoModel(nn.Module):
             return self
         if padding == "front" != self.published_padding:
             raise VidTokError(
-                f"{self.name} is not of version 1.1, whose clips alone are padded in front; leave padding out"
+                f"{self.name} is not of version 1.1, and only its clips are padded in front; leave padding out"
             )
         padded = copy(self)
         padded.padding = padding
         return padded
 
     def note_frozen(self, parts: Collection[str]) -> None:
-        """Note on the parts themselves which of them training leaves alone, "fix_encoder" and "fix_decoder".
+        """Set the published attributes `encoder.fix_encoder` and `decoder.fix_decoder`; this freezes nothing.
 
-        The published names `encoder.fix_encoder` and `decoder.fix_decoder` tell it; nothing is frozen by it.
+        `parts` names those that are to be True, "fix_encoder" and "fix_decoder": the parts that training leaves alone.
         """
         for part in ("encoder", "decoder"):
             setattr(getattr(self, part), f"fix_{part}", f"fix_{part}" in parts)
 
     def with_tiling(self: M, tiling: Tiling | None) -> M:
-        """This model, with another `tiling`: a copy that shares the parameters, or itself if that is its own.
+        """This model with `tiling`: a copy that shares the parameters, or the model itself if nothing changes.
 
         Raises `VidTokError` if the model does not take frames in tiles.
         """
@@ -359,13 +366,13 @@ class VideoModel(nn.Module):
         return tiled
 
     def named_weights(self) -> dict[str, Tensor]:
-        """The state dict under published names, whatever is compiled."""
+        """The state dict under published names, also where modules are compiled."""
         return {plain_name(name): value for name, value in self.state_dict().items()}
 
-    # Latents as one tensor: what is stored, counted and compared.
+    # Latents as one tensor, for storing, counting and comparing.
 
     def pack(self, latent: Any) -> Tensor:
-        """A latent, or tokens, as one tensor (B, z, T', H', W') or (B, T', H', W'): as it is, unless it has parts."""
+        """A latent or tokens as one tensor, (B, z, T', H', W') or (B, T', H', W'): unchanged, unless it has parts."""
         packed: Tensor = latent
         return packed
 

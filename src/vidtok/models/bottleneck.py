@@ -1,4 +1,4 @@
-"""Bottlenecks behind one face: the encoder's moments in, the latent and its log out."""
+"""Bottlenecks behind one interface: the encoder's moments in, the latent and its log out."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from vidtok.models.plain import has_values
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
 RegLog = dict[str, Tensor]
-"""The log of a bottleneck beside the latent: `indices` (FSQ), `kl_loss` (KL), `aux_loss` (FSQ, in training), and what
-else `Bottleneck.want` asked for."""
+"""The log of a bottleneck beside the latent: `indices` (FSQ), `kl_loss` (KL), `aux_loss` (FSQ, in training), and other
+losses that `Bottleneck.want` asked for."""
 
 
 class Bottleneck(nn.Module):
-    """From moments (B, z or 2 z, T', H', W') to a latent (B, z, T', H', W') in the moments' dtype.
+    """A module from moments (B, z or 2 z, T', H', W') to a latent (B, z, T', H', W') in the moments' dtype.
 
     `class Name(Bottleneck, config=NameConfig)` declares the module of a configuration; `make_bottleneck` builds it as
     `Name(config)`.
     """
 
     discrete: bool
-    """The latent is made of tokens: the log then has `indices`, and `decode_indices` undoes them."""
+    """True if the latent is made of tokens: the log has `indices`, which `decode_indices` turns into the latent."""
 
     _modules_of: ClassVar[dict[type[BottleneckConfig], type[Bottleneck]]] = {}
 
@@ -40,21 +40,24 @@ class Bottleneck(nn.Module):
     def forward(
         self, moments: Tensor, *, sample: bool | None = None, generator: torch.Generator | None = None, step: int = 0
     ) -> tuple[Tensor, RegLog]:
-        """The latent and its log.
+        """The latent (B, z, T', H', W') and its log.
 
         Args:
-            moments: what the encoder emits.
+            moments: output of the encoder, (B, z or 2 z, T', H', W').
             sample: KL: draw from the posterior (True), take its mode (False), or as configured (None).
             generator: KL: source of the noise, drawn latent frame by latent frame, so that a stream draws the same.
-            step: FSQ in training: optimisations of the generator so far, which anneals the entropy loss.
+            step: FSQ in training: optimizer steps of the model so far, over which the entropy loss is annealed.
         """
         raise NotImplementedError
 
     def want(self, losses: Collection[str]) -> None:
-        """Have only these of its losses in the log in training, by name; what they cost is saved for others."""
+        """Keep only the losses with these names in the log in training; others are not computed."""
 
     def decode_indices(self, indices: Tensor) -> Tensor:
-        """The latent (B, z, T', H', W'), float32, that `indices` (B, T', H', W') stand for."""
+        """The latent (B, z, T', H', W'), float32, of `indices` (B, T', H', W'), whole numbers below the codebook size.
+
+        Raises `ValueError` for other values, or if the latent is continuous.
+        """
         raise ValueError("a continuous (KL) model has no token indices; decode its latents instead")
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
@@ -131,7 +134,7 @@ class FiniteScalarQuantizer(Bottleneck, config=FSQConfig):
     def decode_indices(self, indices: Tensor) -> Tensor:
         if indices.is_floating_point() or indices.dtype == torch.bool:
             raise ValueError(f"indices have dtype {indices.dtype}; expected whole numbers, as log['indices'] holds")
-        # In a graph or a transform there is nothing to look at: indices out of range give some code.
+        # In a graph or a transform, values cannot be read: indices out of range give an arbitrary code.
         seen = indices.numel() and has_values(indices)
         lowest, highest = (int(i) for i in torch.aminmax(indices)) if seen else (0, 0)
         if lowest < 0 or highest >= self.codebook_size:
@@ -142,7 +145,7 @@ class FiniteScalarQuantizer(Bottleneck, config=FSQConfig):
 
 
 def make_bottleneck(config: BottleneckConfig) -> Bottleneck:
-    """The bottleneck that `config` describes."""
+    """The bottleneck module of `config`."""
     make: Any = Bottleneck._modules_of[type(config)]
     made: Bottleneck = make(config)
     return made

@@ -13,7 +13,7 @@ from vidtok.fields import Check, Within, build, check, shown
 C = TypeVar("C", bound="type[BottleneckConfig]")
 
 LARGEST_CODEBOOK = 2**31 - 1
-"""Codes at most, so that an index fits into 32 bits."""
+"""Number of codes at most, so that an index fits into 32 bits."""
 
 _TokenLevels = Annotated[
     tuple[Annotated[int, Within(2, LARGEST_CODEBOOK)], ...],
@@ -26,33 +26,33 @@ _TokenLevels = Annotated[
 class BottleneckConfig:
     """A bottleneck's configuration: an entry of `BOTTLENECKS`, found by its `kind`.
 
-    Subclasses are frozen dataclasses of plain values with a default `kind`. A discrete one also says `token_levels`,
-    from which codebook size, bits and packing of its tokens follow. The module is declared beside it as
+    Subclasses are frozen dataclasses of plain values with a default `kind`. A discrete one also defines `token_levels`,
+    from which codebook size, bits and packing of its tokens follow. Its module is declared as
     `class Name(Bottleneck, config=NameConfig)`.
     """
 
     training_only: ClassVar[tuple[str, ...]] = ()
     """Fields without influence on the latent of a trained model; all others are part of a model's identity."""
     losses: ClassVar[tuple[str, ...]] = ()
-    """Names of losses that its log can hold in training, to be weighted by `regularization_weights`."""
+    """Names of the losses that its log can hold in training, which `regularization_weights` weights."""
 
     kind: str
 
     @property
     def token_levels(self) -> tuple[int, ...] | None:
-        """Values that each channel of a token takes; index = sum of digits x basis, the first channel least.
+        """Number of values of each channel of a token; None for a continuous bottleneck.
 
-        None for a continuous bottleneck.
+        A token's index is a number with one digit per channel in these radices, the first channel least significant.
         """
         return None
 
     @property
     def codebook_size(self) -> int | None:
-        """Codes that a token can be: the product of `token_levels`; None for a continuous bottleneck."""
+        """Number of codes that a token can be: the product of `token_levels`; None for a continuous bottleneck."""
         return None if self.token_levels is None else prod(self.token_levels)
 
     def moments_channels(self, z_channels: int) -> int:
-        """Channels that the encoder emits for a latent of `z_channels`."""
+        """Number of channels that the encoder emits for a latent of `z_channels`."""
         return z_channels
 
     def check_channels(self, z_channels: int) -> None:
@@ -96,7 +96,7 @@ class KLConfig(BottleneckConfig):
 
     kind: Literal["kl"] = "kl"
     sample: bool = True
-    """Draw from the posterior where the caller does not say; otherwise encoding takes its mode."""
+    """Draw from the posterior (True) or take its mode (False), where the caller of `encode` does not choose."""
 
     def moments_channels(self, z_channels: int) -> int:
         return 2 * z_channels  # mean and log-variance
@@ -117,9 +117,13 @@ class FSQConfig(BottleneckConfig):
     levels: _TokenLevels = (8, 8, 8, 8, 8, 8)
     """Number of values of each channel; their product is the codebook's size."""
     entropy_loss_weight: float = 0.1
+    """Weight of the entropy loss after annealing."""
     entropy_loss_annealing_steps: int = 2000
+    """Optimizer steps over which the weight goes linearly to its final value."""
     entropy_loss_annealing_factor: float = 3.0
+    """Weight at step 0, as a multiple of the final value."""
     commitment_loss_weight: float = 0.25
+    """Weight of the mean squared distance from the unbounded latent to its codes."""
 
     place: InitVar[str] = ""
 
@@ -138,16 +142,16 @@ class FSQConfig(BottleneckConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class LatentPart:
-    """One of the parts that a latent frame of some families consists of."""
+    """One part of a latent frame, for families whose latents have several."""
 
     name: str
     channels: int
     positions: tuple[int, ...]
-    """Values of each channel in a latent frame, along each axis."""
+    """Number of positions along each axis of the part; each has a value of every channel."""
 
     @property
     def values(self) -> int:
-        """Values of a latent frame."""
+        """Number of values of the part in a latent frame."""
         return self.channels * prod(self.positions)
 
 
@@ -161,7 +165,7 @@ class ModelConfig(Protocol):
 
     @property
     def in_channels(self) -> int:
-        """Colours of a pixel: 3."""
+        """Number of colours of a pixel: 3."""
 
     @property
     def bottleneck(self) -> BottleneckConfig:
@@ -169,27 +173,27 @@ class ModelConfig(Protocol):
 
     @property
     def is_causal(self) -> bool:
-        """No frame depends on a later one; such a model streams, others take independent clips."""
+        """True if no frame depends on a later one; such a model streams, others take independent clips."""
 
     @property
     def temporal_factor(self) -> int:
-        """Frames of video to a latent frame, f; clips of a non-causal model have a multiple of it."""
+        """Frames of video per latent frame, f; clips of a non-causal model have a multiple of f frames."""
 
     @property
     def spatial_factor(self) -> int:
-        """Pixels to a latent position, in height and in width."""
+        """Pixels per latent position, in height and in width."""
 
     @property
     def z_channels(self) -> int:
-        """Values of a latent position, z."""
+        """Values per latent position, z."""
 
     @property
     def frame_size(self) -> tuple[int, int] | None:
-        """The one (height, width) that the model takes; None: it takes any."""
+        """The only (height, width) that the model takes; None: it takes any."""
 
     @property
     def parts(self) -> tuple[LatentPart, ...]:
-        """The parts that the z values of a latent frame are made of, where H' = W' = 1; none: it is of one part."""
+        """The parts that make up the z values of a latent frame, where H' = W' = 1; empty: a latent is one part."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, from which the family's `from_dict` makes an equal configuration."""

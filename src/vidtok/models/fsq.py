@@ -4,8 +4,8 @@ Each of the C channels of a latent is rounded to one of `levels[c]` values, so t
 channels' levels and is never stored. All functions take latents with channels last, and compute in float32 whatever
 the dtype of their input and whether or not autocast is on.
 
-The entropy loss looks at p = softmax over the codebook of t <z, code>. As the logits are sums over the channels, p is a
-product of one distribution a channel; `entropies` uses that, so that the tokens x codebook matrix never exists.
+The entropy loss is of p = softmax over the codebook of t <z, code>. As the logits are sums over the channels, p is a
+product of one distribution per channel; `entropies` uses that, so that the tokens x codebook matrix never exists.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from torch.utils.checkpoint import checkpoint
 Levels = Sequence[int]
 
 _MARGIN = 1e-3
-"""By how much the bound exceeds the outermost level, relatively, so that this level can be reached."""
+"""Relative excess of the bound over the outermost level, so that this level can be reached."""
 _FLOOR = 1e-5
-"""Probabilities below this one count as this one inside the entropy's logarithm."""
+"""Smallest probability inside the entropy's logarithm; smaller ones count as this."""
 _NEAR = 0.5
-"""Distance in levels' widths at which two values begin to be apart, in `crowding_loss`."""
+"""Unit of distance between two values in `crowding_loss`, in widths of a level."""
 _CHUNK_ELEMENTS = 2**22
-"""Elements of the largest tensor that `entropies` makes for each chunk of tokens, the codebook's mean apart."""
+"""Elements of the largest tensor that `crowding_loss`, or `entropies` apart from the codebook's mean, makes for a chunk
+of tokens."""
 
 
 def bound(z: Tensor, levels: Levels) -> Tensor:
@@ -80,8 +81,8 @@ def auxiliary_loss(
 ) -> Tensor:
     """FSQ's auxiliary loss, a float32 scalar: weighted entropies, plus the squared distance from `z` to its code.
 
-    `z` (..., C) is the latent before bounding, `codes` (..., C) its codes; `step` counts optimisations of the
-    generator. With `across_ranks`, the codebook's mean probabilities are averaged over the ranks of
+    `z` (..., C) is the latent before bounding, `codes` (..., C) its codes; `step` is the number of optimizer steps of
+    the model so far. With `across_ranks`, the codebook's mean probabilities are averaged over the ranks of
     torch.distributed where that is initialised; every rank must then call this.
     """
     with _float32(z):
@@ -95,14 +96,14 @@ def auxiliary_loss(
 
 
 def spread_loss(z: Tensor, levels: Levels, *, across_ranks: bool = True) -> Tensor:
-    """Distance of the latent `z` (..., C) from using all codes alike; a float32 scalar, 0 at best, 1 for a single code.
+    """Distance of the latent `z` (..., C) from using all codes alike; a float32 scalar, 0 at best.
 
     It is a sliced Wasserstein distance (Rabin et al. 2011; Bonneel et al. 2015) between the bounded values, scaled to
     -1..1, and the uniform distribution on that cube: squared, averaged over the C axes and the C (C - 1) diagonals of
-    two channels, in units of what all values in the middle would have on an axis. The diagonals see channels that say
-    the same, and channels that are large together. Unlike the entropy of `auxiliary_loss`, which is largest where
-    values are huge and only the outer levels are used, it has its minimum where all are. With `across_ranks`, the
-    tokens are those of all ranks of torch.distributed where that is initialised; every rank must then call this.
+    two channels, and scaled to be 1 if all values are in the middle. The diagonals show channels that repeat each
+    other, and channels that are large together. The entropy of `auxiliary_loss` is largest where values are huge and
+    only the outer levels are used; this loss is smallest where all levels are used. With `across_ranks`, the tokens of
+    all ranks of torch.distributed count where that is initialised; every rank must then call this.
     """
     with _float32(z):
         values = _squashed(z, *_scale_and_offset(levels, z.device)).reshape(-1, len(levels))
@@ -112,7 +113,7 @@ def spread_loss(z: Tensor, levels: Levels, *, across_ranks: bool = True) -> Tens
         diagonals = torch.cat([values[:, first] + values[:, second], values[:, first] - values[:, second]], 1) / sqrt(2)
         number = torch.arange(len(values), device=z.device, dtype=torch.float32)
         share = (number + 0.5)[:, None] / len(values)
-        # Of a uniform value; and of the sum or difference of two, over the root of 2, whose distribution is a triangle.
+        # Quantiles of a uniform value, and of the sum or difference of two over the root of 2, which is triangular.
         uniform = 2 * share - 1
         triangular = torch.where(share < 0.5, (4 * share).sqrt() - sqrt(2), sqrt(2) - (4 * (1 - share)).sqrt())
         axes = (values.sort(dim=0).values - uniform).square().mean(0)
@@ -123,13 +124,13 @@ def spread_loss(z: Tensor, levels: Levels, *, across_ranks: bool = True) -> Tens
 def crowding_loss(z: Tensor, levels: Levels) -> Tensor:
     """Sharing of codes among the tokens of one clip, beyond chance, for `z` (B, T', H', W', C); a float32 scalar.
 
-    Two tokens of a clip, of whatever place and time, are near each other to the degree exp(-d^2 / 2), d their distance
-    between bounded values in units of half a level's width. The loss is the mean over tokens of log(1 + n / n0), with n
-    how near the others are on average and n0 what that would be for values drawn uniformly: log 2 at chance, 0 if none
-    is near another, and log(1 + 1 / n0) if all are alike. It is the uniformity loss of Wang and Isola (arXiv
-    2005.10242), for a cube and token by token. Tokens that are equal are not moved by each other, so that a clip of
-    what stands perfectly still is left as it is. Unlike `spread_loss`, which looks at all tokens together, it asks a
-    clip of little contrast, and one place over time, to use many codes as well.
+    The nearness of two tokens of a clip, at any places and times, is exp(-d^2 / 2), where d is the distance of their
+    bounded values in units of half a level's width. The loss is the mean over tokens of log(1 + n / n0), where n is the
+    mean nearness of the other tokens, and n0 the same for values drawn uniformly: log 2 at chance, 0 if no token is
+    near another, and log(1 + 1 / n0) if all are equal. It is the uniformity loss of Wang and Isola (arXiv 2005.10242),
+    for a cube and token by token. Equal tokens have no gradient on each other, so that a perfectly still clip is left
+    as it is. `spread_loss` takes all tokens together; this loss asks a clip of little contrast, and one place over
+    time, to use many codes as well.
     """
     with _float32(z):
         batch, frames, height, width, channels = z.shape
@@ -149,7 +150,10 @@ def crowding_loss(z: Tensor, levels: Levels) -> Tensor:
 
 
 def _nearness(tokens: Tensor, which: Tensor, others: Tensor, number: Tensor) -> Tensor:
-    """Mean nearness of `tokens` (B, N, C), numbered `which` (N,), to `others` but themselves: (B, N)."""
+    """Mean nearness (B, N) of `tokens` (B, N, C) to all `others` (B, M, C) except the token itself.
+
+    `which` (N,) and `number` (M,) are the tokens' numbers in the clip.
+    """
     squares = tokens.square().sum(-1)[:, :, None] + others.square().sum(-1)[:, None]
     near = torch.exp(-0.5 * (squares - 2 * tokens @ others.mT).clamp(min=0))
     other = (which[:, None] != number).to(near.dtype)
@@ -167,8 +171,8 @@ def entropies(
     """The mean over tokens of H(p), and H of the mean over tokens (and ranks) of p, in nats; float32 scalars.
 
     p is the softmax over the codebook of `inverse_temperature` <z, code> for each token of `z` (..., C), and
-    H(p) = -sum p log max(p, 1e-5). Both are those of the direct form up to rounding, and so are their gradients. For
-    N tokens and K codes, time and memory are of order N sqrt(K) and K, plus one product of matrices.
+    H(p) = -sum p log max(p, 1e-5). Both, and their gradients, equal the direct form's up to rounding. For N tokens and
+    K codes, time and memory are of order N sqrt(K) and K, plus one product of matrices.
     """
     with _float32(z):
         tokens = z.float().reshape(-1, len(levels))
@@ -233,13 +237,13 @@ def _running_sum(values: Tensor) -> Tensor:
 
 
 def _balanced_split(levels: Levels) -> int:
-    """The place to cut `levels` in two, so that the larger of both products is as small as can be."""
+    """The index at which to cut `levels` in two so that the larger of the two products is smallest."""
     return min(range(len(levels) + 1), key=lambda i: max(prod(levels[:i]), prod(levels[i:])))
 
 
 class _MeanOverRanks(torch.autograd.Function):
-    """The mean over ranks. Its gradient adds up what all ranks' losses ask for, so that with gradients averaged over
-    ranks, as DDP does, they are those of one process that holds all tokens."""
+    """The mean over ranks, with the gradient of the sum of all ranks' losses. With gradients averaged over ranks, as in
+    DDP, they equal the gradients of one process that holds all tokens."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, values: Tensor) -> Tensor:
@@ -262,7 +266,7 @@ def _mean_over_ranks(values: Tensor) -> Tensor:
 
 
 def _joined_over_ranks(values: Tensor) -> Tensor:
-    """The rows (N, C) of all ranks, N of each its own; gradients as of `_MeanOverRanks`."""
+    """The rows of `values` (N, C) of all ranks, where N may differ by rank; gradients are as for `_MeanOverRanks`."""
     if not _has_other_ranks():
         return values
     world, rank = dist.get_world_size(), dist.get_rank()
@@ -273,7 +277,7 @@ def _joined_over_ranks(values: Tensor) -> Tensor:
     parts = [torch.empty_like(padded) for _ in range(world)]
     dist.all_gather(parts, padded)
     parts = [part[: int(count)] for part, count in zip(parts, counts, strict=True)]
-    # The same values; what the loss asks of this rank's own is multiplied, as the ranks' gradients will be averaged.
+    # The same values, with this rank's gradient times the number of ranks, over which gradients will be averaged.
     parts[rank] = values.detach() + world * (values - values.detach())
     return torch.cat(parts)
 
@@ -285,14 +289,14 @@ def _reduced_mean(values: Tensor) -> Tensor:
 
 
 def _scale_and_offset(levels: Levels, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Half the width that each channel is bounded to, and what puts an even number of levels on integers."""
+    """Half the width of each bounded channel (C,), and the offset (C,) that puts even numbers of levels on integers."""
     half = [(level - 1) * (1 + _MARGIN) / 2 for level in levels]
     offset = torch.tensor([(1 - level % 2) / 2 for level in levels], device=device, dtype=torch.float32)
     return torch.tensor(half, device=device, dtype=torch.float32), offset
 
 
 def _squashed(z: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
-    """`z` (..., C) between -1 and 1."""
+    """`z` (..., C) squashed into -1..1 by a tanh, float32."""
     return torch.tanh(z.float() + torch.atanh(offset / scale))
 
 
@@ -312,6 +316,6 @@ def _join(digits: Tensor, levels: Levels) -> Tensor:
 
 
 def _float32(z: Tensor) -> AbstractContextManager[object]:
-    """No autocast on the device of `z`; some devices, meta among them, have none."""
+    """A context without autocast on the device of `z`; some devices, such as meta, have no autocast at all."""
     kind = z.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

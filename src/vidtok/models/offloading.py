@@ -1,4 +1,4 @@
-"""Stream states out of the way while other tiles are computed: off the GPU, or in files without a name."""
+"""Stream states kept elsewhere while other tiles are computed: off the GPU, or in unnamed temporary files."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from vidtok.models.state import StreamState
 
 
 class OffloadedState:
-    """A stream state that lies elsewhere and is never changed, so that copies of a stream can share it.
+    """A stream state that is kept elsewhere and never changed, so that copies of a stream can share it.
 
-    That of a model on a GPU lies in the machine's memory, any other in a temporary file, which is gone with the last
-    reference to it, or with the process however that ends.
+    The state of a model on a GPU is kept in the machine's memory, any other in a temporary file. The file disappears
+    with the last reference to it, or with the process, however that ends.
 
     Raises `VidTokError` if the file cannot be written.
     """
@@ -37,12 +37,12 @@ class OffloadedState:
                 _write(self._file, past)
         except OSError as error:
             raise VidTokError(
-                f"what streams remember of tiles cannot be kept in {tempfile.gettempdir()}: {error.strerror}; name a "
+                f"the stream states of tiles cannot be kept in {tempfile.gettempdir()}: {error.strerror}; name a "
                 "folder with more space in the environment variable TMPDIR, or allow more memory (--max-memory)"
             ) from error
 
     def load(self, device: torch.device) -> StreamState:
-        """The state, on `device`."""
+        """A copy of the state on `device`. Raises `OSError` if the file cannot be read."""
         if self._file is None:
             return StreamState({slot: past.to(device) for slot, past in self._held.items()}, self._started)
         self._file.seek(0)

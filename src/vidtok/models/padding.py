@@ -14,35 +14,35 @@ from vidtok.models.plain import has_values
 Size = tuple[int, int, int]
 """Frames, height and width of a clip."""
 BRIGHTEST = 10.0
-"""No video in -1..1 that has no negative value goes beyond this, however it was sharpened or disturbed."""
+"""Largest value believed of a video in -1..1 without negative values, however it was sharpened or disturbed."""
 
 Padding = Literal["end", "front"]
-"""The end of a clip that copies of its outermost frame are put at, until it has whole latent frames."""
+"""End of a clip at which copies of its outermost frame are added, until it makes whole latent frames."""
 
 
 def front_copies(frames: int, config: ModelConfig) -> int:
-    """Copies of the first frame that the published version 1.1 puts in front of a clip: up to a multiple of f."""
+    """Number of copies of the first frame that the published version 1.1 puts in front, for a multiple of f frames."""
     return -frames % config.temporal_factor
 
 
 def pad_front(video: Tensor, copies: int) -> Tensor:
-    """`video` (B, C, T, H, W) with so many `copies` of its first frame in front of it."""
+    """`video` (B, C, T, H, W) with `copies` copies of its first frame in front: (B, C, copies + T, H, W)."""
     return torch.cat([video[:, :, :1].expand(-1, -1, copies, -1, -1), video], 2) if copies else video
 
 
 def padded_frames(frames: int, config: ModelConfig) -> int:
-    """Frames after padding: 1 + groups of f if causal, else groups of f."""
+    """Number of frames after padding at the end: 1 + a multiple of f if causal, else a multiple of f."""
     lead = 1 if config.is_causal else 0
     return lead - (lead - frames) // config.temporal_factor * config.temporal_factor
 
 
 def encoded_frames(frames: int, config: ModelConfig) -> int:
-    """Latent frames of a clip of `frames`."""
+    """Number of latent frames of a clip of `frames`, padded at the end."""
     return -(-padded_frames(frames, config) // config.temporal_factor)
 
 
 def pad_frames(video: Tensor, frames: int) -> Tensor:
-    """`video` (B, C, T, H, W) with its last frame repeated until there are `frames`."""
+    """`video` (B, C, T, H, W) with its last frame repeated until it has `frames` frames."""
     missing = frames - video.shape[2]
     return F.pad(video, (0, 0, 0, 0, 0, missing), mode="replicate") if missing else video
 
@@ -60,9 +60,9 @@ def pad_clip(video: Tensor, config: ModelConfig) -> Tensor:
 
 
 def crop(video: Tensor, size: Size, padding: Padding = "end") -> Tensor:
-    """The first frames, rows and columns of `video` (B, C, T, H, W), as many as `size` says.
+    """`video` (B, C, T, H, W) cropped to `size`: the first rows and columns, and the first frames.
 
-    Where padding stands in front, it is the last frames.
+    With `padding` "front", the last frames. Raises `ValueError` if `size` is larger than the video.
     """
     frames, height, width = size
     if frames > video.shape[2] or height > video.shape[3] or width > video.shape[4]:

@@ -1,4 +1,4 @@
-"""The state of a stream between two chunks: the only memory there is, since modules keep none."""
+"""The state of a stream between two chunks; modules themselves remember nothing."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 class StreamState:
     """The state of one stream through one encoder or decoder; a fresh one starts a stream.
 
-    Layers that look back are numbered within their encoder or decoder (`slot`), and each finds under its number
-    what it put there at the chunk before. Tensors in `past` are replaced, never written to, so a shallow copy is
-    a second stream that goes on independently.
+    Layers that look back are numbered within their encoder or decoder (`slot`), and each finds under its number the
+    frames that it kept of the chunk before. Tensors in `past` are replaced, never written to, so a shallow copy is a
+    second stream that goes on independently.
 
     Attributes:
         past: by slot, the last frames that the layer has seen, (B, T, H, W, C).
-        started: whether a chunk has passed through. Where it is set on a fresh state, the encoder takes groups of f
+        started: True once a chunk has passed through. If it is set on a fresh state, the encoder takes groups of f
             frames from the start, with no first frame that stands for a group.
-        end: whether the chunk that is being computed is the stream's last, after which nothing need be kept and
-            a layer that looks ahead gives out what it held back.
+        end: True for the last chunk of the stream: no frames are kept, and a layer that looks ahead returns those that
+            it held back.
     """
 
     past: dict[int, Tensor] = field(default_factory=dict)
@@ -44,6 +44,6 @@ class StreamState:
 
 
 class Coder(Protocol):
-    """An encoder or decoder, of one stream or tile: it computes the next input and takes `state` further."""
+    """An encoder or decoder of one stream or tile: it computes the next input and advances `state`."""
 
     def __call__(self, x: Tensor, state: StreamState) -> Tensor: ...

@@ -1,10 +1,10 @@
-"""Large frames in overlapping tiles: what a coder needs of memory follows from the tile, not from the frame.
+"""Large frames in overlapping tiles, so that the memory of a coder depends on the tile and not on the frame.
 
-The convolutions of a model look a bounded number of pixels around them, but the attention at its deepest level sees
-the whole frame, so that tiles are an approximation; in time they are exact, as every tile is a stream of its own.
-Neighbouring tiles overlap. Encoding blends what the encoder emits (the moments for KL, the unbounded values for FSQ,
-so that every position still becomes one token), decoding blends pixels; in an overlap, the weights of the tiles sum
-to one and fall smoothly to zero at a tile's edge, where what lies beyond is missing from its view.
+In space, tiles are an approximation: convolutions look a bounded number of pixels around them, but the attention at the
+deepest level sees the whole frame. In time they are exact, as every tile is a stream of its own. Encoding blends the
+encoder's output (the moments for KL, the unbounded values for FSQ, so that every position still becomes one token),
+decoding blends pixels. In an overlap, the weights of the tiles sum to one and fall smoothly to zero at a tile's edge,
+where the tile does not see its surroundings.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vidtok.models.state import Coder, StreamState
 
 DEFAULT_OVERLAP = 64
 SMALLEST_TILE = 64
-"""Pixels a side below which a tile shows a model too little to make sense of."""
+"""Pixels a side below which a tile shows a model too little of the frame."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Tiling:
     """
 
     size: int = 256
-    """Pixels of a tile's side at most; rounded down to what the model's spatial factor divides."""
+    """Pixels of a tile's side at most; rounded down to a multiple of the model's spatial factor."""
     overlap: int = DEFAULT_OVERLAP
-    """Pixels by which neighbouring tiles overlap at least; rounded up likewise."""
+    """Pixels by which neighbouring tiles overlap at least; rounded up to such a multiple."""
     offload: bool = False
-    """Keep what streams remember of tiles elsewhere while other tiles are computed: of a model on a GPU in the
-    machine's memory, else in temporary files (below `tempfile.gettempdir()`, so the variable TMPDIR says where)."""
+    """Keep the stream states of tiles elsewhere while other tiles are computed: for a model on a GPU in the machine's
+    memory, else in temporary files (below `tempfile.gettempdir()`, which the variable TMPDIR sets)."""
 
     def __post_init__(self) -> None:
         if self.size < SMALLEST_TILE:
@@ -54,7 +54,7 @@ class Tiling:
             )
 
     def spans(self, length: int, factor: int) -> tuple[Span, ...]:
-        """The spans of `length` pixels of height or width, in units of `factor` pixels, the model's spatial factor."""
+        """The spans of tiles along `length` pixels, in units of `factor` pixels, the model's spatial factor."""
         units, overlap = -(-length // factor), -(-self.overlap // factor)
         size = max(self.size // factor, overlap + 1)
         count = max(1, -(-(units - overlap) // (size - overlap)))
@@ -63,7 +63,7 @@ class Tiling:
         return tuple(Span(start, start + size) for start in starts)
 
     def grid(self, size: tuple[int, int], factor: int) -> dict[str, int] | None:
-        """Size, overlap and number of the tiles of frames of `size` (height, width); None if these are left whole."""
+        """Size, overlap and numbers of the tiles of frames of `size` (height, width); None if they are left whole."""
         rows, columns = (len(self.spans(side, factor)) for side in size)
         if rows * columns == 1:
             return None
@@ -89,9 +89,9 @@ class _Window(NamedTuple):
 
 
 def blending_weights(spans: tuple[Span, ...], scale: int) -> list[Tensor]:
-    """The share that each of `spans` has of every position in it, (length x scale,) float32.
+    """The weight of each of `spans` at each of its positions, (length x scale,) float32.
 
-    Shares sum to one wherever spans overlap, and rise from an edge inside of the frame as a raised cosine.
+    Weights sum to one at every position, and rise from an edge inside the frame as a raised cosine.
     """
     length = spans[-1].stop * scale
     total = torch.zeros(length, dtype=torch.float64)
@@ -109,7 +109,7 @@ def blending_weights(spans: tuple[Span, ...], scale: int) -> list[Tensor]:
 
 
 def _rise(length: int) -> Tensor:
-    """From near 0 to near 1; the same read backwards is what is missing to 1."""
+    """A raised cosine (length,) from near 0 to near 1; it sums to 1 with its reverse."""
     return torch.sin((torch.arange(length, dtype=torch.float64) + 0.5) / length * (math.pi / 2)) ** 2
 
 
@@ -125,13 +125,14 @@ class TiledState(StreamState):
         return TiledState(started=self.started, end=self.end, offload=self.offload, tiles=tiles)
 
     def take(self, index: int, device: torch.device) -> StreamState:
-        """The state of a tile, which `put` is to give back."""
+        """Take out the state of a tile, on `device`; `put` gives it back."""
         tile = self.tiles.pop(index, None)
         state = tile.load(device) if isinstance(tile, OffloadedState) else tile or StreamState(started=self.started)
         state.end = self.end
         return state
 
     def put(self, index: int, state: StreamState) -> None:
+        """Give back the state of a tile, unless the stream ends here."""
         if not self.end:
             self.tiles[index] = OffloadedState(state) if self.offload else state
 
@@ -140,10 +141,10 @@ class TiledCoder:
     """An encoder or decoder that takes frames tile by tile.
 
     Args:
-        coder: what is called for every tile, with a stream state of its own.
-        tiling: how frames are cut.
+        coder: the encoder or decoder, called for every tile with a stream state of its own.
+        tiling: the tiles that frames are cut into.
         factor: the model's spatial factor.
-        encodes: `coder` makes latents of pixels; else it makes pixels of latents.
+        encodes: True if `coder` turns pixels into latents, False if it turns latents into pixels.
     """
 
     def __init__(self, coder: Coder, tiling: Tiling, factor: int, *, encodes: bool) -> None:
@@ -157,9 +158,9 @@ class TiledCoder:
         return TiledState(offload=self._tiling.offload)
 
     def __call__(self, x: Tensor, state: StreamState | None = None) -> Tensor:
-        """(B, C, T, H, W) -> (B, C', T', H', W') as the coder does it, H and W multiples of the factor for an encoder.
+        """(B, C, T, H, W) -> (B, C', T', H', W') as by the coder; H and W are multiples of the factor for an encoder.
 
-        `state` is one that `new_state` gave, taken further by this call; None for a clip in one piece.
+        `state` is one that `new_state` returned, and is advanced; None for a clip in one piece.
         """
         if state is None:
             state = self.new_state()
@@ -185,7 +186,7 @@ class TiledCoder:
         return out.to(piece.dtype)
 
     def _tiles(self, axes: list[tuple[Span, ...]]) -> Iterator[tuple[_Window, _Window, Tensor]]:
-        """For every tile where it lies in the input and in the output, and its share of the output, (H, W)."""
+        """The place of every tile in the input and in the output, and its weights (H, W) in the output."""
         rows, columns = (
             list(zip(spans, blending_weights(spans, self._scale_out), strict=True)) for spans in axes
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The VidTok autoencoder (Tang et al., arXiv 2412.13061): its networks, joined as the contract wants them."""
+"""The VidTok autoencoder (Tang et al., arXiv 2412.13061): its networks, joined to meet the contract."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from vidtok.models.vidtok.spatial import Attention
 class VideoAutoencoder(VideoModel):
     """Encoder, bottleneck and decoder, as a checkpoint of the family holds them; clips of any size.
 
-    Clips of a size that the model cannot take are padded with copies of the last frame, row and column, and the decoded
-    video is cropped; of version 1.1, they can be padded with copies of the first frame (`padding`). A picture is a clip
+    Clips whose size does not fit are padded with copies of the last frame, row and column, and the decoded video is
+    cropped. Models of version 1.1 can be padded with copies of the first frame instead (`padding`). A picture is a clip
     of one frame.
 
     Attributes:
         encoder, decoder, regularization: its parts; `encoder` and `decoder` may be replaced by compiled ones.
-        use_tiling: compute long clips in chunks of `t_chunk_enc` frames and `t_chunk_dec` latent frames, of a causal
-            model without gradients. Activations are small either way; the result equals the whole clip's.
-            It is about time alone, `tiling` about space.
-        use_overlap: accepted for the published snippets. Chunks need no overlap here, since each goes on from the
-            state that the one before has left.
+        use_tiling: with a causal model and without gradients, compute long clips in chunks of `t_chunk_enc` frames and
+            `t_chunk_dec` latent frames. The result equals the whole clip's, and activations are small either way. This
+            cuts time; `tiling` cuts space.
+        use_overlap: accepted for the published snippets, without effect. Chunks need no overlap, since each goes on
+            from the state that the one before has left.
     """
 
     sharded_blocks = (ResidualBlock, Attention)

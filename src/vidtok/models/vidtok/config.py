@@ -20,7 +20,7 @@ _MOST_DIRECTIONS = 1 << 24
 _Channels = Annotated[int, Within(1, _MOST_CHANNELS)]
 _Levels = tuple[Annotated[int, Within(0, _MOST_LEVELS - 1)], ...]
 _ADDED: dict[str, Any] = {"patch_size": 1, "block_transform": False}
-"""Fields that the published models lack, with the values that have no effect."""
+"""Fields that the published models lack, with the values at which they have no effect."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,29 +40,38 @@ class AutoencoderConfig:
 
     family: ClassVar[str] = "vidtok"
     training_only: ClassVar[tuple[str, ...]] = ("dropout", "use_checkpoint")
-    """Fields without influence on what a trained model computes."""
+    """Fields without influence on the output of a trained model."""
 
     z_channels: _Channels
+    """Values per latent position, z."""
     bottleneck: BottleneckConfig = field(default_factory=KLConfig)
     temporal_padding: TemporalPadding = "first_frame"
+    """Padding of convolutions over time: before the first frame zeros or copies of it, or zeros on both sides."""
     interpolation: TemporalInterpolation = "linear"
     in_channels: _Channels = 3
     out_ch: _Channels = 3
     ch: _Channels = 128
+    """Channels of a level per unit of its `ch_mult`."""
     ch_mult: tuple[Annotated[int, Within(1, 256)], ...] = (1, 2, 4, 4)
+    """Multipliers of `ch`, one for each level."""
     num_res_blocks: Annotated[int, Within(1, 64)] = 2
+    """Pairs of residual blocks, one in space and one over time, in a level of the encoder; the decoder has one more."""
     dropout: Annotated[float, Within(0, below=1, expected="a share from 0 to less than 1")] = 0.0
     norm_type: NormType = "layernorm"
     use_checkpoint: bool = False
     """Recompute activations in the backward pass instead of keeping them."""
     spatial_ds: _Levels | None = None
+    """Levels at whose end the encoder halves height and width; None: all but the deepest."""
     spatial_us: _Levels | None = None
+    """Levels at whose end the decoder doubles height and width; None: all but 0."""
     tempo_ds: _Levels | None = None
+    """Levels at whose end the encoder halves the frames; None: the two above the deepest."""
     tempo_us: _Levels | None = None
+    """Levels at whose end the decoder doubles the frames; None: 1 and 2."""
     patch_size: Annotated[int, Within(1, 64)] = 1
     """Pixels a side that enter and leave the network as channels of one position (space to depth, pixel shuffle)."""
     block_transform: bool = False
-    """A fixed cosine transform of blocks lies beside the network, see `vidtok.models.vidtok.transform`."""
+    """Put a fixed cosine transform of blocks beside the network, see `vidtok.models.vidtok.transform`."""
 
     place: InitVar[str] = ""
 
@@ -107,32 +116,32 @@ class AutoencoderConfig:
 
     @property
     def is_causal(self) -> bool:
-        """No frame depends on a later one, beyond the interpolation's delay."""
+        """True if no frame depends on a later one, beyond the interpolation's delay."""
         return self.temporal_padding != "both_sides"
 
     @property
     def temporal_factor(self) -> int:
-        """Frames of video to a frame of latent, f."""
+        """Frames of video per latent frame, f."""
         return 1 << len(self.tempo_ds or ())
 
     @property
     def spatial_factor(self) -> int:
-        """Pixels to a latent position, in height and in width."""
+        """Pixels per latent position, in height and in width."""
         return self.patch_size << len(self.spatial_ds or ())
 
     @property
     def frame_size(self) -> None:
-        """The one (height, width) that the model takes: none, it takes any."""
+        """None: the model takes frames of any size."""
         return None
 
     @property
     def parts(self) -> tuple[LatentPart, ...]:
-        """The parts that a latent is made of: it is of one part."""
+        """Empty: a latent is one part."""
         return ()
 
     @property
     def moments_channels(self) -> int:
-        """Channels that the encoder emits: mean and log-variance for KL, the latent itself for FSQ."""
+        """Number of channels that the encoder emits: mean and log-variance for KL, the latent itself for FSQ."""
         return self.bottleneck.moments_channels(self.z_channels)
 
     def to_dict(self) -> dict[str, Any]:

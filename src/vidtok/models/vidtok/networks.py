@@ -61,9 +61,9 @@ from vidtok.models.vidtok.transform import LOG_VARIANCE, BlockTransform, from_pa
 
 
 class ResidualBlock(nn.Module):
-    """norm, SiLU, conv, norm, SiLU, dropout, conv, plus the input; what the convolutions span makes the kind.
+    """norm, SiLU, conv, norm, SiLU, dropout, conv, plus the input; the convolutions are in space, over time or both.
 
-    Convolutions of a frame are called with activations alone, causal ones over time with the stream's state too.
+    Convolutions within a frame are called with activations alone, causal ones over time with the stream's state too.
     """
 
     def __init__(self, norm1: nn.Module, conv1: nn.Module, norm2: nn.Module, conv2: nn.Module, dropout: float) -> None:
@@ -96,7 +96,7 @@ class _Coder(nn.Module):
 
     @property
     def time_downsample_factor(self) -> int:
-        """Frames of video to a frame of latent."""
+        """Frames of video per latent frame, f, under its published name."""
         return self.config.temporal_factor
 
     @property
@@ -104,7 +104,7 @@ class _Coder(nn.Module):
         return self.config.is_causal
 
     def _norm(self, channels: int, *, scope: NormScope = "clip") -> nn.Module:
-        """A norm; groupnorm's statistics stay within one frame in the causal variants, whatever the `scope`."""
+        """A norm; in the causal variants, groupnorm's statistics stay within one frame, whatever the `scope`."""
         if self.config.norm_type == "layernorm":
             return LayerNorm(channels)
         within_frame: dict[NormScope, NormScope] = {"clip": "frame", "time": "position"}
@@ -137,7 +137,7 @@ class _Coder(nn.Module):
         return time_conv(channels_in, channels, spatial=spatial, padding=self.config.temporal_padding)
 
     def _beside(self) -> BlockTransform | None:
-        """The linear transform beside the network, whose last layer starts at 0; None if the config has none."""
+        """The linear transform beside the network, whose last layer is set to 0; None if the config has none."""
         if not self.config.block_transform:
             return None
         for parameter in cast(nn.Module, self.conv_out).parameters():
@@ -152,12 +152,12 @@ class _Coder(nn.Module):
         return mid
 
     def _run(self, module: nn.Module, x: Tensor, state: StreamState) -> Tensor:
-        """`module` on `x`, recomputed in the backward pass if the config says so; nothing on no frames."""
+        """`module` on `x`, recomputed in the backward pass if the config says so; `x` itself if it has no frames."""
         if not x.shape[1]:
             return x
         if not (self.config.use_checkpoint and torch.is_grad_enabled()):
             return cast(Tensor, module(x, state))
-        # The stream has moved on by the time of recomputing, which is to start from where it stood here.
+        # When the backward pass recomputes, the stream has moved on; it has to start from the state at this point.
         before, current = state.copy(), [state]
 
         def run(x: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ class _Coder(nn.Module):
         return cast(Tensor, checkpoint(run, x, use_reentrant=False))
 
     def _run_level(self, level: nn.Module, temporal: nn.Module, x: Tensor, state: StreamState) -> Tensor:
-        """The residual blocks of a level: by turns one inside the frames and one over time."""
+        """The residual blocks of a level, by turns one within the frames and one over time."""
         for block, temporal_block in zip(
             cast(nn.ModuleList, level.block), cast(nn.ModuleList, temporal.block), strict=True
         ):
@@ -222,7 +222,7 @@ class Encoder(_Coder):
         Args:
             x: (B, 3, T, H, W) in -1..1; H and W multiples of the spatial factor. With f the temporal factor, T is
                 1 + a multiple of f at the start of a causal stream, a multiple of f after that and if non-causal.
-            state: where the stream stands, taken further by this call; None for a clip in one piece.
+            state: the state of the stream, advanced by this call; None for a clip in one piece.
 
         Returns:
             (B, 2 z or z, T', H', W'): mean and log-variance for KL, unbounded values for FSQ.
@@ -302,14 +302,14 @@ class Decoder(_Coder):
         return total_delay([m for m in self.up_temporal.modules() if isinstance(m, TemporalUpsample)])
 
     def forward(self, z: Tensor, state: StreamState | None = None) -> Tensor:
-        """Video of a latent, or what the next chunk of one lets out.
+        """Video of a latent, or the frames that are ready after the next chunk of one.
 
         Args:
             z: (B, z, T', H', W'). T' may be 0 at a stream's end (`state.end`).
-            state: where the stream stands, taken further by this call; None for a latent in one piece.
+            state: the state of the stream, advanced by this call; None for a latent in one piece.
 
         Returns:
-            (B, 3, T, H, W), about -1..1. Of a whole latent T is 1 + (T' - 1) f if causal, else T' f.
+            (B, 3, T, H, W), about -1..1. For a whole latent, T is 1 + (T' - 1) f if causal, else T' f.
         """
         state = StreamState.whole() if state is None else state
         h = run_stages(self._stages(), z.permute(0, 2, 3, 4, 1).contiguous(), state, in_pieces=self.is_causal)
@@ -336,7 +336,7 @@ class Decoder(_Coder):
             if hasattr(level, "upsample"):
                 stages.append(Stage(partial(self._run, level.upsample), 4 * width))
             if hasattr(temporal, "upsample"):
-                # runs on no frames too: at a stream's end it gives out what it held back
+                # runs on no frames too: at a stream's end it returns the frames that it held back
                 stages.append(Stage(temporal.upsample, 2 * width))
         stages.append(Stage(self._run_out, config.ch * config.ch_mult[0]))
         return stages

@@ -1,11 +1,11 @@
-"""Passing a clip through stages in small pieces, so that activations stay small and memory does not grow with length.
+"""Stages that a clip passes in small pieces, so that activations stay small and memory does not grow with length.
 
-A stage is a part of an encoder or decoder with its layers' places in the stream's state. Stages are chained as
+A stage is a part of an encoder or decoder with its layers' slots in the stream's state. Stages are chained as
 generators: each asks the one before for as many frames as it works best on, so only a few frames of every stage are
 alive at a time. As every layer carries on from the piece before, the result equals the whole clip's.
 
-A piece is handed on in a list of one, out of which its receiver takes it: a generator that waits would else keep alive
-what it has handed on.
+A piece is handed on in a list of one, and its receiver takes it out of the list: a waiting generator would otherwise
+keep the piece alive.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Piece = list[Tensor]
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the chain: a function of (x, state), the channels that it works on and its frame granularity."""
+    """One step of the chain: a function of (x, state), the channels it works on and its granularity in frames."""
 
     run: Callable[[Tensor, StreamState], Tensor]
     channels: int
@@ -75,7 +75,7 @@ def _run_stage(stage: Stage, pieces: Iterator[Piece], state: StreamState, end: b
 
 
 def _regroup(stage: Stage, pieces: Iterator[Piece], state: StreamState) -> Iterator[Piece]:
-    """The frames of `pieces` in pieces of the size that suits `stage`."""
+    """The frames of `pieces`, in pieces of the size that suits `stage`."""
     lead = 0 if state.started else stage.lead
     held: Tensor | None = None
     for piece in pieces:
@@ -94,14 +94,14 @@ def _regroup(stage: Stage, pieces: Iterator[Piece], state: StreamState) -> Itera
 
 
 def _joined(held: Tensor | None, piece: Tensor) -> Tensor:
-    """The frames of both."""
+    """The frames of `held`, if any, and then of `piece`."""
     if held is None or not held.shape[1]:
         return piece
     return torch.cat([held, piece], 1) if piece.shape[1] else held
 
 
 def _mark_last(items: Iterator[Piece]) -> Iterator[tuple[Piece, bool]]:
-    """Each item with whether it is the last."""
+    """Each item, with True if it is the last."""
     before: Piece | None = None
     for item in items:
         if before is not None:

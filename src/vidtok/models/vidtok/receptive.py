@@ -1,4 +1,4 @@
-"""Receptive fields of encoders and decoders over time, derived from their layers: the past that they need."""
+"""Receptive fields of encoders and decoders over time: the past frames that they need, derived from their layers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from vidtok.models.vidtok.temporal import CausalConv
 
 
 def first_exact_frame(decoder: nn.Module, latent: int) -> int:
-    """The first frame of video that comes out exact where a causal `decoder` starts at the latent frame `latent`.
+    """The first frame of video that is exact if a causal `decoder` starts at the latent frame `latent`.
 
-    A decoder that starts there with a fresh state sees padding where latent frames stood; every frame from the one
-    returned on depends on none of that. Frames are counted from the start of the whole video; the result may lie beyond
-    its end. For `latent` 0 it is 0: there is nothing before.
+    A decoder that starts there with a fresh state sees padding in place of earlier latent frames; no frame from the
+    returned one on depends on that padding. Frames are counted from the start of the whole video; the result may lie
+    beyond its end. It is 0 for `latent` 0, which has no latent frames before it. Raises `ValueError` for a non-causal
+    decoder.
 
-    The number follows from the layers in the order in which they are passed: a convolution that looks k frames back
-    spoils the next k frames, and each temporal upsampling doubles the count. That linear interpolation looks at the
-    frame before as well makes no difference: the frames it draws from were counted already.
+    The number follows from the layers in the order of computation: a convolution that looks k frames back spoils the
+    next k frames, and each temporal upsampling doubles the count. Linear interpolation, which also looks at the frame
+    before, adds none, since its inputs are already counted.
     """
     if latent <= 0:
         return 0
@@ -33,17 +34,17 @@ def first_exact_frame(decoder: nn.Module, latent: int) -> int:
         if hasattr(level, "upsample"):
             spoiled = 2 * spoiled + _reach(level.upsample)
     spoiled += _reach(coder.conv_out)
-    # Version 1.0 decodes f frames of the first latent frame too and drops all but the last, as 1.1 never makes them.
+    # Version 1.0 decodes the first latent frame to f frames and drops all but the last; version 1.1 decodes it to one.
     dropped = config.temporal_factor - 1 if config.temporal_padding == "zeros" else 0
     return latent * config.temporal_factor + spoiled - dropped
 
 
 def unsettled_latents(encoder: nn.Module) -> int:
-    """Latent frames that differ from the video's at most, where a causal `encoder` starts inside of a video.
+    """Largest number of latent frames that differ from a video's if a causal `encoder` starts inside of it.
 
-    It starts with a group of f frames, and a state that is marked as `started` but remembers nothing. A convolution
-    that looks k frames back spoils k frames more; a temporal downsampling also looks at the frame before each pair,
-    and so makes 1 + s // 2 spoiled frames of s.
+    The encoder starts with a group of f frames, and a state that is marked as `started` but holds no frames. A
+    convolution that looks k frames back spoils k frames more. A temporal downsampling also looks at the frame before
+    each pair, and so turns s spoiled frames into 1 + s // 2. Raises `ValueError` for a non-causal encoder.
     """
     coder = cast(Any, encoder)
     if not coder.config.is_causal:
@@ -57,5 +58,5 @@ def unsettled_latents(encoder: nn.Module) -> int:
 
 
 def _reach(module: nn.Module) -> int:
-    """Frames that the convolutions inside `module`, one after another, look back."""
+    """Number of frames that the convolutions inside `module`, one after another, look back."""
     return sum(layer.reach for layer in module.modules() if isinstance(layer, CausalConv))

@@ -1,12 +1,12 @@
-"""The same network with a residual stream of order one.
+"""Rescaling of a network's residual stream to order one, with the same output.
 
-Whatever reads the stream to transform it, a residual branch, attention or the output, begins with a norm, which does
-not see the stream's scale (its epsilon apart). Only shortcuts and resampling convolutions see it, and are linear. So a
-stream that they have made huge can be made small, with what the branches add to it, and the output stays as it is.
+Residual branches, attention and the output read the stream through a norm, which does not see its scale (apart from the
+norm's epsilon). Only shortcuts and resampling convolutions see the scale, and they are linear. So a stream that they
+have made huge can be made small, together with the branches' additions, and the output stays the same.
 
-It matters for two reasons. float16 ends at 65,504. And where the stream is a million times what a branch adds to it,
-the branch is lost in rounding and does nothing: Muon without weight decay comes to that, as every step makes those
-convolutions a little larger.
+A huge stream does harm in two ways. float16 ends at 65,504. And where the stream is a million times as large as a
+branch's addition, the branch is lost in rounding and has no effect. Muon without weight decay leads there, since every
+step makes those convolutions a little larger.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from vidtok.models.vidtok.spatial import Attention, SpatialDownsample, SpatialUp
 
 @torch.no_grad()
 def rescale(coder: Encoder | Decoder, example: Tensor) -> None:
-    """Make the residual stream of `coder` of order one on `example`, its input, in place.
+    """Change the weights of `coder` in place so that its residual stream is of order one on `example`, an input of it.
 
-    All factors are powers of two, so that no weight is rounded (but for subnormal numbers in half precision) and the
-    output differs by the norms' epsilons alone. Any clip will do for `example`; its content hardly matters.
+    All factors are powers of two, so that no weight is rounded (except subnormal numbers in half precision) and the
+    output differs only by the norms' epsilons. Any clip will do as `example`; its content hardly matters.
     """
     sizes = _measured(coder, example)
     scale = 1.0
@@ -48,7 +48,7 @@ def rescale(coder: Encoder | Decoder, example: Tensor) -> None:
 
 
 def _along_the_stream(coder: Encoder | Decoder) -> Iterator[nn.Module]:
-    """Modules that make the residual stream or add to it, in the order of computing."""
+    """Modules that make the residual stream or add to it, in the order of computation."""
     mid = cast(Any, coder.mid)
     yield coder.conv_in
     if isinstance(coder, Decoder):
@@ -71,7 +71,7 @@ def _resamples_space(module: nn.Module) -> bool:
 
 
 def _measured(coder: Encoder | Decoder, example: Tensor) -> dict[nn.Module, float]:
-    """The root mean square of the stream behind each module, on `example`."""
+    """The root mean square of the stream after each module, on `example`."""
     squares: dict[nn.Module, list[Tensor]] = {}
 
     def note(module: nn.Module, _: Any, stream: Tensor) -> None:
@@ -87,7 +87,7 @@ def _measured(coder: Encoder | Decoder, example: Tensor) -> dict[nn.Module, floa
 
 
 def _towards_one(size: float) -> float:
-    """The power of two that brings `size` nearest to 1; 1 where nothing can."""
+    """The power of two that brings `size` nearest to 1; 1 if none does."""
     return 2.0 ** -round(math.log2(size)) if 0 < size < math.inf else 1.0
 
 

@@ -1,4 +1,4 @@
-"""Layers inside a frame: norms, 2D convolutions, spatial resampling, attention.
+"""Layers within a frame: norms, 2D convolutions, spatial resampling, attention.
 
 Everything here takes and returns channels-last activations, (B, T, H, W, C) and contiguous, so that LayerNorm reads
 contiguous channels and a 2D convolution sees its (B T, C, H, W) input in channels-last memory without a copy.
@@ -24,7 +24,7 @@ NormScope = Literal["position", "frame", "time", "clip"]
 
 
 def activated(norm: nn.Module, conv: nn.Module, x: Tensor, *state: StreamState) -> Tensor:
-    """conv(SiLU(norm(x))): the activation in place, or inside of the convolution, where nobody can see it."""
+    """conv(SiLU(norm(x))), with the activation in place, or inside the convolution, if nobody can see that."""
     normed: Tensor = norm(x)
     out: Tensor
     if in_eager_inference() and is_plain(norm) and is_plain(conv):
@@ -35,7 +35,7 @@ def activated(norm: nn.Module, conv: nn.Module, x: Tensor, *state: StreamState) 
 
 
 def add(x: Tensor, y: Tensor, maker: nn.Module) -> Tensor:
-    """x + y, into `x`, which `maker` has returned, where nobody else can see that."""
+    """x + y; written into `x`, the output of `maker`, if nobody else can see it."""
     return x.add_(y) if in_eager_inference() and x.dtype == y.dtype and is_plain(maker) else x + y
 
 
@@ -65,9 +65,9 @@ class LayerNorm(nn.Module):
 
 @plain_layer
 class GroupNorm(nn.GroupNorm):
-    """GroupNorm whose statistics are taken over what `scope` says.
+    """GroupNorm with statistics over `scope`.
 
-    "position": one position of one frame, "frame": one frame, "time": one position over time, "clip": everything.
+    "position": one position of one frame; "frame": one frame; "time": one position over time; "clip": the whole clip.
     """
 
     def __init__(self, channels: int, scope: NormScope) -> None:
@@ -87,7 +87,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 def init_convolution(weight: Tensor, bias: Tensor) -> None:
-    """PyTorch's initialisation of a convolution."""
+    """Initialise `weight` and `bias` as PyTorch does for a convolution."""
     nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
     bound = 1 / math.sqrt(weight[0].numel())
     nn.init.uniform_(bias, -bound, bound)
@@ -95,7 +95,7 @@ def init_convolution(weight: Tensor, bias: Tensor) -> None:
 
 @plain_layer
 class Conv2d(nn.Module):
-    """A convolution of every frame, zero padding around it; `weight` is (out, in, k, k)."""
+    """A convolution of every frame, zero-padded at stride 1; `weight` is (out, in, k, k)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class Pointwise(nn.Module):
 
 
 class SpatialDownsample(nn.Module):
-    """Height and width by half: one zero row below and one zero column right, then 3x3 with stride 2."""
+    """Half the height and width: one zero row below and one zero column to the right, then 3x3 with stride 2."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class SpatialDownsample(nn.Module):
 
 
 class SpatialUpsample(nn.Module):
-    """Height and width by two: every pixel repeated, then 3x3."""
+    """Twice the height and width: every row and column twice, then 3x3."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class Attention(nn.Module):
 
 @plain_layer
 class Wrapped(nn.Module):
-    """A layer below the name `conv`, where the published parameter names have it."""
+    """A layer as the child `conv`, as the published parameter names have it."""
 
     def __init__(self, conv: nn.Module) -> None:
         super().__init__()

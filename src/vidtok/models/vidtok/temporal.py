@@ -1,9 +1,9 @@
-"""Everything that mixes frames, and the only file that pads or remembers in time.
+"""Layers that mix frames, with their padding and memory in time.
 
 Streaming is the definition here: a layer that looks back takes the last frames of the chunk before from the stream's
-state and leaves its own there, and a whole clip is a stream of one chunk. What stands before the first frame is zeros
-or copies of that frame. Where it is copies (VidTok v1.1), the f frames that the first latent frame stands for are
-equal through every layer, so that the first frame is carried once and counts for all of them.
+state and leaves its own there, and a whole clip is a stream of one chunk. The padding before the first frame is zeros
+or copies of that frame. With copies (VidTok v1.1), the f frames that the first latent frame stands for are equal
+through every layer, so that the first frame is computed once and counts for all of them.
 
 Activations are channels-last, (B, T, H, W, C).
 """
@@ -26,13 +26,13 @@ from vidtok.models.vidtok.spatial import Wrapped, as_clip, as_images, init_convo
 
 @plain_layer
 class Taps(nn.Module):
-    """A convolution over time, and over space with zero padding, of just the frames given: none is padded.
+    """A convolution over time without padding, or over time and over space, there with zero padding.
 
     `weight` is (out, in, k) for time alone, which a 2D convolution over (time, H W) computes, or (out, in, k, k, k).
     """
 
     reach = 2
-    """Frames that go in beyond those that come out, at stride 1."""
+    """Number of input frames beyond the number of output frames, at stride 1."""
 
     def __init__(self, in_channels: int, out_channels: int, *, spatial: bool, stride: int = 1) -> None:
         super().__init__()
@@ -57,14 +57,15 @@ class Taps(nn.Module):
         return out.permute(0, 2, 3, 4, 1).contiguous()
 
     def _by_winograd(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """The 3D convolution of one clip with fewer multiplications inside the frames."""
+        """The 3D convolution of one clip, with fewer multiplications within the frames."""
         time = winograd.single_frames(self.stride)
         return winograd.convolve(x[0], weight, bias, winograd.three_taps(), time).unsqueeze(0)
 
     def in_pairs(self, x: Tensor, lead: int) -> Tensor:
-        """The 3D convolution of one clip with fewer multiplications, over time too: by pairs of frames after `lead`.
+        """The 3D convolution of one clip (1, 2 + T, H, W, in) -> (1, T, H, W, out), by pairs of frames after `lead`.
 
-        Where a pair begins must follow from the stream, not from how it is cut: pairs round differently.
+        Pairs take fewer multiplications over time too. They round differently from single frames, so their places must
+        follow from the stream and not from its chunks.
         """
         _, frames, height, width, _ = x.shape
         frames -= self.reach
@@ -83,15 +84,15 @@ class Taps(nn.Module):
         return out
 
     def of_doubled(self, x: Tensor) -> Tensor:
-        """The 3D convolution of a clip in which every frame of `x` comes twice, fewer multiplications still.
+        """The 3D convolution of a clip in which every frame of `x` comes twice, with fewer multiplications still.
 
-        (B, 1 + T, H, W, in) -> (B, 2 T, H, W, out): for neighbours x and y what is made of x x y and of x y y.
+        (B, 1 + T, H, W, in) -> (B, 2 T, H, W, out): for neighbours x and y, the outputs for x x y and for x y y.
         """
         space, time = winograd.three_taps(), winograd.DOUBLED_FRAMES
         return torch.stack([winograd.convolve(clip, self.weight, self.bias, space, time) for clip in x.unbind()])
 
     def _by_frame_taps(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """The 3D convolution as one 2D convolution a tap, which runs faster than a 3D one on a CPU."""
+        """The 3D convolution as a sum of 2D convolutions, one per tap in time: faster than a 3D one on a CPU."""
         frames = 1 + (x.shape[1] - 3) // self.stride
         out: Tensor | None = None
         for tap in range(3):
@@ -124,7 +125,10 @@ class TimeLayer(nn.Module):
         self._slot = slot
 
     def _with_past(self, x: Tensor, state: StreamState, padding: TemporalPadding, *, keep: int, start: int) -> Tensor:
-        """`x` with the frames before it in front: those kept of the chunk before, else `start` frames of padding."""
+        """`x` with earlier frames in front: those kept of the chunk before, or `start` frames of padding at the start.
+
+        The last `keep` frames are kept for the next chunk.
+        """
         past = state.past.get(self.slot)
         if past is None:
             before = x[:, :1] if padding == "first_frame" else torch.zeros_like(x[:, :1])
@@ -146,7 +150,7 @@ class CausalConv(TimeLayer):
     """A convolution over time that sees the past only."""
 
     reach = Taps.reach
-    """Frames that it looks back."""
+    """Number of frames that it looks back."""
 
     def __init__(self, in_channels: int, out_channels: int, *, spatial: bool, padding: TemporalPadding) -> None:
         super().__init__()
@@ -154,16 +158,16 @@ class CausalConv(TimeLayer):
         self.padding = padding
 
     def forward(self, x: Tensor, state: StreamState, *, activate: bool = False) -> Tensor:
-        """As many frames as `x` has, (B, T, H, W, C); if `activate`, `x` goes through SiLU first, without gradients."""
+        """(B, T, H, W, in) -> (B, T, H, W, out); if `activate`, of SiLU(x), without gradients."""
         out: Tensor = self.conv(self._activated(x, state) if activate else self.extended(x, state))
         return out
 
     def extended(self, x: Tensor, state: StreamState) -> Tensor:
-        """`x` with the frames before it in front."""
+        """`x` with the `reach` frames before it in front: (B, reach + T, H, W, C)."""
         return self._with_past(x, state, self.padding, keep=self.reach, start=self.reach)
 
     def _activated(self, x: Tensor, state: StreamState) -> Tensor:
-        """SiLU(x) behind its past, written straight into one buffer."""
+        """SiLU(x) with the frames before it in front, written straight into one buffer."""
         reach = self.reach
         batch, frames, *rest = x.shape
         buffer = x.new_empty(batch, reach + frames, *rest)
@@ -184,7 +188,7 @@ class CenteredConv(Taps):
     """A convolution over time that sees one frame before and one after; zeros stand beyond both ends."""
 
     def forward(self, x: Tensor, state: StreamState | None = None, *, activate: bool = False) -> Tensor:
-        """As many frames as `x` has, (B, T, H, W, C); if `activate`, `x` goes through SiLU first."""
+        """(B, T, H, W, in) -> (B, T, H, W, out); if `activate`, of SiLU(x)."""
         if activate:
             x = F.silu(x)
         return super().forward(F.pad(x, (0, 0, 0, 0, 0, 0, 1, 1)))
@@ -237,6 +241,7 @@ class TemporalUpsample(TimeLayer):
         self.conv = time_conv(channels, channels, spatial=True, padding=padding)
 
     def interpolate(self, x: Tensor, state: StreamState) -> Tensor:
+        """u, the upsampled `x`: (B, T, H, W, C) -> (B, 2 T, H, W, C) over the length of a stream."""
         return x.repeat_interleave(2, 1)
 
     def forward(self, x: Tensor, state: StreamState) -> Tensor:
@@ -246,7 +251,7 @@ class TemporalUpsample(TimeLayer):
         return mix(u, self._convolved(x, u, state, seen), self.mix_factor, self.conv) if u.shape[1] else u
 
     def _convolved(self, x: Tensor, u: Tensor, state: StreamState, seen: Tensor | None) -> Tensor:
-        """The convolution of `u`, what was made of `x`; `seen` is what was remembered before that."""
+        """The convolution of `u`, the upsampled `x`; `seen` is the state of the interpolation before `x`."""
         if not is_plain(self.conv):
             return cast(Tensor, self.conv(u, state))
         taps = cast(Taps, self.conv.conv if isinstance(self.conv, CausalConv) else self.conv)
@@ -265,9 +270,9 @@ class TemporalUpsample(TimeLayer):
 class LinearTemporalUpsample(TemporalUpsample):
     """Temporal upsampling by linear interpolation, out[2i] = x[i-1]/4 + 3 x[i]/4, out[2i+1] = 3 x[i]/4 + x[i+1]/4.
 
-    The stream's first frame, which stands for itself alone, stays one frame and has no part in the interpolation;
-    the ends of the rest are clamped. As out[2i+1] needs the frame after x[i], it comes one input frame later, and the
-    last at the stream's end.
+    The stream's first frame stands for itself alone: it stays one frame and is not interpolated. The ends of the rest
+    are clamped. As out[2i+1] needs the frame after x[i], it comes one input frame later, and the last one at the
+    stream's end.
     """
 
     delay = 1
@@ -294,13 +299,13 @@ class LinearTemporalUpsample(TemporalUpsample):
         conv = cast(CausalConv, self.conv)
         if u.shape[0] != 1 or not is_plain(conv) or not winograd.pays(u, conv.conv.weight):
             return cast(Tensor, conv(u, state))
-        # The first frame and the clamped one after it come alone, then two with each frame, at the end one.
+        # The first frame and the clamped one after it are single; then each input frame adds a pair, and the end one.
         lead = min(u.shape[1], 2 if seen is None else 1 if seen.shape[1] == 0 else 0)
         return conv.conv.in_pairs(conv.extended(u, state), lead)
 
 
 def _between(before: Tensor, after: Tensor) -> Tensor:
-    """Two frames for each of `before` and `after`, at a quarter and at three quarters of the way between them."""
+    """Two frames for each pair of `before` and `after`, at a quarter and at three quarters of the way between them."""
     if not in_eager_inference():
         return torch.stack([before.lerp(after, 0.25), before.lerp(after, 0.75)], 2).flatten(1, 2)
     out = before.new_empty(before.shape[0], 2 * before.shape[1], *before.shape[2:])
@@ -310,7 +315,7 @@ def _between(before: Tensor, after: Tensor) -> Tensor:
 
 
 def mix(x: Tensor, y: Tensor, mix_factor: Tensor, maker: nn.Module) -> Tensor:
-    """s x + (1 - s) y, s = sigmoid(mix_factor), into `y`, which `maker` returned, where nobody else can see that."""
+    """s x + (1 - s) y, s = sigmoid(mix_factor); written into `y`, the output of `maker`, if nobody else can see it."""
     share = torch.sigmoid(mix_factor).to(x.dtype)
     if in_eager_inference() and y.dtype == x.dtype and is_plain(maker):
         return y.lerp_(x, share)

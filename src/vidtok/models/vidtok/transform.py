@@ -29,15 +29,16 @@ from vidtok.models.vidtok.config import AutoencoderConfig
 from vidtok.models.vidtok.temporal import TimeLayer
 
 _COLOURS = np.array([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 2.0, -1.0]])
-"""Brightness, orange against blue, green against magenta."""
+"""Directions of colour: brightness, orange against blue, green against magenta."""
 _COLOUR_DEVIATIONS = (1.0, 0.25, 0.14)
+"""Standard deviations of ordinary video along these directions, relative to brightness."""
 _DEVIATION = 0.45
-"""Of brightness, where pixels lie in -1..1."""
+"""Standard deviation of brightness, for pixels in -1..1."""
 _CORRELATION = 0.95
-"""Of neighbouring pixels: video as a first-order process along each axis, in time as in space."""
+"""Correlation of neighbouring pixels: video as a first-order process along each axis, in time as in space."""
 _TAIL = (0.9, 1.15)
-"""The value that a code of FSQ stands for is b atanh(a x), x its place in -1..1: nearly the mean of a normal
-distribution within the code's interval, the open outer ones included."""
+"""a and b. A code of FSQ at x in -1..1 stands for the value b atanh(a x): nearly the mean of a normal distribution
+within the code's interval, also for the open outer intervals."""
 LOG_VARIANCE = -10.0
 """The posterior's log-variance that an untrained KL model starts from: noise far below what a coefficient tells."""
 
@@ -52,7 +53,7 @@ def to_patches(x: Tensor, size: int) -> Tensor:
 
 
 def from_patches(x: Tensor, size: int) -> Tensor:
-    """Patches of `to_patches` as pixels (B, T, H, W, C)."""
+    """Patches as pixels (B, T, H, W, C); undoes `to_patches`."""
     if size == 1:
         return x
     batch, frames, rows, columns, channels = x.shape
@@ -68,15 +69,15 @@ class BlockTransform(TimeLayer):
         self.frames, self.side = config.temporal_factor, config.spatial_factor
         self.lead = self.frames - 1 if config.is_causal else 0
         directions, deviations = _basis(config)
-        # No tensors: they are the configuration's, no checkpoint holds them, and a dry run takes no real ones.
+        # Not tensors: they follow from the configuration, no checkpoint holds them, and a dry run takes no real ones.
         self._analysis = (directions / deviations[:, None]).T
         self._synthesis = directions * deviations[:, None]
         self._levels = config.bottleneck.levels if isinstance(config.bottleneck, FSQConfig) else None
 
     def coefficients(self, video: Tensor, *, start: bool) -> Tensor:
-        """Coefficients (B, z, T', H', W') of `video` (B, 3, T, H, W), each over its deviation.
+        """Coefficients (B, z, T', H', W') of `video` (B, 3, T, H, W), each over its standard deviation.
 
-        With `start` the video starts here, and a causal model's first frame stands for a group of f.
+        With `start`, the video starts here, and a causal model's first frame stands for a group of f.
         """
         if start and self.lead:
             video = torch.cat([video[:, :, :1].expand(-1, -1, self.lead, -1, -1), video], 2)
@@ -88,9 +89,10 @@ class BlockTransform(TimeLayer):
             return (blocks @ _tensor(self._analysis, blocks)).permute(0, 4, 1, 2, 3)
 
     def video(self, z: Tensor, state: StreamState, wanted: int, *, start: bool) -> Tensor:
-        """The next `wanted` frames (B, 3, wanted, H, W) of a stream that has come to the latent frames `z`.
+        """The next `wanted` frames (B, 3, wanted, H, W) of a stream, given its next latent frames (B, z, T', H', W').
 
-        `z` is (B, z, T', H', W'). Frames that the network has not come to yet are kept in `state`.
+        Frames beyond `wanted`, which the delayed network has not made yet, are kept in `state`. With `start`, the
+        stream starts here.
         """
         batch, _, t, rows, columns = z.shape
         values = self._dequantized(z.permute(0, 2, 3, 4, 1))
@@ -107,7 +109,7 @@ class BlockTransform(TimeLayer):
         return video[:, :, :wanted]
 
     def _dequantized(self, values: Tensor) -> Tensor:
-        """The coefficients over their deviations that latent values (..., z) stand for."""
+        """The coefficients, over their standard deviations, that latent values (..., z) stand for."""
         if self._levels is None:
             return values
         levels = _tensor(np.array(self._levels, np.float64), values)
@@ -122,13 +124,13 @@ def _tensor(values: np.ndarray, like: Tensor) -> Tensor:
 
 
 def _basis(config: AutoencoderConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Orthonormal directions (z, 3 f s s) in a block and the deviations (z,) of pixels along them."""
+    """Orthonormal directions (z, 3 f s s) in a block, and the standard deviations (z,) of pixels along them."""
     f, s = config.temporal_factor, config.spatial_factor
     colours = _COLOURS / np.linalg.norm(_COLOURS, axis=1, keepdims=True)
     of_colours = np.square(_COLOUR_DEVIATIONS) * 3 / np.square(_COLOUR_DEVIATIONS).sum()
     in_time, in_space = _variances(f), _variances(s)
     variances = np.einsum("c,t,y,x->ctyx", of_colours, in_time, in_space, in_space).ravel()
-    # Equal ones, such as those of rows and columns, keep their order wherever this runs.
+    # Equal variances, as of rows and columns, are ordered alike on every machine.
     chosen = np.lexsort((np.arange(len(variances)), -variances.round(12)))[: config.z_channels]
     c, t, y, x = np.unravel_index(chosen, (3, f, s, s))
     rows, columns, frames = _cosines(s)[y], _cosines(s)[x], _cosines(f)[t]

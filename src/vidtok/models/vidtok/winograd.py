@@ -2,8 +2,8 @@
 
 A short convolution is computed as outputs = a ((g taps) * (b inputs)), with small fixed matrices a, g and b: the rows
 of g and b number the products, fewer than outputs times taps. In two dimensions the matrices are Kronecker products,
-and over many channels each product becomes a matrix product. What a matrix product saves, the transforms cost in memory
-traffic, so that a frame goes through in slabs of rows that stay in the caches.
+and over many channels each product becomes a matrix product. The transforms cost memory traffic, which would use up the
+gain, so a frame is computed in slabs of rows that stay in the caches.
 
 ==========================  ==================  ========  ===================================
 along one axis              inputs -> outputs   products  products for each output, 3x3 plain
@@ -12,12 +12,12 @@ along one axis              inputs -> outputs   products  products for each outp
 nearest x2, then 3 taps     6 -> 8              10        1.56 instead of 9
 ==========================  ==================  ========  ===================================
 
-Over time, where pairs of frames come about by upsampling, 3 taps take 4 products for a pair instead of 6, and after
-doubling every frame 3. Elsewhere every frame is computed for itself: a pair rounds otherwise than two frames, and what
-comes out must not depend on how a stream is cut.
+Over time, a pair of frames takes 4 products instead of 6 where upsampling makes pairs, and 3 where it doubles every
+frame. Elsewhere every frame is computed by itself: a pair rounds differently from two frames, and the output must not
+depend on the cuts of a stream.
 
-The points 0, 1, -1, 1/2, -2 keep the error in float32 that of the plain convolution (Barabasz et al., arXiv
-1803.10986), since it is sums over channels that dominate in either.
+With the points 0, 1, -1, 1/2, -2, the error in float32 is as small as the plain convolution's (Barabasz et al., arXiv
+1803.10986), since in both the sums over channels dominate.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SMALLEST_FRAME = 32
 """Rows and columns of a frame below which too few tiles share the transformed weights."""
 _SLAB_BYTES = 1 << 21
 _SLAB_TILES = 96
-"""A slab has so many tiles at least, for matrix products to run at full rate."""
+"""Tiles in a slab at least, for matrix products to run at full rate."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Scheme:
     a: Matrix
     """(outputs, products)."""
     step: int
-    """From the first input of a tile to the first of the next."""
+    """Number of inputs from the start of a tile to the start of the next."""
 
     @property
     def products(self) -> int:
@@ -86,9 +86,10 @@ def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:
 
 
 def toom_cook(outputs: int, taps: int, points: Sequence[Fraction | int]) -> Scheme:
-    """`outputs` neighbours of a convolution with `taps` taps, from outputs + taps - 1 products.
+    """The scheme for `outputs` neighbouring outputs of a convolution of `taps` taps, from outputs + taps - 1 products.
 
-    `points` are distinct, one fewer than the products; the last point is at infinity.
+    `points` are one fewer than the products; the last point is at infinity. Raises `ValueError` for another number of
+    points, or equal ones.
     """
     at = [Fraction(point) for point in points]
     count = outputs + taps - 1
@@ -117,9 +118,9 @@ def three_taps() -> Scheme:
 
 @lru_cache(maxsize=1)
 def upsampled() -> Scheme:
-    """Every input twice, then three taps, of which two always meet equal inputs: two taps for each output.
+    """Every input twice, then three taps, two of which always meet equal inputs: in effect two taps per output.
 
-    Eight outputs at a time, of six inputs.
+    Eight outputs at a time, from six inputs.
     """
     pair = toom_cook(4, 2, _FOUR_POINTS)
     b = [_spread(row, range(5), 6) for row in pair.b] + [_spread(row, range(1, 6), 6) for row in pair.b]
@@ -140,7 +141,7 @@ def _spread(row: Sequence[float], places: Sequence[int], length: int) -> tuple[f
 
 
 FRAME = Scheme(((1.0,),), ((1.0,),), ((1.0,),), 1)
-"""Over time: every frame for itself."""
+"""Over time: every frame by itself."""
 PAIR_OF_FRAMES = toom_cook(2, 3, [0, 1, -1])
 """Over time: three taps, two frames at a time."""
 DOUBLED_FRAMES = Scheme(
@@ -159,10 +160,10 @@ def single_frames(stride: int = 1) -> Scheme:
 
 
 def pays(x: Tensor, weight: Tensor) -> bool:
-    """True if it pays to convolve `x` (…, H, W, C) with `weight` (out, in, …) by this module's means.
+    """True if `convolve` can take `x` (…, H, W, C) and `weight` (out, in, …), and saves time on them.
 
-    The answer depends on a frame alone and not on how many there are, so that however a clip is cut, each frame is
-    computed in the same way.
+    The answer depends on the frame size and not on the number of frames, so that each frame is computed in the same
+    way however a clip is cut.
     """
     return (
         type(x) is Tensor
@@ -186,11 +187,11 @@ def convolve(
     """The convolution that `space` and `time` describe, of `x` with a row and column of zeros around every frame.
 
     Args:
-        x: (T, H, W, in), float32, T = time.inputs + n time.step. It is left as it is.
+        x: (T, H, W, in), float32, T = time.inputs + n time.step; it is not changed.
         weight: (out, in, 3, 3), or (out, in, 3, 3, 3) with `time` of three taps.
         bias: (out,).
-        activate: put `x` through SiLU first; with `FRAME` over time only.
-        out: where to put the result.
+        activate: convolve SiLU(x); only with `FRAME` over time.
+        out: tensor for the result; None: a new one.
 
     Returns:
         (time.outputs (n + 1), H', W', out), contiguous; H' and W' are H and W times space.outputs / space.step.
@@ -203,10 +204,10 @@ def _tensor(matrix: Matrix) -> Tensor:
 
 
 class Workspace:
-    """Memory that the convolutions of one call share, since fresh memory costs more than what is done with it.
+    """Memory that the convolutions of one call share, since fresh memory costs more time than its use.
 
-    Within `with Workspace():` convolutions of this thread take their buffers from it, and what they took is free again
-    at the end of each.
+    Within `with Workspace():`, convolutions of this thread take their buffers from it, and each reuses the buffers of
+    the one before.
     """
 
     _active = local()
@@ -226,11 +227,11 @@ class Workspace:
 
     @classmethod
     def current(cls) -> Workspace:
-        """The workspace of this thread, or one of its own where there is none."""
+        """The active workspace of this thread, or a new one if there is none."""
         return getattr(cls._active, "workspace", None) or cls()
 
     def take(self, name: str, *shape: int) -> Tensor:
-        """Uninitialised float32 memory of `shape`: what was taken before under this name, if it is large enough."""
+        """Uninitialised float32 memory of `shape`: the memory last taken under `name`, if that is large enough."""
         count = prod(shape)
         held = self._buffers.get(name)
         if held is None or held.numel() < count:
@@ -265,7 +266,7 @@ class _Convolution:
         self.sums = take("sums", time.outputs, space.outputs**2 * count * self.out_channels)
 
     def _transformed(self, weight: Tensor) -> Tensor:
-        """(time.products, space.products**2, in, out)."""
+        """The transformed weights, (time.products, space.products**2, in, out)."""
         g = _tensor(self.space.g)
         matrix = torch.kron(_tensor(self.time.g), torch.kron(g, g))
         taps = weight.flatten(2).permute(2, 1, 0)
@@ -289,7 +290,7 @@ class _Convolution:
         return out
 
     def _slab(self, out: Tensor, bias: Tensor, slab: _Slab, activate: bool) -> None:
-        """The outputs of some rows of tiles in a group of frames."""
+        """Write the outputs of `slab` into `out`."""
         side, count, time = self.space.outputs, slab.rows * self.columns, self.time
         sums = self.sums[:, : side**2 * count * self.out_channels].view(time.outputs, side**2, -1)
         started = [False] * time.outputs
@@ -309,7 +310,7 @@ class _Convolution:
             torch.add(tiles, bias, out=place.view(slab.rows, side, self.columns, side, -1))
 
     def _fill_window(self, slab: _Slab, factors: Sequence[float], activate: bool) -> None:
-        """The input rows of `slab`, combined over the frames of its group with `factors`, zeros around them."""
+        """Fill the window with the input rows of `slab`: its frames' sum weighted by `factors`, with zeros around."""
         step, (_, height, width, _) = self.space.step, self.x.shape
         first = slab.row * step - 1
         last = first + (slab.rows - 1) * step + self.space.inputs
@@ -349,7 +350,7 @@ class _Convolution:
 
 
 class _Slab(NamedTuple):
-    """Some rows of tiles in a group of frames: the same for every frame of a size, so that all round alike."""
+    """Some rows of tiles in a group of frames; all frames of one size are cut alike, so that they round alike."""
 
     group: int
     row: int

@@ -42,21 +42,21 @@ from vidtok.models.vidtwin.transformer import Decoder, Encoder, SpaceTimeBlock
 
 
 class TwinLatent(NamedTuple):
-    """The latent of a video of n clips; a part that is None is left out when it is decoded."""
+    """The latent of a video of n clips; decoding leaves out a part that is None."""
 
     structure: Tensor | None
-    """(B, n Q, h, w, z): content and motion of the whole; Q tokens for each clip."""
+    """(B, n Q, h, w, z): content and overall motion; Q tokens for each clip."""
     dynamics_x: Tensor | None
-    """(B, z', n T, w): what changes from frame to frame, by column."""
+    """(B, z', n T, w): changes from frame to frame, by column."""
     dynamics_y: Tensor | None
-    """(B, z', n T, h): the same by row."""
+    """(B, z', n T, h): changes from frame to frame, by row."""
 
 
 class VidTwinAutoencoder(VideoModel):
-    """Structure and dynamics of video, as a checkpoint of the family holds the model.
+    """Encoder of structure and dynamics, and decoder, as a checkpoint of the family holds them.
 
-    Videos of any length are taken in clips of `config.frames`, the last one filled up with its last frame; frames of
-    another size are resized by the shorter side and cropped in the centre to the one that the model knows.
+    Videos of any length are taken in clips of `config.frames` frames, the last one filled up with its last frame.
+    Frames of another size are resized by the shorter side and cropped in the centre to the model's own size.
     """
 
     encoding_modules = (
@@ -108,7 +108,10 @@ class VidTwinAutoencoder(VideoModel):
         return cast(nn.Parameter, self.decoder.final_layer.linear.weight)
 
     def moments(self, video: Tensor) -> TwinLatent:  # type: ignore[override]  # of three parts
-        """The three posteriors: a latent with twice the channels, means before log-variances."""
+        """The posteriors of the three parts: a latent with twice the channels, means before log-variances.
+
+        `video` is (B, 3, T, H, W) in -1..1 of any size; raises `ValueError` if it has another shape or dtype.
+        """
         check_video(video, self.config)
         video = pad_frames(video, padded_frames(video.shape[2], self.config))
         parts = [self._clip_moments(clip) for clip in torch.split(video, self.config.frames, 2)]
@@ -137,11 +140,10 @@ class VidTwinAutoencoder(VideoModel):
 
         Args:
             video: (B, 3, T, H, W), float in -1..1, T, H, W >= 1.
-            return_reg_log: return the log too: "kl_loss", that of the three parts added, summed over everything and
-                divided by B.
+            return_reg_log: return the log too: "kl_loss", summed over everything in the three parts and divided by B.
             sample: draw from the posteriors (True) or take their modes (False); None: as `regularization.sample` says.
-            generator: source of the noise where it draws; the same seed gives the same latent.
-            step: has no meaning here.
+            generator: source of the noise; the same seed gives the same latent.
+            step: has no effect here.
 
         Returns:
             The `TwinLatent`, or it and the log.
@@ -161,18 +163,18 @@ class VidTwinAutoencoder(VideoModel):
     def decode(  # type: ignore[override]  # the latent has parts
         self, z: TwinLatent, decode_from_indices: bool = False, *, size: Size | None = None
     ) -> Tensor:
-        """Decode a latent, or the parts of it that are not None: of structure alone, of dynamics alone.
+        """Decode a latent, or those of its parts that are not None: structure alone, or dynamics alone.
 
         Args:
-            z: what `encode` returned; its parts may be of different videos of one length.
-            decode_from_indices: False: there are no token indices here.
+            z: the latent that `encode` returned; its parts may be of different videos of one length.
+            decode_from_indices: must be False, since there are no token indices here.
             size: frames, height and width to crop to; None: all that is decoded.
 
         Returns:
             (B, 3, T, H, W), about -1..1, of whole clips in the model's own frame size.
 
         Raises:
-            ValueError: the parts are not what this model decodes, or do not fit each other.
+            ValueError: the parts have shapes or dtypes that this model cannot decode, or do not fit each other.
         """
         if decode_from_indices:
             raise ValueError("VidTwin has no token indices; decode the latent that encode returned")
@@ -197,7 +199,7 @@ class VidTwinAutoencoder(VideoModel):
         )
 
     def pack(self, latent: TwinLatent) -> Tensor:
-        """A whole latent as one tensor (B, z, n, 1, 1)."""
+        """A whole latent of n clips as one tensor (B, z, n, 1, 1). Raises `ValueError` if it does not fit."""
         check_latent(latent, self.config)
         flat = []
         for part, order, stream in zip(latent, _CHANNELS_FIRST, self.config.parts, strict=True):
@@ -225,13 +227,13 @@ class VidTwinAutoencoder(VideoModel):
         return self._structure_moments(features), *self._dynamics_moments(features)
 
     def query_tokens(self, features: Tensor) -> Tensor:
-        """The Q-Former's tokens of features (B, T, S, C): (B S, Q, D)."""
+        """The Q-Former's tokens (B S, Q, D) for features (B, T, S, C)."""
         return cast(Tensor, self.temporal_qformer(features.transpose(1, 2).flatten(0, 1)))
 
     def _structure_moments(self, features: Tensor) -> Tensor:
         batch, grid = len(features), self.config.grid
         tokens = torch.unflatten(self.query_tokens(features), 0, (batch, grid, grid))
-        # Each query's tokens make a picture of the grid.
+        # The tokens of each query make an image over the grid.
         pictures = tokens.permute(0, 3, 4, 1, 2).flatten(0, 1)
         h = self.bottle_down(self.content_downsample_blocks(self.conv_in(pictures)))
         return torch.unflatten(h, 0, (batch, -1)).permute(0, 1, 3, 4, 2)
@@ -245,7 +247,7 @@ class VidTwinAutoencoder(VideoModel):
 
     def _features(self, latent: TwinLatent) -> Tensor:
         """The decoder's input for the latent of one clip: (B, T, S, C)."""
-        # Equal latents are to be decoded equally, whatever their strides.
+        # Equal latents must decode to equal video, whatever their strides.
         parts = (None if part is None else part.to(self.device, self.dtype).contiguous() for part in latent)
         latent = TwinLatent(*parts)
         maps: list[Tensor] = []
@@ -283,9 +285,9 @@ class VidTwinAutoencoder(VideoModel):
 
 
 _TIME = (1, 2, 2)
-"""Along which dimension each part of a latent goes from clip to clip."""
-# Dimensions of each part of a latent as (B, z, time, rows, columns) or (B, z, time, places).
+"""Dimension of each part of a latent that runs from clip to clip."""
 _CHANNELS_FIRST = ((0, 4, 1, 2, 3), (0, 1, 2, 3), (0, 1, 2, 3))
+"""Permutation of each part of a latent to (B, z, time, rows, columns) or (B, z, time, positions)."""
 
 
 def _inverse(order: tuple[int, ...]) -> list[int]:

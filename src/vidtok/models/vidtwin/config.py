@@ -27,7 +27,7 @@ class QFormerConfig:
     num_heads: _Count = 8
     intermediate_size: _Width = 768
     cross_attention_freq: _Count = 2
-    """Cross-attention is in one of this many layers, from the first on."""
+    """One layer in this many has cross-attention, from the first on."""
 
     place: InitVar[str] = ""
 
@@ -40,15 +40,17 @@ class QFormerConfig:
 class VidTwinConfig:
     """A VidTwin autoencoder (arXiv 2412.17726); the defaults are the published model's.
 
-    A clip is of one size, `input_size`: frames, height and width, the latter two equal. The latent of a clip has a
-    structure of `expect_ch` channels and two dynamics of `d_dim` channels each.
+    All clips have one size, `input_size`. The latent of a clip has a structure of `expect_ch` channels and two dynamics
+    of `d_dim` channels each.
     """
 
     family: ClassVar[str] = "vidtwin"
     training_only: ClassVar[tuple[str, ...]] = ("use_checkpoint",)
 
     input_size: _Sizes = (16, 224, 224)
+    """Frames, height and width of a clip; height and width are equal."""
     patch_size: _Sizes = (1, 16, 16)
+    """Frames, height and width of a patch: one frame, height and width equal."""
     in_channels: _Count = 3
     hidden_size: _Width = 768
     depth: _Count = 16
@@ -58,11 +60,13 @@ class VidTwinConfig:
     init_ch: _Width = 128
     """Channels of the structure's first convolution."""
     expect_ch: _Width = 8
+    """Channels of the structure, z."""
     cont_num_blocks: _Halvings = 1
-    """Times that the structure's grid of positions is halved."""
+    """Number of times that the structure's grid of positions is halved."""
     d_dim: _Width = 8
+    """Channels of each of the two dynamics, z'."""
     motion_num_blocks: _Halvings = 1
-    """Times that the dynamics' grid of positions is halved."""
+    """Number of times that the dynamics' grid of positions is halved."""
     bottleneck: KLConfig = field(default_factory=KLConfig)
     use_checkpoint: bool = False
     """Recompute activations in the backward pass instead of keeping them."""
@@ -103,27 +107,27 @@ class VidTwinConfig:
 
     @property
     def is_causal(self) -> bool:
-        """No: a structure is of a whole clip."""
+        """False: a structure is of a whole clip."""
         return False
 
     @property
     def temporal_factor(self) -> int:
-        """Frames of a clip: its latent counts as one latent frame."""
+        """Frames of a clip, whose latent counts as one latent frame."""
         return self.frames
 
     @property
     def spatial_factor(self) -> int:
-        """Pixels of a side: the latent of a clip counts as one position."""
+        """Pixels of a frame's side, since the latent of a clip counts as one position."""
         return self.input_size[1]
 
     @property
     def z_channels(self) -> int:
-        """Values of a clip's latent."""
+        """Number of values of a clip's latent."""
         return sum(stream.values for stream in self.parts)
 
     @property
     def frame_size(self) -> tuple[int, int]:
-        """The one (height, width) that the model takes."""
+        """The only (height, width) that the model takes."""
         return self.input_size[1], self.input_size[2]
 
     @property

@@ -14,7 +14,7 @@ _EPSILON = 1e-12
 
 
 class _QKV(nn.Module):
-    """Multi-head attention of queries (N, Q, D) to (N, K, E), without what follows it."""
+    """Multi-head attention of queries (N, Q, D) to (N, K, E), without an output layer."""
 
     def __init__(self, size: int, heads: int, source_size: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class _QKV(nn.Module):
 
 
 class _Output(nn.Module):
-    """A linear layer, plus what the sublayer was given, normalised."""
+    """A linear layer, plus the input of the sublayer, then a norm."""
 
     def __init__(self, size_in: int, size: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class QFormerLayer(nn.Module):
 
 
 class QFormer(nn.Module):
-    """A few tokens of every position: what learned queries find in its frames."""
+    """A few tokens for every position, which learned queries gather from its frames."""
 
     def __init__(self, config: QFormerConfig, source_size: int) -> None:
         super().__init__()

@@ -8,10 +8,9 @@ from torch import Tensor
 
 
 def fit_frames(video: Tensor, size: tuple[int, int]) -> Tensor:
-    """`video` (B, 3, T, H, W) with its shorter side resized to that of `size`, a square, and the centre cut out.
+    """`video` (B, 3, T, H, W) with the shorter side resized to the side of `size`, a square, and the centre cropped.
 
-    The resize is bilinear and antialiased, in float32, as the reader of videos does it; frames of the right size stay
-    as they are.
+    The resize is bilinear and antialiased, in float32, as in `VideoReader`; frames of the right size stay as they are.
     """
     side = size[0]
     height, width = video.shape[3:]

@@ -1,7 +1,7 @@
-"""The space-time transformer of VidTwin (arXiv 2412.17726), both its encoder and its decoder.
+"""The space-time transformer of VidTwin (arXiv 2412.17726), for its encoder and its decoder.
 
-Tokens are (B, T, S, C): frames, positions of a frame row by row, channels. A block, with a learned table of six vectors
-(shift, scale and gate, for attention and for the MLP):
+Tokens are (B, T, S, C): frames, positions of a frame row by row, channels. A block has a learned table of six vectors
+(shift, scale and gate, for attention and for the MLP) and computes:
 
     x += gate1 * attention within each frame of (norm(x) (1 + scale1) + shift1)
     x += gate1 * attention over the frames of each position, looking back alone
@@ -29,7 +29,7 @@ Table = npt.NDArray[np.float64]
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of tokens (..., N, C) among the N of each group."""
+    """Multi-head self-attention within each frame, or at each position over time."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor, *, over_time: bool = False) -> Tensor:
-        """(B, T, S, C) -> (B, T, S, C): among the positions of a frame, or over the frames up to each one."""
+        """(B, T, S, C) -> (B, T, S, C), among the positions of a frame, or `over_time` among it and earlier frames."""
         batch, frames, positions, channels = x.shape
         qkv = self.qkv(x).view(batch, frames, positions, 3, self.heads, channels // self.heads)
         # (3, groups, heads, tokens of a group, channels of a head)
@@ -73,7 +73,7 @@ class SpaceTimeBlock(nn.Module):
         self.mlp = MLP(channels, int(channels * config.mlp_ratio))
 
     def forward(self, x: Tensor, frame_embedding: Tensor | None) -> Tensor:
-        """(B, T, S, C) -> (B, T, S, C); `frame_embedding` (T, 1, C) is added to what attention over time sees."""
+        """(B, T, S, C) -> (B, T, S, C); `frame_embedding` (T, 1, C) is added to the input of attention over time."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.scale_shift_table.unbind(0)
         x = torch.addcmul(x, gate1, self.attn(modulated_norm(x, shift1, scale1)))
         placed = x if frame_embedding is None else x + frame_embedding
@@ -145,7 +145,7 @@ class Encoder(_Transformer):
 
     def __init__(self, config: VidTwinConfig) -> None:
         super().__init__(config)
-        self.final_layer.requires_grad_(False)  # published, and used by nothing
+        self.final_layer.requires_grad_(False)  # in the published checkpoint, but unused
 
     def forward(self, video: Tensor) -> Tensor:
         """(B, 3, T, H, W) in -1..1 -> (B, T, S, C)."""
@@ -157,7 +157,7 @@ class Decoder(_Transformer):
 
     def __init__(self, config: VidTwinConfig) -> None:
         super().__init__(config)
-        self.x_embedder.requires_grad_(False)  # published, and used by nothing
+        self.x_embedder.requires_grad_(False)  # in the published checkpoint, but unused
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, T, S, C) -> (B, 3, T, H, W), about -1..1."""
@@ -185,7 +185,7 @@ def frame_embedding(channels: int, frames: int) -> Table:
 
 
 def _waves(channels: int, count: int) -> Table:
-    """The places 0 to `count` - 1 as (count, channels): sines of falling frequencies, then cosines of them."""
+    """Embedding (count, channels) of the positions 0 to `count` - 1: sines of falling frequencies, then cosines."""
     half = channels // 2
     frequencies = _LONGEST_WAVE ** -(np.arange(half) / half)
     angles = np.arange(count)[:, None] * frequencies
