@@ -170,9 +170,9 @@ class DecodeJob:
 class Decoding:
     """Iterates over the decoded frames `start` to before `stop` of `file`: (1, 3, T, H, W) float32, pieces of any T.
 
-    A causal model starts as many latent frames earlier as its layers look back, so that the frames are those of
-    decoding the whole file. A non-causal one decodes the clips that contain the frames. `chunk_frames` is the number of
-    frames to compute at a time; `stop` None means to the end. Raises as `DecodeJob.run` does.
+    A causal model starts as many latent frames earlier as its layers look back, so that the frames equal the whole
+    file's decoding. A non-causal one decodes the clips that contain the frames. `chunk_frames` is the number of frames
+    to compute at a time; `stop` None means to the end. Raises as `DecodeJob.run` does.
     """
 
     def __init__(

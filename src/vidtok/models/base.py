@@ -347,7 +347,7 @@ class VideoModel(nn.Module):
     def note_frozen(self, parts: Collection[str]) -> None:
         """Set the published attributes `encoder.fix_encoder` and `decoder.fix_decoder`; this freezes nothing.
 
-        `parts` names those that are to be True, "fix_encoder" and "fix_decoder": the parts that training leaves alone.
+        An attribute is True if `parts` has its name, "fix_encoder" or "fix_decoder": training leaves that part alone.
         """
         for part in ("encoder", "decoder"):
             setattr(getattr(self, part), f"fix_{part}", f"fix_{part}" in parts)
@@ -388,7 +388,7 @@ class VideoModel(nn.Module):
         return log["indices"] if self.regularization.discrete else self.pack(z)
 
     def decode_packed(self, packed: Tensor, *, size: Size | None = None) -> Tensor:
-        """Decode what `encode_packed` returned, of one clip or several in a row; `size` is as for `decode`."""
+        """Decode a result of `encode_packed`, for one clip or several in a row; `size` is as for `decode`."""
         if self.regularization.discrete:
             return self.decode(packed, True, size=size)
         return self.decode(self.unpack(packed), size=size)

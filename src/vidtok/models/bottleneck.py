@@ -154,6 +154,6 @@ def make_bottleneck(config: BottleneckConfig) -> Bottleneck:
 def _noise_by_frame(like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Unit Gaussian noise shaped as `like`, drawn one latent frame after another."""
     shape = (*like.shape[:2], *like.shape[3:])
-    # In float32, whatever the default dtype: another one takes other numbers from the generator.
+    # In float32 and not the default dtype: another dtype draws other numbers from the generator.
     draw = partial(torch.randn, shape, generator=generator, device=like.device, dtype=torch.float32)
     return torch.stack([draw() for _ in range(like.shape[2])], 2) if like.shape[2] else torch.zeros_like(like)

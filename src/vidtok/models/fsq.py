@@ -1,8 +1,8 @@
 """Finite scalar quantization (Mentzer et al., arXiv 2309.15505), with VidTok's entropy loss (arXiv 2412.13061).
 
 Each of the C channels of a latent is rounded to one of `levels[c]` values, so the codebook is the product of the
-channels' levels and is never stored. All functions take latents with channels last, and compute in float32 whatever
-the dtype of their input and whether or not autocast is on.
+channels' levels and is never stored. All functions take latents with channels last, of any dtype, and compute in
+float32, also under autocast.
 
 The entropy loss is of p = softmax over the codebook of t <z, code>. As the logits are sums over the channels, p is a
 product of one distribution per channel; `entropies` uses that, so that the tokens x codebook matrix never exists.

@@ -201,7 +201,7 @@ def resting_bytes(model: VideoModel) -> int:
 
 
 def with_unseen(count: int, model: VideoModel) -> int:
-    """Bytes on the device of `model` that `count` bytes of a dry run come to, as measured."""
+    """Bytes on the device of `model`, as measured, where a dry run of it takes `count` bytes."""
     factor, share, beside = _UNSEEN.get(model.device.type, _UNSEEN["cuda"])
     return round(count * factor + _weight_bytes(model) * share) + beside
 

@@ -130,7 +130,7 @@ def _encode_static(digits: Digits, levels: Sequence[int]) -> bytes:
     for plane, radix in zip(digits, radices(levels), strict=True):
         counts = np.bincount(plane.reshape(-1), minlength=radix)
         if counts.max() > _LARGEST_FREQUENCY:
-            counts = -(-counts * _LARGEST_FREQUENCY // counts.max())  # rounded up: what occurs keeps a frequency
+            counts = -(-counts * _LARGEST_FREQUENCY // counts.max())  # rounded up, to keep values that occur
         tables += counts.astype("<u2").tobytes()
         coder.encode(plane.reshape(-1).astype(np.int32), _categorical(counts.astype(np.float64)))
     return tables + _compressed(coder)

@@ -60,7 +60,7 @@ def export_file(path: str | os.PathLike[str], output: str | os.PathLike[str]) ->
 def import_file(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Write the token file at `path` from `source`, which `export_file` wrote; its arrays may have been changed.
 
-    Raises `TokenFileError` if `source` cannot be read or does not hold what its header says.
+    Raises `TokenFileError` if `source` cannot be read, or its array does not fit its header.
     """
     source = Path(source)
     _check_suffix(source)

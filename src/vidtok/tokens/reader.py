@@ -107,7 +107,7 @@ class TokenFile:
         self._file.close()
 
     def refresh(self) -> bool:
-        """Look for what was written since; return True if there are new chunks, or the file is complete now."""
+        """Look for chunks written since; return True if there are any, or the file is complete now."""
         if self._layout.complete:
             return False
         before = self._layout

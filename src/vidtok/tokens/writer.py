@@ -144,7 +144,7 @@ class TokenWriter:
             raise
 
     def abort(self) -> None:
-        """Give up, and remove what was written so far."""
+        """Give up, and remove the unfinished file."""
         self._remove()
 
     def __enter__(self) -> TokenWriter:

@@ -176,7 +176,7 @@ def reading(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None and type(error).__module__ == "builtins":
-            raise  # the system refuses the path, whatever the file holds
+            raise  # the system refuses the path, so the file's contents are not at fault
         what = f"{type(error).__name__}: {reason(error)[:_REASON_WITHIN]}"
         raise VideoError(f"{path} cannot be read ({what}); get an undamaged copy, or convert it") from error
 

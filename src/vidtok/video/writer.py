@@ -162,7 +162,7 @@ class VideoWriter:
             self._aside.discard()
 
     def abort(self) -> None:
-        """Give up, and remove what was written so far."""
+        """Give up, and remove the unfinished file."""
         self._closed = True
         self._discard()
 

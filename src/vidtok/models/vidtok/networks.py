@@ -17,8 +17,8 @@
       |                                                           |
     moments -> bottleneck -> latent                             video
 
-With `patch_size` p, both ends of the network see p x p pixels as the channels of one position, and with
-`block_transform` a linear transform lies beside it (`transform.py`).
+With `patch_size` p, both ends of the network see p x p pixels as the channels of one position. With `block_transform`,
+a linear transform runs beside the network (`transform.py`).
 
 Parameter names and shapes are as in the published checkpoints. Between the first layer and the last, activations
 are channels-last, (B, T, H, W, C).

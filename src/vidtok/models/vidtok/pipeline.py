@@ -82,7 +82,7 @@ def _regroup(stage: Stage, pieces: Iterator[Piece], state: StreamState) -> Itera
         held = _joined(held, piece.pop())
         per_frame = held.shape[0] * prod(held.shape[2:4]) * stage.channels * held.element_size()
         wanted = max(1, PIECE_BYTES[held.device.type] // (per_frame * stage.group)) * stage.group
-        # what is left at the end is never nothing, unless nothing came
+        # keeps at least one frame for the end, which the last piece must have unless no frame came
         while held.shape[1] > lead + wanted:
             ready = [held[:, : lead + wanted]]
             held, lead = held[:, lead + wanted :], 0

@@ -185,7 +185,7 @@ class CausalConv(TimeLayer):
 
 @plain_layer
 class CenteredConv(Taps):
-    """A convolution over time that sees one frame before and one after; zeros stand beyond both ends."""
+    """A convolution over time that sees one frame before and one after, with zeros beyond both ends."""
 
     def forward(self, x: Tensor, state: StreamState | None = None, *, activate: bool = False) -> Tensor:
         """(B, T, H, W, in) -> (B, T, H, W, out); if `activate`, of SiLU(x)."""
@@ -204,7 +204,7 @@ def time_conv(in_channels: int, out_channels: int, *, spatial: bool, padding: Te
 class TemporalDownsample(TimeLayer):
     """Half as many frames: s * mean of three frames + (1 - s) * 3x3x3 convolution, both with stride 2 in time.
 
-    s = sigmoid(mix_factor). One frame of padding stands in front, or behind where padding is on both sides.
+    s = sigmoid(mix_factor). One frame of padding comes in front, or behind if the variant pads both sides.
     """
 
     def __init__(self, channels: int, *, padding: TemporalPadding) -> None:
@@ -219,7 +219,7 @@ class TemporalDownsample(TimeLayer):
         if self.padding == "both_sides":
             x = F.pad(x, (0, 0, 0, 0, 0, 0, 0, 1))
         else:
-            # A first frame that stands for f equal ones makes a window of its own.
+            # A first frame that stands for f equal ones fills a window of three frames by itself.
             alone = self.padding == "first_frame" and not state.started
             x = self._with_past(x, state, self.padding, keep=1, start=2 if alone else 1)
         last = x.shape[1] - 2
@@ -279,7 +279,7 @@ class LinearTemporalUpsample(TemporalUpsample):
     """Output frames held back until the next input frame, or the end, is known."""
 
     def interpolate(self, x: Tensor, state: StreamState) -> Tensor:
-        held = state.past.get(self.slot)  # None: nothing seen; 0 frames: the first alone; else the last of the rest
+        held = state.past.get(self.slot)  # None: no frame seen; 0 frames: only the first; else the last of the rest
         parts = []
         if held is None:
             parts.append(x[:, :1])

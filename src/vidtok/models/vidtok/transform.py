@@ -5,8 +5,8 @@ so that a network works on fewer and richer positions.
 
 A `BlockTransform` codes each block of f x s x s pixels, f and s being the model's factors, as the z coefficients of a
 three-dimensional cosine transform (Ahmed, Natarajan and Rao 1974) with the largest variances in ordinary video. The
-encoder adds them to the latent, and the decoder adds the video that they stand for to its own, so that the network
-learns what a linear transform misses, and an untrained model is that transform:
+encoder adds them to its network's output, and the decoder adds their video to its network's, so that the networks learn
+the remainder of a linear transform, and an untrained model is that transform:
 
     video ----+--> encoder's network ---> + ---> latent ----+--> decoder's network ---> + ---> video
               |                           |                 |                           |
@@ -40,7 +40,7 @@ _TAIL = (0.9, 1.15)
 """a and b. A code of FSQ at x in -1..1 stands for the value b atanh(a x): nearly the mean of a normal distribution
 within the code's interval, also for the open outer intervals."""
 LOG_VARIANCE = -10.0
-"""The posterior's log-variance that an untrained KL model starts from: noise far below what a coefficient tells."""
+"""The posterior's log-variance that an untrained KL model starts from: noise far below the coefficients."""
 
 
 def to_patches(x: Tensor, size: int) -> Tensor:

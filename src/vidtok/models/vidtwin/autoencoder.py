@@ -163,7 +163,7 @@ class VidTwinAutoencoder(VideoModel):
     def decode(  # type: ignore[override]  # the latent has parts
         self, z: TwinLatent, decode_from_indices: bool = False, *, size: Size | None = None
     ) -> Tensor:
-        """Decode a latent, or those of its parts that are not None: structure alone, or dynamics alone.
+        """Decode a latent. Parts that are None are left out, for structure alone or dynamics alone.
 
         Args:
             z: the latent that `encode` returned; its parts may be of different videos of one length.

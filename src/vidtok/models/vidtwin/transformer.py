@@ -4,7 +4,7 @@ Tokens are (B, T, S, C): frames, positions of a frame row by row, channels. A bl
 (shift, scale and gate, for attention and for the MLP) and computes:
 
     x += gate1 * attention within each frame of (norm(x) (1 + scale1) + shift1)
-    x += gate1 * attention over the frames of each position, looking back alone
+    x += gate1 * causal attention over the frames of each position
     x += gate2 * MLP(norm(x) (1 + scale2) + shift2)
 """
 
