@@ -31,7 +31,7 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "
 _AMOUNT = re.compile(r"\s*(\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})\s*([kmgt]i?)?b?\s*", re.IGNORECASE)
 
 _MOST_BYTES = 1 << 60
-"""More than any machine has; an amount above it is a slip."""
+"""Largest amount accepted: more than any machine has, so that a larger one must be a slip."""
 _PROCESS_BYTES = 400 << 20
 """Bytes of a process on the CPU that has loaded this package but no weights, before it computes."""
 _GPU_CONTEXT_BYTES = 600 << 20

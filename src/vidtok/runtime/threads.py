@@ -20,7 +20,7 @@ T = TypeVar("T")
 _DEPTH = 4
 _POLL = 0.1
 _LAST_SECONDS = 10.0
-"""Time that threads have to end when the process does."""
+"""Seconds that threads have to end when the process does."""
 
 _running: weakref.WeakKeyDictionary[threading.Thread, threading.Event] = weakref.WeakKeyDictionary()
 
@@ -111,7 +111,7 @@ class Behind:
                     self._error = error
 
     def _next(self) -> Callable[[], None] | None:
-        """The next task; None at the end."""
+        """The next task; None at the end, or once the thread has to stop."""
         while True:
             try:
                 return self._queue.get(timeout=_POLL)
@@ -158,7 +158,7 @@ def _start(work: Callable[[], None], stop: threading.Event) -> threading.Thread:
 def _end_all() -> None:
     """End the threads that an interrupted program has left.
 
-    One that still computes while the interpreter goes is torn out of C++ code, and that ends the process by `abort`.
+    A thread that still computes when the interpreter shuts down is torn out of C++ code, which aborts the process.
     """
     left = list(_running.items())
     for _, stop in left:

@@ -108,7 +108,7 @@ def _opened(target: Path, base: Fraction) -> OutputContainer:
     import av
 
     if target.suffix.lower() == ".mkv":
-        options = {"fflags": "+bitexact"}  # without a random number of its own
+        options = {"fflags": "+bitexact"}  # or Matroska files get a random number each
     else:
         # By default, FFmpeg multiplies a clock of fewer than 10,000 ticks a second.
         options = {"movflags": "+faststart", "video_track_timescale": str(base.denominator)}

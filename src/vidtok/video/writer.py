@@ -128,7 +128,7 @@ class VideoWriter:
         self.frame_count += len(frames)
 
     def _open(self) -> _H264Output | _PNGOutput:
-        self._aside.make()  # here and not by FFmpeg, so that its permissions are those of any new file
+        self._aside.make()  # here and not by FFmpeg, so that it has the permissions of any new file
         height, width = self._size
         if self._picture:
             return _PNGOutput(self._aside.path, height, width)
@@ -200,7 +200,7 @@ class _H264Output:
         from av.video.reformatter import VideoReformatter
 
         kind = _CONTAINERS[path.suffix.lower()]
-        # Without the first, Matroska files get a random number each.
+        # Without "bitexact", Matroska files get a random number each.
         muxing = {"fflags": "+bitexact"} if kind == "matroska" else {"movflags": "+faststart"}
         if kind != "matroska" and fps < _SLOW:
             # By default FFmpeg counts at least 10,000 ticks a second, more than the format has room for.
