@@ -28,7 +28,7 @@ _MATRIX_OF_TAG = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 _BT601, _BT709 = 5, 1
 _LIMITED, _FULL = 1, 2
 _BILINEAR, _FULL_CHROMA, _ACCURATE_ROUNDING = 0x2, 0x2000, 0x40000
-# Told to report damage, these decoders refuse intact files too, even those of FFmpeg's own encoder.
+# Asked to report damage, these refuse sound files too, their own encoder's among them.
 _PEDANTIC_DECODERS = ("tiff",)
 _LISTS = {
     b"ffconcat version": "an ffconcat script",

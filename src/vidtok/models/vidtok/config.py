@@ -16,7 +16,7 @@ NormType = Literal["layernorm", "groupnorm"]
 _MOST_LEVELS = 16
 _MOST_CHANNELS = 1 << 14
 _MOST_DIRECTIONS = 1 << 24
-"""Values of a fixed transform."""
+"""Values of the fixed transform of `block_transform`, at most."""
 _Channels = Annotated[int, Within(1, _MOST_CHANNELS)]
 _Levels = tuple[Annotated[int, Within(0, _MOST_LEVELS - 1)], ...]
 _ADDED: dict[str, Any] = {"patch_size": 1, "block_transform": False}
