@@ -174,3 +174,30 @@ def test_a_hundred_kills(name: str, kills: range, tmp_path: Path) -> None:
             else:
                 assert sent == signal.SIGKILL or path.suffix == ".part", path
     finish(command)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks there")
+def test_two_encodings_of_one_tree_at_once(tmp_path: Path) -> None:
+    command = commands(tmp_path)["encode"]
+    both = [start(command), start(command)]
+    said = [process.communicate(timeout=120)[1].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert [path.name for path in files(command)] == ["a.mp4.vtok", "b.mp4.vtok"]
+    for path in files(command):
+        command.check(path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks there")
+def test_two_trainings_of_one_name_at_once(tmp_path: Path) -> None:
+    command = commands(tmp_path)["train"]
+    command = command._replace(words=tuple(word for word in command.words if word != "--no_date"))
+    both = [start(command), start(command)]
+    said = {process.communicate(timeout=120)[1].decode(): process.returncode for process in both}
+    assert sorted(said.values()) == [0, 2], said
+    (refusal,) = [text for text, code in said.items() if code == 2]
+    assert "is training in" in refusal or "has just been made" in refusal
+    assert len([path for path in command.folder.iterdir() if path.is_dir()]) == 1

@@ -17,9 +17,11 @@ _FRAMES = Number(Annotated[int, Within(1, 1 << 20)])
 
 def synthesize(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the clips, new or empty.")],
-    clips: Annotated[int, typer.Option(parser=_CLIPS, metavar="N", help="Number of clips.")] = 8,
-    size: Annotated[int, typer.Option(parser=_SIZE, metavar="PIXELS", help="Height and width in pixels.")] = 256,
-    frames: Annotated[int, typer.Option(parser=_FRAMES, metavar="N", help="Frames of a clip.")] = 34,
+    clips: Annotated[int, typer.Option(parser=_CLIPS, metavar="N", help="Number of clips, 1 to 100000.")] = 8,
+    size: Annotated[
+        int, typer.Option(parser=_SIZE, metavar="PIXELS", help="Height and width in pixels, 16 to 16384.")
+    ] = 256,
+    frames: Annotated[int, typer.Option(parser=_FRAMES, metavar="N", help="Frames of a clip, 1 to 1048576.")] = 34,
     fps: Annotated[float, typer.Option(parser=RATE, metavar="RATE", help="Frames per second.")] = 30.0,
     seed: Annotated[int, typer.Option(parser=SEED, metavar="N", help="Another seed gives other clips.")] = 0,
 ) -> None:
