@@ -193,7 +193,8 @@ def _sweep(folder: Path, leftover: re.Pattern[str]) -> None:
 def _is_abandoned(path: Path) -> bool:
     """True if no process holds `path`; False if one does, or that cannot be found out."""
     try:
-        handle = os.open(path, os.O_RDONLY)
+        # Some network file systems lock no file that is opened for reading alone.
+        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     except OSError:
         return False
     try:
