@@ -68,6 +68,8 @@ def commands(folder: Path) -> dict[str, Command]:
                 "h264",
                 "--size",
                 "48",
+                "--max-frames",
+                "12",
                 "-o",
                 out["results"],
             ),
