@@ -94,7 +94,7 @@ def _whole_video(path: Path) -> None:
 def _whole_of_a_run(path: Path) -> None:
     if path.suffix == ".ckpt":
         assert "state_dict" in torch.load(path, weights_only=True)
-    elif path.suffix == ".yaml":
+    elif path.parent.name == "configs":
         assert "lightning:" in path.read_text()
 
 
