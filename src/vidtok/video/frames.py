@@ -132,10 +132,9 @@ def as_rate(fps: float | Fraction) -> Fraction:
     Raises `VideoError` unless `fps` is from 1/100,000 to 2^32.
     """
     if not (fps <= _FASTEST and fps * _LARGEST_DENOMINATOR >= 1):
-        expected = (
-            f"at most {_FASTEST}" if fps > _FASTEST else "a positive number of frames per second, at least 0.00001"
+        raise VideoError(
+            f"frame rate is {fps}; expected a positive number of frames per second, from 0.00001 to {_FASTEST}"
         )
-        raise VideoError(f"frame rate is {fps}; expected {expected}")
     rate = Fraction(fps).limit_denominator(_LARGEST_DENOMINATOR)
     nominal = round(fps * 1001 / 1000)
     ntsc = Fraction(nominal * 1000, 1001)
