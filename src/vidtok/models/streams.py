@@ -16,15 +16,7 @@ from torch import Tensor
 
 from vidtok.models.bottleneck import Bottleneck, RegLog
 from vidtok.models.config import ModelConfig
-from vidtok.models.padding import (
-    Size,
-    check_latent,
-    check_video,
-    crop,
-    pad_frame_size,
-    pad_frames,
-    padded_frames,
-)
+from vidtok.models.padding import Size, check_video, crop, pad_frame_size, pad_frames, padded_frames
 from vidtok.models.state import Coder, StreamState
 from vidtok.models.tiles import TiledCoder, Tiling
 
@@ -245,16 +237,11 @@ class EncodeStream(_Stream):
 
     def _joined(self, found: list[tuple[Tensor, RegLog]]) -> Tensor:
         """The latent of several groups, whose logs become one: tokens one after another, losses added."""
-        self.log = {
-            name: torch.cat([log[name] for _, log in found], 1) if value.dim() else sum_of(name, found)
-            for name, value in found[0][1].items()
-        }
+        self.log = {}
+        for name, value in found[0][1].items():
+            values = [log[name] for _, log in found]
+            self.log[name] = torch.cat(values, 1) if value.dim() else torch.stack(values).sum(0)
         return found[0][0] if len(found) == 1 else torch.cat([z for z, _ in found], 2)
-
-
-def sum_of(name: str, found: list[tuple[Tensor, RegLog]]) -> Tensor:
-    """The sum of a loss over the logs of successive pieces."""
-    return torch.stack([log[name] for _, log in found]).sum(0)
 
 
 class DecodeStream(_Stream):
@@ -288,7 +275,6 @@ class DecodeStream(_Stream):
         """
         self._check_open()
         z = self.model.latent(z, decode_from_indices=self._from_indices)
-        check_latent(z, self.model.config)
         if not z.shape[2] and self._held is None:
             raise ValueError("a stream cannot start with no latent frames")
         self._take(z, "a latent", "T'")
