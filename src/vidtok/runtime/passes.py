@@ -79,11 +79,7 @@ class EncodePass:
         if self._stream is not None:
             return self._new(self._streamed(self._stream.push(video)))
         self._clip.append(video)
-        found = []
-        while (held := sum(piece.shape[2] for piece in self._clip)) >= self._at_a_time:
-            whole = torch.cat(self._clip, 2)
-            self._clip = [whole[:, :, self._at_a_time :]] if held > self._at_a_time else []
-            found.append(self._encoded(whole[:, :, : self._at_a_time]))
+        found = [self._encoded(clip) for clip in _whole_clips(self._clip, self._at_a_time)]
         found = [values for values in found if values.shape[-3]]
         return torch.cat(found, -3) if found else self._nothing(video)
 
@@ -149,11 +145,7 @@ class DecodePass:
         if self._stream is not None:
             return self._stream.push(values, more=more)
         self._clip.append(values)
-        found = []
-        while (held := sum(piece.shape[-3] for piece in self._clip)) >= self._latents:
-            whole = torch.cat(self._clip, -3)
-            self._clip = [whole[..., self._latents :, :, :]] if held > self._latents else []
-            found.append(self._decoded(whole[..., : self._latents, :, :]))
+        found = [self._decoded(clip) for clip in _whole_clips(self._clip, self._latents)]
         return torch.cat(found, 2) if found else torch.empty(1, 3, 0, 1, 1)
 
     def flush(self) -> Tensor:
@@ -170,6 +162,14 @@ class DecodePass:
         with torch.no_grad():
             # A clip of an odd number of frames was padded.
             return self._model.decode_packed(clip)[:, :, : self._frames]
+
+
+def _whole_clips(held: list[Tensor], count: int) -> Iterator[Tensor]:
+    """Clips of `count` frames or latent frames (..., T, H, W), cut off the pieces in `held`, where the rest stays."""
+    while sum(piece.shape[-3] for piece in held) >= count:
+        whole = torch.cat(held, -3)
+        held[:] = [whole[..., count:, :, :]] if whole.shape[-3] > count else []
+        yield whole[..., :count, :, :]
 
 
 class LatentRange(NamedTuple):
