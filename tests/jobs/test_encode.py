@@ -177,6 +177,16 @@ def test_sound_is_kept_beside_and_put_back(tmp_path: Path) -> None:
         EncodeJob(video, path, EncodeOptions(sound=True, max_frames=3))
 
 
+def test_sound_that_cannot_be_moved_to_its_place(tmp_path: Path) -> None:
+    video = add_sound(write_video(tmp_path / "silent.mp4", 5, 16, 16), tmp_path / "in.mp4")
+    path = tmp_path / "a.vtok"
+    sound_path(path).mkdir()
+    problem = r"^the sound of .*in\.mp4 cannot be written to .*a\.mka: .+; leave out --audio$"
+    with pytest.raises(VideoError, match=problem):
+        encode_file(MODELS[KL_1_0], video, path, EncodeOptions(sound=True))
+    assert leftovers(tmp_path) == ["a.mka", "a.vtok", "in.mp4", "silent.mp4"]
+
+
 def test_what_int8_costs_is_reported(tmp_path: Path) -> None:
     video = write_video(tmp_path / "in.mp4", 80, 32, 32)
     result = encode_file(MODELS[KL_1_0], video, tmp_path / "a.vtok", EncodeOptions(coding="int8"))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vidtok.errors import VidTokError
 from vidtok.files import Aside
-from vidtok.jobs.sound import extract_sound, sound_path
+from vidtok.jobs.sound import commit_sound, extract_sound, sound_path
 from vidtok.metrics import rate
 from vidtok.models.base import VideoModel
 from vidtok.runtime.limits import Progress, check_finite, computing, frame_size
@@ -156,7 +156,8 @@ class EncodeJob:
         it has left in the `.part` beside the output is taken over, and the file comes to be the same, bit for bit.
 
         Raises `DamagedVideoError` if the video breaks off, and `VidTokError` if an option does not fit the model, the
-        model gives values that are not finite, or memory is too small; nothing is left behind then.
+        model gives values that are not finite, or memory is too small; nothing is left behind then. Raises `VideoError`
+        if the sound cannot be written; where it only cannot be moved to its place, the token file stays.
         """
         started = time.perf_counter()
         self.options.fit(self._reader, model)
@@ -188,7 +189,7 @@ class EncodeJob:
                     self._write(writer, encoder.flush(), times, model)
                     writer.finish(done)
             if sounds:
-                sound.commit()
+                commit_sound(self._input, sound)
         finally:
             sound.discard()
         source = header.source

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from vidtok.errors import VideoError
-from vidtok.files import Aside
-from vidtok.text import reason
+from vidtok.files import Aside, writing
 from vidtok.video.audio import AudioCopy
 
 SOUND_SUFFIX = ".mka"
@@ -21,25 +21,34 @@ def sound_path(path: str | os.PathLike[str]) -> Path:
 def extract_sound(source: str | os.PathLike[str], sound: Aside, stream: int | None = None) -> bool:
     """Write the first audio track of `source` to `sound`, from the first video frame on; returns True if there is one.
 
-    Packets are copied as they are where Matroska and browsers take them, else coded as AAC. Raises `VideoError` if the
-    file cannot be written; nothing is left behind then, and where there is no track.
+    Packets are copied as they are where Matroska and browsers take them, else coded as AAC. `commit_sound` moves the
+    file to its place; nothing is left behind where there is no track. Raises `VideoError` if the file cannot be
+    written; the caller discards `sound` then.
     """
     import av
 
-    found, path = False, sound.path
-    try:
-        with av.open(
-            os.fspath(sound.make()), "w", format="matroska", container_options={"fflags": "+bitexact"}
-        ) as output:
-            track = AudioCopy.start(source, output, "matroska", stream)
-            if track is not None:
-                found = True
-                track.copy_until(None)
-                track.close()
-    except (av.error.FFmpegError, OSError) as error:
+    bitexact = {"fflags": "+bitexact"}
+    with (
+        _writing(source, sound),
+        av.open(os.fspath(sound.make()), "w", format="matroska", container_options=bitexact) as output,
+    ):
+        track = AudioCopy.start(source, output, "matroska", stream)
+        if track is not None:
+            track.copy_until(None)
+            track.close()
+    if track is None:
         sound.discard()
-        problem = f"the sound of {source} cannot be written to {path}"
-        raise VideoError(f"{problem}: {reason(error)}; leave out --audio") from error
-    if not found:
-        sound.discard()
-    return found
+    return track is not None
+
+
+def commit_sound(source: str | os.PathLike[str], sound: Aside) -> None:
+    """Move what `extract_sound` wrote to its place. Raises `VideoError` if the file system refuses."""
+    with _writing(source, sound):
+        sound.commit()
+
+
+def _writing(source: str | os.PathLike[str], sound: Aside) -> AbstractContextManager[None]:
+    import av
+
+    problem = f"the sound of {source} cannot be written to {sound.place}"
+    return writing(sound.place, VideoError, problem=problem, advice="leave out --audio", also=(av.error.FFmpegError,))

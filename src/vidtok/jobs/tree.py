@@ -180,7 +180,7 @@ class _Made:
                 return False
             with TokenFile(output) as file:
                 header = file.header
-                sound = not header.encoding.get("sound") or sound_path(output).exists()
+                sound = not header.encoding.get("sound") or sound_path(output).is_file()
                 source = header.source is not None and header.source.bytes == path.stat().st_size
                 return file.complete and sound and source and not self._differing(header)
         except (TokenFileError, OSError):
