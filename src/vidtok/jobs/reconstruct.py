@@ -49,7 +49,7 @@ class Reconstruction:
     latent_shape: tuple[int, int, int, int]
     """(z, T', H', W') of the whole video."""
     codebook_size: int | None
-    """FSQ: how many values a token can take; None for KL."""
+    """FSQ: number of values that a token can take; None for KL."""
     seconds: float
     """From the first frame read to the output in its place."""
     truncated: bool
@@ -61,7 +61,7 @@ class Reconstruction:
 
     @property
     def tokens(self) -> int | None:
-        """FSQ: how many tokens the video became; None for KL."""
+        """FSQ: number of tokens of the whole video; None for KL."""
         return None if self.codebook_size is None else math.prod(self.latent_shape[1:])
 
     @property
@@ -195,8 +195,7 @@ def reconstruct(
     A causal model takes videos of any length as one stream, with the result of the whole at once and in constant
     memory; a non-causal one takes them in independent clips. Latents are the posterior's mode. Frames keep their times
     where the rate varies, unless `fps` is given. The sound is copied where the whole video is reconstructed, from its
-    start to its end. `output` appears whole, when all is done, and
-    then replaces what stood there.
+    start to its end. `output` appears whole, when all is done, and then replaces what stood there.
 
     Args:
         model: what encodes and decodes.
