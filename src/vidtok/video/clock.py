@@ -20,13 +20,13 @@ _KEPT = 512
 class FrameClock:
     """Numbers packets on their way into a decoder, and tells by these numbers when the frames that come out are shown.
 
-    A decoder hands the timestamp of a packet on to its frame. That of the file is replaced by a count, which is never
-    missing and never the same for two.
+    A decoder hands the timestamp of a packet on to its frame. A count takes the place of the file's timestamp: it is
+    never missing, and no two packets have the same.
 
     Args:
         stamps: rules by which the packets of the stream are read.
-        layout: the times of all frames of the stream; None: those of the file hold.
-        by_output: without a `layout`, see there.
+        layout: the times of all frames of the stream; None: each packet's own time holds.
+        by_output: `Layout.by_output`, where no `layout` is given.
     """
 
     def __init__(
@@ -40,18 +40,18 @@ class FrameClock:
         self._stamps = stamps
         self._layout = layout
         self._first = self._number = 0
-        # Frames before the origin are those that a stream cut out of another begins with and that cannot be decoded.
+        # A stream cut out of another begins with frames before the origin, which cannot be decoded.
         self._rank = 0 if layout is None else int((layout.times < -stamps.tick / 2).sum())
         self._waiting: list[float] = []
         self._times: dict[int, float] = {}
         self._last: int | None = None
 
     def start_at(self, number: int) -> None:
-        """Takes the next packet for that with this number in the stream."""
+        """Numbers the next packet `number`, its place in the whole stream, and those after it from there on."""
         self._first = self._number = self._rank = number
 
     def enter(self, packet: Packet[VideoStream]) -> None:
-        """Numbers `packet`, which is decoded next."""
+        """Numbers `packet`, the next one into the decoder, in place of its timestamps."""
         if not self._stamps.holds_frame(packet):
             return
         if self._layout is None:
@@ -66,8 +66,8 @@ class FrameClock:
     def skip_lost(self, numbers: Sequence[int]) -> bool:
         """Accounts for frames shown before the first packet's and stored after it, which cannot be decoded.
 
-        `numbers` are those of the frames that came out first, as many as a decoder may hold back. Returns whether the
-        first packet's came first, without which no frame's place in the order is known.
+        `numbers` are the numbers of the frames that came out first, as many as a decoder may hold back. Returns True if
+        the first packet's frame leads them; otherwise no frame's place in the order is known.
         """
         if not numbers or numbers[0] != self._first:
             return False
@@ -78,7 +78,7 @@ class FrameClock:
         return lost >= 0
 
     def time(self, frame: VideoFrame) -> float | None:
-        """Time of `frame` in seconds; None if only that of the frame before it tells."""
+        """Time of `frame` in seconds; None if only the time of the frame before it tells."""
         number, again = frame.pts, frame.pts == self._last
         self._last = number
         if self.by_output:

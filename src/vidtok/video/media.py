@@ -180,7 +180,7 @@ class FileSource:
             raise damage
 
     def _decode(self, start: float) -> _Timed:
-        """DecodedFrame frames with their times, from the key frame before `start` if the file can be entered there."""
+        """Decoded frames with their times, from the key frame before `start` if the file can be entered there."""
         if start > 0:
             for entry in self._entries(start):
                 with self._opened() as (container, stream):
