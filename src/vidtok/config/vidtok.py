@@ -16,8 +16,10 @@ from vidtok.config.dialect import (
     ENGINE_WITHOUT_EFFECT,
     NOT_GIVEN,
     check_roles,
+    given,
     look_up,
     mapping_at,
+    params_of,
     part_target,
     require_fixed,
     warn_of_engine,
@@ -117,17 +119,10 @@ def _network_params(params: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of encoder and decoder as one, checked; values not given are left out."""
     merged: dict[str, Any] = {}
     for part, place in (("encoder_config", _ENCODER), ("decoder_config", _DECODER)):
-        section = params[part]
-        refuse_unknown(section, ("target", "params"), place)
-        given = section.get("params")
-        if given is None:
-            continue
-        given = mapping_at(section, "params", place)
-        refuse_unknown(given, _NETWORK_KEYS, f"{place}.params")
-        require_fixed(given, _NETWORK_FIXED, f"{place}.params")
-        for key, value in given.items():
-            if value == NOT_GIVEN:
-                continue
+        values = params_of(params[part], place)
+        refuse_unknown(values, _NETWORK_KEYS, f"{place}.params")
+        require_fixed(values, _NETWORK_FIXED, f"{place}.params")
+        for key, value in given(values).items():
             if key in merged and merged[key] != value:
                 raise ConfigError(
                     f"{_ENCODER}.params.{key} is {shown(merged[key])} and {_DECODER}.params.{key} {shown(value)}; "
@@ -155,8 +150,7 @@ def _interpolation(network: Mapping[str, Any], variant: str) -> str:
 def _bottleneck(section: Mapping[str, Any]) -> dict[str, Any]:
     """The regulariser as the values of a `KLConfig` or an `FSQConfig`."""
     kind = look_up(section, "regularizer", _REGULARIZER).kind
-    refuse_unknown(section, ("target", "params"), _REGULARIZER)
-    params = mapping_at(section, "params", _REGULARIZER) if section.get("params") is not None else {}
+    params = params_of(section, _REGULARIZER)
     place = f"{_REGULARIZER}.params"
     if kind == "kl":
         refuse_unknown(params, ("sample",), place)
@@ -185,9 +179,9 @@ def _check_said_twice(network: Mapping[str, Any], params: Mapping[str, Any], con
         ("is_causal", config.is_causal, "as the targets say"),
     )
     for key, value, reason in facts:
-        given = network.get(key, value)
-        if given != value or isinstance(given, bool) != isinstance(value, bool):
-            raise ConfigError(f"{_ENCODER}.params.{key} is {shown(given)}; expected {value!r} ({reason})")
+        said = network.get(key, value)
+        if said != value or isinstance(said, bool) != isinstance(value, bool):
+            raise ConfigError(f"{_ENCODER}.params.{key} is {shown(said)}; expected {value!r} ({reason})")
 
 
 def fits_autoencoder(config: AutoencoderConfig, shapes: Shapes) -> bool:

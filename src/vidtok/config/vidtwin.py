@@ -11,9 +11,9 @@ from vidtok.config.dialect import (
     ENGINE_PARTS,
     ENGINE_TRAINING,
     ENGINE_WITHOUT_EFFECT,
-    NOT_GIVEN,
     check_roles,
-    mapping_at,
+    given,
+    params_of,
     part_target,
     require_fixed,
     warn_of_engine,
@@ -97,10 +97,10 @@ def _network(params: Mapping[str, Any]) -> dict[str, Any]:
     for part, role in _PARTS.items():
         place = f"{ENGINE}.{part}"
         part_target(params, part, "encoder" if role == "encoder" else "decoder", VidTwinConfig.family)
-        given = _params_of(params, part)
-        refuse_unknown(given, _NETWORK_KEYS, f"{place}.params")
-        require_fixed(given, _NETWORK_FIXED, f"{place}.params")
-        for key, value in given.items():
+        values = given(params_of(params[part], place))
+        refuse_unknown(values, _NETWORK_KEYS, f"{place}.params")
+        require_fixed(values, _NETWORK_FIXED, f"{place}.params")
+        for key, value in values.items():
             if key in merged and merged[key] != value:
                 raise ConfigError(
                     f"{ENGINE}.encoder_config.params.{key} is {shown(merged[key])} and {place}.params.{key} "
@@ -118,15 +118,15 @@ def _qformer(params: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str,
     """The Q-Former's parameters as the values of a `QFormerConfig`."""
     place = f"{ENGINE}.{_QFORMER_PART}"
     part_target(params, _QFORMER_PART, "qformer", VidTwinConfig.family)
-    given = _params_of(params, _QFORMER_PART)
-    refuse_unknown(given, (*_QFORMER, "encoder_hidden_size"), f"{place}.params")
+    values = given(params_of(params[_QFORMER_PART], place))
+    refuse_unknown(values, (*_QFORMER, "encoder_hidden_size"), f"{place}.params")
     width = network.get("hidden_size", VidTwinConfig().hidden_size)
-    if given.get("encoder_hidden_size", width) != width:
+    if values.get("encoder_hidden_size", width) != width:
         raise ConfigError(
-            f"{place}.params.encoder_hidden_size is {shown(given['encoder_hidden_size'])}; expected {shown(width)}, "
+            f"{place}.params.encoder_hidden_size is {shown(values['encoder_hidden_size'])}; expected {shown(width)}, "
             "the hidden_size of the encoder that it reads"
         )
-    return {_QFORMER[key]: value for key, value in given.items() if key in _QFORMER}
+    return {_QFORMER[key]: value for key, value in values.items() if key in _QFORMER}
 
 
 def _bottleneck(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,19 +134,9 @@ def _bottleneck(params: Mapping[str, Any]) -> dict[str, Any]:
     target = part_target(params, "regularizer_config", "regularizer", "vidtok")
     if target.kind != "kl":
         raise ConfigError(f"{place}.target is for tokens, which VidTwin has none of; expected the Gaussian regularizer")
-    given = _params_of(params, "regularizer_config")
-    refuse_unknown(given, ("sample",), f"{place}.params")
-    return dict(given)
-
-
-def _params_of(params: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """The parameters of a part, without those that are not given."""
-    place = f"{ENGINE}.{part}"
-    section = mapping_at(params, part, ENGINE)
-    refuse_unknown(section, ("target", "params"), place)
-    if section.get("params") is None:
-        return {}
-    return {key: value for key, value in mapping_at(section, "params", place).items() if value != NOT_GIVEN}
+    values = given(params_of(params["regularizer_config"], place))
+    refuse_unknown(values, ("sample",), f"{place}.params")
+    return values
 
 
 def fits_vidtwin(config: VidTwinConfig, shapes: Shapes) -> bool:
