@@ -166,6 +166,12 @@ def check_place(place: Path, error: type[VidTokError], example: str) -> None:
         raise error(f"{place} cannot be written: no permission to write in {folder}; choose another folder")
 
 
+def make_folder(folder: Path, error: type[VidTokError], advice: str) -> None:
+    """Make `folder` and the folders above it, where they are missing. Raises `error` if that fails."""
+    with writing(folder, error, problem=f"{folder} cannot be made", advice=advice):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def hidden_path(place: Path) -> Path:
     """A new hidden name beside `place`, with its suffix, short enough for any file system."""
     stem, suffix = _hidden_parts(place)

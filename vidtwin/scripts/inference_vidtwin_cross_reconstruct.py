@@ -19,7 +19,7 @@ from vidtok.cli.scripts import (
     add_vidtwin_options,
     autocast,
     check_chunk_size,
-    make_folder,
+    make_output_folder,
 )
 from vidtok.device import choose_device
 from vidtok.jobs.reenact import ReenactmentJob
@@ -41,7 +41,7 @@ def reenact(arguments: argparse.Namespace) -> Path:
     """Do what `arguments` say, and return the path of what was written."""
     structure, dynamics = Path(arguments.input_video_path_structure), Path(arguments.input_video_path_dynamics)
     folder = Path(arguments.output_video_dir)
-    make_folder(folder)
+    make_output_folder(folder)
     output = folder / f"structure_{structure.stem}_dynamics_{dynamics.stem}_reconstructed.mp4"
     job = ReenactmentJob(
         output,

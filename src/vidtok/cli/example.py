@@ -20,14 +20,12 @@ def example(
     from vidtok.config.registry import SHIPPED
     from vidtok.device import choose_device
     from vidtok.errors import VideoError
+    from vidtok.files import make_folder
     from vidtok.jobs.reconstruct import ReconstructionJob, ReconstructOptions
     from vidtok.synthetic.example import write_clip
 
     place = choose_device(device)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise VideoError(f"{folder} cannot be made: {error.strerror}; choose another folder with --folder") from error
+    make_folder(folder, VideoError, "choose another folder with --folder")
     model = vidtok.load(SHIPPED[0], device=place)
     options = ReconstructOptions(side_by_side=True)
     job = ReconstructionJob(write_clip(folder / "clip.mp4"), folder / "reconstructed.mp4", options)

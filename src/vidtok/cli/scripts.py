@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vidtok.cli.usage import COUNT, RATE, SEED, SIDE
 from vidtok.errors import VideoError, VidTokError
+from vidtok.files import make_folder
 from vidtok.training.runs.arguments import SentenceParser, number
 
 __all__ = ["SentenceParser"]
@@ -96,12 +97,9 @@ def add_vidtwin_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(read_long_video=True)
 
 
-def make_folder(folder: Path) -> None:
+def make_output_folder(folder: Path) -> None:
     """Make the folder of the results. Raises `VideoError` if it cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise VideoError(f"{folder} cannot be made: {error.strerror}; give another --output_video_dir") from error
+    make_folder(folder, VideoError, "give another --output_video_dir")
 
 
 def check_chunk_size(chunk_size: int, model: VideoModel) -> None:

@@ -12,7 +12,7 @@ import torch
 
 import vidtok
 from vidtok.cli.report import progress_bar
-from vidtok.cli.scripts import autocast, check_chunk_size, clip_frames, make_folder
+from vidtok.cli.scripts import autocast, check_chunk_size, clip_frames, make_output_folder
 from vidtok.device import choose_device
 from vidtok.errors import VideoError
 from vidtok.runtime.passes import Pair, continued_clip_pairs, pairs
@@ -28,7 +28,7 @@ def reconstruct(arguments: argparse.Namespace) -> Path:
     reader = VideoReader(
         source, sample_fps=arguments.sample_fps, height=arguments.input_height, width=arguments.input_width
     )
-    make_folder(folder)
+    make_output_folder(folder)
     writer = VideoWriter(folder / f"{source.stem}_reconstructed.mp4", arguments.sample_fps)
     model = vidtok.load(arguments.config, arguments.ckpt, device=choose_device())
     check_chunk_size(arguments.chunk_size, model)

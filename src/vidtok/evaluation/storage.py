@@ -15,7 +15,7 @@ import numpy as np
 
 from vidtok.errors import VidTokError
 from vidtok.evaluation.measuring import Measured
-from vidtok.files import write_whole
+from vidtok.files import make_folder, write_whole
 
 _FOLDER = "parts"
 _VERSION = 2
@@ -32,10 +32,7 @@ class PartStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder / _FOLDER
         self._made = [each for each in (self._folder, folder) if not each.exists()]
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise VidTokError(f"{self._folder} cannot be made: {error.strerror}; choose another --out") from error
+        make_folder(self._folder, VidTokError, "choose another --out")
 
     def __enter__(self) -> PartStore:
         return self

@@ -12,6 +12,7 @@ from typing import Any
 
 from vidtok.errors import BeingWrittenError, VideoError, VidTokError
 from vidtok.fields import shown
+from vidtok.files import make_folder
 from vidtok.jobs.encode import TOKEN_SUFFIX, Encoded, EncodeJob, EncodeOptions
 from vidtok.jobs.sound import sound_path
 from vidtok.models.base import VideoModel
@@ -117,7 +118,7 @@ class TreeJob:
             (result.elsewhere if again else result.skipped).append(path)
             return True
         try:
-            _make_folder(output.parent)
+            make_folder(output.parent, TokenFileError, "choose another output")
             job = EncodeJob(path, output, self._options)
             progress = None if announce is None else announce(TreeStep(number, len(self.inputs), path, job))
             result.encoded.append(job.run(model, progress))
@@ -157,13 +158,6 @@ def encode_tree(
 ) -> TreeResult:
     """Encode all videos and pictures below `folder` to token files below `output`; see `TreeJob`."""
     return TreeJob(folder, output, options, overwrite=overwrite).run(model, announce)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TokenFileError(f"{folder} cannot be made: {error.strerror}; choose another output") from error
 
 
 class _Made:
