@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vidtok.errors import VidTokError
 from vidtok.files import Aside
+from vidtok.jobs.reading import ReadingJob
 from vidtok.jobs.sound import commit_sound, extract_sound, sound_path
 from vidtok.metrics import rate
 from vidtok.models.base import VideoModel
@@ -102,7 +103,7 @@ class Encoded:
         return rate.compression(self.bits_per_pixel)
 
 
-class EncodeJob:
+class EncodeJob(ReadingJob):
     """An encoding whose input can be read and whose output can be written, both checked, before it needs a model.
 
     Args:
@@ -137,16 +138,6 @@ class EncodeJob:
         check_place(self._output)
         check_apart(self._output, self._input)
         self._reader = options.open(input)
-
-    @property
-    def other_streams(self) -> str:
-        """A word about the video streams of the input that are left out; empty if there are none."""
-        return self._reader.info.other_streams
-
-    @property
-    def frame_estimate(self) -> int | None:
-        """Frames of the video, as far as the file says."""
-        return self._reader.frame_estimate
 
     def run(self, model: VideoModel, progress: Progress | None = None) -> Encoded:
         """Do it; once only. `progress` is called with the number of frames done.

@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from vidtok.errors import VideoError
+from vidtok.jobs.reading import ReadingJob
 from vidtok.metrics import rate
 from vidtok.metrics.image import SSIM_SMALLEST_SIDE, psnr, ssim
 from vidtok.models.base import VideoModel
@@ -93,7 +94,7 @@ class ReconstructOptions(ReadOptions):
     """Put the source to the left of the reconstruction."""
 
 
-class ReconstructionJob:
+class ReconstructionJob(ReadingJob):
     """A reconstruction whose input can be read and whose output can be written, both checked, before it needs a model.
 
     Arguments and errors are as for `reconstruct`.
@@ -126,16 +127,6 @@ class ReconstructionJob:
         )
         self._times: list[float] = []
         self._sound_left_out = info.has_audio and not options.to_the_end
-
-    @property
-    def other_streams(self) -> str:
-        """A word about the video streams of the input that are left out; empty if there are none."""
-        return self._reader.info.other_streams
-
-    @property
-    def frame_estimate(self) -> int | None:
-        """Frames of the video, as far as the file says."""
-        return self._reader.frame_estimate
 
     def run(self, model: VideoModel, progress: Progress | None = None) -> Reconstruction:
         """Do it; once only. Raises as `reconstruct` does, and then leaves nothing behind."""
