@@ -15,7 +15,7 @@ from tiny import KL_1_0, leftovers, tiny_model, write_video
 from twin import SIDE, tiny_twin, write_twin
 from vidtok import VideoError, VidTokError, VidTwin
 from vidtok.cli import main
-from vidtok.jobs.reenact import ReenactmentJob, reenact
+from vidtok.jobs.reenact import ReenactmentJob
 from vidtok.video import Pixels, VideoWriter, probe, read_video, to_float, to_uint8
 
 
@@ -71,7 +71,8 @@ def test_both_sources_stand_beside_the_result(
     tmp_path: Path, twin: VidTwin, videos: tuple[Path, Path], written: list[Pixels]
 ) -> None:
     seen: list[int] = []
-    result = reenact(twin, tmp_path / "out.mp4", structure=videos[0], dynamics=videos[1], progress=seen.append)
+    job = ReenactmentJob(tmp_path / "out.mp4", structure=videos[0], dynamics=videos[1])
+    result = job.run(twin, seen.append)
     assert (result.frames, result.height, result.width, result.fps) == (21, SIDE, SIDE, Fraction(24))
     assert result.sources == ("structure", "dynamics")
     assert seen == [16, 21]
@@ -91,7 +92,7 @@ def test_one_part_alone_shows_what_it_holds(
 ) -> None:
     path = videos[1]
     given: dict[str, Any] = {part: path}
-    result = reenact(twin, tmp_path / "out.mp4", **given, max_frames=16, side_by_side=False)
+    result = ReenactmentJob(tmp_path / "out.mp4", **given, max_frames=16, side_by_side=False).run(twin)
     assert (result.frames, result.fps, result.sources) == (16, Fraction(12), (part,))
     b = sources(videos, 16)[1]
     assert close(np.concatenate(written), expected(twin, *((b, None) if part == "structure" else (None, b))))
@@ -100,7 +101,7 @@ def test_one_part_alone_shows_what_it_holds(
 def test_the_same_video_twice_is_its_reconstruction(
     tmp_path: Path, twin: VidTwin, videos: tuple[Path, Path], written: list[Pixels]
 ) -> None:
-    reenact(twin, tmp_path / "out.mp4", structure=videos[0], dynamics=videos[0], side_by_side=False)
+    ReenactmentJob(tmp_path / "out.mp4", structure=videos[0], dynamics=videos[0], side_by_side=False).run(twin)
     a = to_float(sources(videos, 21)[0])
     assert close(np.concatenate(written), to_uint8(twin(a, sample=False)[1]))
 
@@ -125,7 +126,7 @@ def test_errors_before_any_work(tmp_path: Path, videos: tuple[Path, Path]) -> No
 
 def test_a_model_that_cannot_do_it(tmp_path: Path, videos: tuple[Path, Path]) -> None:
     with pytest.raises(VidTokError, match="does not keep structure and dynamics apart; give a VidTwin, such"):
-        reenact(tiny_model(KL_1_0), tmp_path / "out.mp4", structure=videos[0])
+        ReenactmentJob(tmp_path / "out.mp4", structure=videos[0]).run(tiny_model(KL_1_0))
     assert leftovers(tmp_path) == []
 
 
@@ -137,7 +138,7 @@ def test_a_video_that_breaks_off_leaves_nothing(tmp_path: Path, twin: VidTwin, v
     cut[middle : middle + 4000] = bytes(4000)
     broken.write_bytes(bytes(cut))
     with pytest.raises(VideoError, match=r"broken\.mp4"):
-        reenact(twin, tmp_path / "out.mp4", structure=broken, dynamics=videos[1])
+        ReenactmentJob(tmp_path / "out.mp4", structure=broken, dynamics=videos[1]).run(twin)
     assert leftovers(tmp_path) == ["broken.mp4", "whole.mp4"]
 
 

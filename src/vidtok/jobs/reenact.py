@@ -43,7 +43,7 @@ class ReenactmentJob:
     Args:
         output: a path that ends in .mp4, .mov or .mkv.
         structure: the video, or anything else that `VideoReader` reads, whose structure is decoded; None: none is.
-        dynamics: that whose dynamics are decoded; None: none are.
+        dynamics: the video whose dynamics are decoded; None: none are.
         fps: frames per second to sample of each; None: every frame of each, one beside the other.
         start: seconds into each to start at.
         max_frames: stop after so many frames; it ends with the shorter one in any case.
@@ -133,30 +133,3 @@ class ReenactmentJob:
         finally:
             for reader in self._readers.values():
                 reader.close()
-
-
-def reenact(
-    model: VideoModel,
-    output: str | os.PathLike[str],
-    *,
-    structure: str | os.PathLike[str] | None = None,
-    dynamics: str | os.PathLike[str] | None = None,
-    fps: float | None = None,
-    start: float = 0.0,
-    max_frames: int | None = None,
-    side_by_side: bool = True,
-    allow_truncated: bool = False,
-    progress: Progress | None = None,
-) -> Reenactment:
-    """Write to `output` a video of the structure of one and the dynamics of another; see `ReenactmentJob`."""
-    job = ReenactmentJob(
-        output,
-        structure=structure,
-        dynamics=dynamics,
-        fps=fps,
-        start=start,
-        max_frames=max_frames,
-        side_by_side=side_by_side,
-        allow_truncated=allow_truncated,
-    )
-    return job.run(model, progress)
