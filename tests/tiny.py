@@ -11,6 +11,7 @@ from typing import Any
 
 import av
 import numpy as np
+import pytest
 import torch
 
 from support import small_model
@@ -97,6 +98,19 @@ def audio_streams(path: Path) -> int:
     """How many audio streams a file has."""
     with av.open(str(path)) as container:
         return len(container.streams.audio)
+
+
+def frames_written(monkeypatch: pytest.MonkeyPatch, module: str) -> list[Pixels]:
+    """The frames that `module` writes from now on, a list that grows, as they are before the video codec."""
+    frames: list[Pixels] = []
+
+    class Spy(VideoWriter):
+        def write(self, pixels: Pixels) -> None:
+            frames.append(pixels)
+            super().write(pixels)
+
+    monkeypatch.setattr(f"{module}.VideoWriter", Spy)
+    return frames
 
 
 def leftovers(folder: Path) -> list[str]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tests.video.video_files import make_video, numbered
 
-import vidtok.jobs.encode
 from tiny import (
     FSQ_1_0,
     FSQ_1_1,
@@ -23,6 +21,7 @@ from tiny import (
     add_sound,
     audio_streams,
     draw,
+    frames_written,
     leftovers,
     tiny_model,
     write_video,
@@ -80,17 +79,11 @@ def test_a_file_holds_what_the_model_makes_of_the_video(name: str, frames: int, 
 @pytest.mark.parametrize("name", [KL_1_1, FSQ_1_0, FSQ_NONCAUSAL])
 def test_a_short_video_comes_back_to_the_last_bit(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The decoded file has the pixels of `model.decode(model.encode(x))`."""
-    model, written = MODELS[name], []
-
-    class Spy(VideoWriter):
-        def write(self, pixels: Any) -> None:
-            written.append(pixels)
-            super().write(pixels)
-
+    model = MODELS[name]
     frames = 17 if model.is_causal else 16
     video = write_video(tmp_path / "in.mp4", frames, 22, 38)
     encode_file(model, video, tmp_path / "a.vtok", EncodeOptions(coding=EXACT[name]))
-    monkeypatch.setattr(vidtok.jobs.decode, "VideoWriter", Spy)
+    written = frames_written(monkeypatch, "vidtok.jobs.decode")
     decode_file(model, tmp_path / "a.vtok", tmp_path / "out.mp4")
     x = to_float(read_video(video).numpy())
     expected = model.decode(model.encode(x, sample=False), size=(frames, 22, 38))

@@ -19,6 +19,7 @@ from tiny import (
     add_sound,
     audio_streams,
     draw,
+    frames_written,
     leftovers,
     tiny_model,
     write_video,
@@ -33,16 +34,7 @@ MODELS = {name: tiny_model(name) for name in (KL_1_0, KL_1_1, FSQ_1_1, KL_NONCAU
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> list[Pixels]:
-    """The frames that are written, as they were before the video codec."""
-    frames: list[Pixels] = []
-
-    class Spy(VideoWriter):
-        def write(self, pixels: Pixels) -> None:
-            frames.append(pixels)
-            super().write(pixels)
-
-    monkeypatch.setattr(vidtok.jobs.reconstruct, "VideoWriter", Spy)
-    return frames
+    return frames_written(monkeypatch, "vidtok.jobs.reconstruct")
 
 
 def decoded(model: Tokenizer, frames: Pixels) -> torch.Tensor:

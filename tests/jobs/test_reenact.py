@@ -11,12 +11,12 @@ import pytest
 import torch
 from vidtwin.scripts import inference_vidtwin_cross_reconstruct as cross
 
-from tiny import KL_1_0, leftovers, tiny_model, write_video
+from tiny import KL_1_0, frames_written, leftovers, tiny_model, write_video
 from twin import SIDE, tiny_twin, write_twin
 from vidtok import VideoError, VidTokError, VidTwin
 from vidtok.cli import main
 from vidtok.jobs.reenact import ReenactmentJob
-from vidtok.video import Pixels, VideoWriter, probe, read_video, to_float, to_uint8
+from vidtok.video import Pixels, probe, read_video, to_float, to_uint8
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +32,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> list[Pixels]:
-    """The frames that are written, as they were before the video codec."""
-    frames: list[Pixels] = []
-
-    class Spy(VideoWriter):
-        def write(self, pixels: Pixels) -> None:
-            frames.append(pixels)
-            super().write(pixels)
-
-    monkeypatch.setattr("vidtok.jobs.reenact.VideoWriter", Spy)
-    return frames
+    return frames_written(monkeypatch, "vidtok.jobs.reenact")
 
 
 def sources(videos: tuple[Path, Path], frames: int) -> tuple[torch.Tensor, torch.Tensor]:

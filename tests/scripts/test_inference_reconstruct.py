@@ -18,13 +18,13 @@ from tiny import (
     ModelFiles,
     clip_pairs,
     draw,
+    frames_written,
     leftovers,
     stream_pairs,
     tiny_model,
     write_model,
     write_video,
 )
-from vidtok.cli import scripts_reconstruct as published_reconstruct
 from vidtok.runtime.passes import continued_clip_pairs
 from vidtok.video import Pixels, VideoWriter, probe, read_video, to_uint8
 
@@ -39,16 +39,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelFiles]:
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> list[Pixels]:
-    """The frames that are written, as they were before the video codec."""
-    frames: list[Pixels] = []
-
-    class Spy(VideoWriter):
-        def write(self, pixels: Pixels) -> None:
-            frames.append(pixels)
-            super().write(pixels)
-
-    monkeypatch.setattr(published_reconstruct, "VideoWriter", Spy)
-    return frames
+    return frames_written(monkeypatch, "vidtok.cli.scripts_reconstruct")
 
 
 def call(files: ModelFiles, video: Path, output: Path, *arguments: str) -> int:
