@@ -228,9 +228,8 @@ def test_inference_compares_nothing_if_asked_for_nothing(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_weights(tmp_path: Path) -> None:
-    files = write_model(tmp_path, KL_1_1)
     write_video(tmp_path / "a.mkv", 5, 32, 32)
-    options = ("--model", files.config, "--checkpoint", files.checkpoint, "--frames", 5, "--size", 32)
+    options = (*write_model(tmp_path, KL_1_1).options, "--frames", 5, "--size", 32)
     written = result("weights.py", tmp_path / "out.json", tmp_path / "a.mkv", *options, "--compute", "bfloat16")
     taken = [run["bytes"] for run in written["runs"].values()]
     assert max(taken[1:3]) < 0.7 * taken[0]

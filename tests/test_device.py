@@ -100,9 +100,8 @@ def test_commands_keep_memory_unless_it_is_limited(
 ) -> None:
     kept: list[bool] = []
     monkeypatch.setattr(device, "keep_freed_memory", lambda: kept.append(True))
-    files = write_model(tmp_path, KL_1_1)
     video = write_video(tmp_path / "in.mp4", 5, 32, 32)
-    model = ["--model", files.config, "--checkpoint", files.checkpoint, "--device", "cpu"]
+    model = [*write_model(tmp_path, KL_1_1).options, "--device", "cpu"]
     for command in (["encode", video, "-o", tmp_path / "out.vtok"], ["reconstruct", video, "-o", tmp_path / "out.mp4"]):
         kept.clear()
         assert main([str(word) for word in [*command, *model, "--size", "original", *options]]) == 0

@@ -273,8 +273,7 @@ def test_headers_that_cannot_be_right(tmp_path: Path, twin: VidTwin, change: dic
 
 
 def test_commands_know_it(tmp_path: Path, video: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    files = write_twin(tmp_path)
-    model = ["--model", str(files.config), "--checkpoint", str(files.checkpoint)]
+    model = write_twin(tmp_path).options
     assert main(["reconstruct", str(video), "-o", str(tmp_path / "out.mp4"), *model]) == 0
     streams = "structure 3 x 6 x 2 x 2, dynamics_x 2 x 16 x 2, dynamics_y 2 x 16 x 2"
     assert f"2 clips of {CONFIG.z_channels} values ({streams}), counted as 16 bits" in capsys.readouterr().out

@@ -48,6 +48,11 @@ class ModelFiles:
     config: Path
     checkpoint: Path
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options of a command that name them."""
+        return "--model", str(self.config), "--checkpoint", str(self.checkpoint)
+
 
 def tiny_model(name: str) -> Tokenizer:
     """A model of the variant `name`, with eight channels throughout and stand-in weights."""
@@ -98,6 +103,11 @@ def audio_streams(path: Path) -> int:
     """How many audio streams a file has."""
     with av.open(str(path)) as container:
         return len(container.streams.audio)
+
+
+def rows(text: str) -> dict[str, str]:
+    """The lines of a command's summary by their names."""
+    return {line[:8].strip(): line[8:] for line in text.splitlines()}
 
 
 def frames_written(monkeypatch: pytest.MonkeyPatch, module: str) -> list[Pixels]:

@@ -92,8 +92,8 @@ def test_an_interrupted_run_leaves_nothing(number: signal.Signals, code: int, tm
     results = tmp_path / "results"
     results.mkdir()
     with subprocess.Popen(
-        [sys.executable, "-m", "vidtok", "reconstruct", video, "-o", results / "out.mp4", "-m", files.config,
-         "--checkpoint", files.checkpoint, "--chunk-frames", "1"],
+        [sys.executable, "-m", "vidtok", "reconstruct", video, "-o", results / "out.mp4", *files.options,
+         "--chunk-frames", "1"],
         env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
         while process.poll() is None and not leftovers(results):

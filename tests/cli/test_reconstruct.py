@@ -15,6 +15,7 @@ from tiny import (
     ModelFiles,
     draw,
     leftovers,
+    rows,
     tiny_model,
     write_model,
     write_video,
@@ -37,14 +38,7 @@ def video(tmp_path: Path) -> Path:
 
 
 def call(files: ModelFiles, *arguments: str | Path) -> int:
-    return main(
-        ["reconstruct", *map(str, arguments), "--model", str(files.config), "--checkpoint", str(files.checkpoint)]
-    )
-
-
-def rows(text: str) -> dict[str, str]:
-    """The summary's lines by their names."""
-    return {line[:8].strip(): line[8:] for line in text.splitlines()}
+    return main(["reconstruct", *map(str, arguments), *files.options])
 
 
 def test_kl(models: dict[str, ModelFiles], video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

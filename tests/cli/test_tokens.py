@@ -18,6 +18,7 @@ from tiny import (
     add_sound,
     audio_streams,
     leftovers,
+    rows,
     tiny_model,
     write_model,
     write_video,
@@ -42,13 +43,7 @@ def video(tmp_path: Path) -> Path:
 
 
 def call(command: str, files: ModelFiles | None, *arguments: str | Path) -> int:
-    model = [] if files is None else ["--model", str(files.config), "--checkpoint", str(files.checkpoint)]
-    return main([command, *map(str, arguments), *model])
-
-
-def rows(text: str) -> dict[str, str]:
-    """The summary's lines by their names."""
-    return {line[:8].strip(): line[8:] for line in text.splitlines()}
+    return main([command, *map(str, arguments), *(() if files is None else files.options)])
 
 
 def test_sound_that_is_not_there_is_said_to_be_missing(
@@ -317,8 +312,8 @@ def test_killed_in_the_middle(models: dict[str, ModelFiles], tmp_path: Path) -> 
     video = write_video(tmp_path / "clip.mp4", 600, 32, 32)
     path = tmp_path / "a.vtok"
     files = models[FSQ_1_0]
-    command = [sys.executable, "-m", "vidtok", "encode", video, "-o", path, "-m", files.config, "--checkpoint",
-               files.checkpoint, "--size", "128", "--device", "cpu"]  # fmt: skip
+    command = [sys.executable, "-m", "vidtok", "encode", video, "-o", path, *files.options, "--size", "128",
+               "--device", "cpu"]  # fmt: skip
     process = subprocess.Popen(list(map(str, command)), env=ONE_THREAD, stdout=subprocess.DEVNULL)
     part = tmp_path / "a.vtok.part"
     while process.poll() is None and (not part.exists() or part.stat().st_size < 1500):

@@ -134,8 +134,7 @@ def test_a_video_that_breaks_off_leaves_nothing(tmp_path: Path, twin: VidTwin, v
 
 
 def test_the_command(tmp_path: Path, videos: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    files = write_twin(tmp_path)
-    model = ["--model", str(files.config), "--checkpoint", str(files.checkpoint)]
+    model = write_twin(tmp_path).options
     out = tmp_path / "out.mp4"
     arguments = ["reenact", "--structure", str(videos[0]), "--dynamics", str(videos[1]), "-o", str(out), *model]
     assert main(arguments) == 0

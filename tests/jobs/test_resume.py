@@ -188,9 +188,8 @@ def test_a_writer_takes_over_only_when_asked(video: Path, tmp_path: Path) -> Non
 def test_killed_and_taken_up_by_the_command(tmp_path: Path) -> None:
     """kill -9, then a run to the end: the file is the one of a single run."""
     video = write_video(tmp_path / "clip.mp4", FRAMES, 32, 32)
-    files = write_model(tmp_path, FSQ_1_0)
     path, part = tmp_path / "a.vtok", tmp_path / "a.vtok.part"
-    arguments = ["encode", video, "-o", path, "-m", files.config, "--checkpoint", files.checkpoint]
+    arguments = ["encode", video, "-o", path, *write_model(tmp_path, FSQ_1_0).options]
     settings = ["--size", "64", "--device", "cpu", "--coding", "packed", "--chunk-frames", "8"]
     command = [sys.executable, "-m", "vidtok", *map(str, arguments), *settings]
     process = subprocess.Popen(command, env=ONE_THREAD, stdout=subprocess.DEVNULL)
