@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.contract.families import PairsConfig, SignsConfig, TriplesConfig, registered
-from tests.training.run_files import differing, last
+from tests.training.run_files import CLIPS_AND_TRAINER, differing, last, train
 from torch import Tensor
 
 import vidtok
@@ -213,7 +213,7 @@ def test_saved_loaded_and_evaluated(kind: str, video: Path, tmp_path: Path, caps
     assert np.isfinite(result["overall"]["psnr"]["mean"])
 
 
-_YAML = """\
+_MODEL = """\
 model:
   base_learning_rate: 1.0e-3
   target: {target}
@@ -228,33 +228,6 @@ model:
         disc_weight: 0.2
         disc_start: 3
         regularization_weights: {{{loss}: 1.0e-3}}
-data:
-  target: vidtok.data.datamodule.DataModuleFromConfig
-  params:
-    batch_size: 2
-    num_workers: 0
-    train:
-      target: vidtok.data.synthetic.SyntheticClips
-      params: &clips
-        data_dir: null
-        meta_path: null
-        clips_per_epoch: 6
-        max_objects: 0
-        video_params: {{input_height: 24, input_width: 24, sample_num_frames: {frames}}}
-    validation:
-      target: vidtok.data.synthetic.SyntheticClips
-      params:
-        <<: *clips
-        clips_per_epoch: 2
-lightning:
-  modelcheckpoint:
-    params: {{every_n_train_steps: 2}}
-  trainer:
-    accelerator: cpu
-    precision: 32-true
-    log_every_n_steps: 1
-    enable_progress_bar: false
-    val_check_interval: 100
 """
 
 
@@ -263,7 +236,8 @@ def write_training(path: Path, kind: str) -> Path:
     values = "\n".join(f"      {key}: {json.dumps(value)}" for key, value in model.config.to_dict().items())
     loss = model.config.bottleneck.losses[0]
     frames = 3 * model.temporal_factor + model.is_causal
-    path.write_text(_YAML.format(target=model.config.family, config=values, loss=loss, frames=frames))
+    text = _MODEL + CLIPS_AND_TRAINER
+    path.write_text(text.format(target=model.config.family, config=values, loss=loss, frames=frames))
     return path
 
 
@@ -271,12 +245,8 @@ def write_training(path: Path, kind: str) -> Path:
 @pytest.mark.parametrize("kind", EACH_ONCE)
 def test_three_steps_of_training_and_going_on(kind: str, tmp_path: Path) -> None:
     config = write_training(tmp_path / "run.yaml", kind)
-
-    def train(place: str, *options: str) -> Path:
-        return run(parse_arguments(["-b", str(config), "--logdir", str(tmp_path / place), *options]))
-
-    whole = train("whole", "--max_steps", "6", "--no-test")  # two optimisations a step
-    half = train("half", "--max_steps", "4", "--no-test")
+    whole = train(config, tmp_path / "whole", "--max_steps", "6", "--no-test")  # two optimisations a step
+    half = train(config, tmp_path / "half", "--max_steps", "4", "--no-test")
     resumed = run(parse_arguments(["-r", str(half), "--max_steps", "6", "--no-test"]))
     assert differing(last(resumed), last(whole)) == []
     trained = vidtok.load(whole)

@@ -11,7 +11,39 @@ import torch
 from vidtok.training.runs.arguments import parse_arguments
 from vidtok.training.runs.run import run
 
-_YAML = """\
+CLIPS_AND_TRAINER = """\
+data:
+  target: vidtok.data.datamodule.DataModuleFromConfig
+  params:
+    batch_size: 2
+    num_workers: 0
+    train:
+      target: vidtok.data.synthetic.SyntheticClips
+      params: &clips
+        data_dir: null
+        meta_path: null
+        clips_per_epoch: 6
+        max_objects: 0
+        video_params: {{input_height: 24, input_width: 24, sample_num_frames: {frames}}}
+    validation:
+      target: vidtok.data.synthetic.SyntheticClips
+      params:
+        <<: *clips
+        clips_per_epoch: 2
+lightning:
+  callbacks: null
+  modelcheckpoint:
+    params: {{every_n_train_steps: 2}}
+  trainer:
+    accelerator: cpu
+    precision: 32-true
+    log_every_n_steps: 1
+    enable_progress_bar: false
+    val_check_interval: 100
+"""
+"""Synthetic clips of so many `frames`, and a trainer that takes short steps on the CPU."""
+
+_MODEL = """\
 base: {base}
 model:
   base_learning_rate: 1.0e-3
@@ -26,37 +58,6 @@ model:
         perceptual_weight: 0.0
         disc_weight: {disc_weight}
         disc_start: 3
-data:
-  params:
-    batch_size: 2
-    num_workers: 0
-    train:
-      target: vidtok.data.synthetic.SyntheticClips
-      params: &clips
-        data_dir: null
-        meta_path: null
-        clips_per_epoch: 6
-        max_objects: 0
-        video_params:
-          input_height: 24
-          input_width: 24
-          sample_num_frames: 5
-    validation:
-      target: vidtok.data.synthetic.SyntheticClips
-      params:
-        <<: *clips
-        clips_per_epoch: 2
-lightning:
-  callbacks: null
-  modelcheckpoint:
-    params:
-      every_n_train_steps: 2
-  trainer:
-    accelerator: cpu
-    precision: 32-true
-    log_every_n_steps: 1
-    enable_progress_bar: false
-    val_check_interval: 100
 """
 
 KL = "vidtok_kl_causal_488_4chn_v1_1"
@@ -66,7 +67,7 @@ FSQ = "vidtok_fsq_causal_488_4096"
 def write_config(folder: Path, *, base: str = KL, adversarial: bool = False, name: str = "tiny") -> Path:
     """A configuration of the smallest model of the variant `base` on synthetic clips."""
     path = folder / f"{name}.yaml"
-    path.write_text(_YAML.format(base=base, disc_weight=0.2 if adversarial else 0.0))
+    path.write_text((_MODEL + CLIPS_AND_TRAINER).format(base=base, disc_weight=0.2 if adversarial else 0.0, frames=5))
     return path
 
 
