@@ -12,7 +12,7 @@ from av.stream import Disposition
 from tests.video.video_files import make_video, number_of, numbered
 
 from vidtok.errors import VideoError
-from vidtok.video import VideoReader, container, media, probe, read_clip
+from vidtok.video import VideoReader, media, probe, read_clip
 
 SIZES = {"small": (32, 96), "large": (64, 192)}
 
@@ -140,7 +140,7 @@ def test_any_exception_in_decoding_and_converting_names_the_file(
     def fail(*_: object, **__: object) -> np.ndarray:
         raise IndexError("out of range")
 
-    monkeypatch.setattr(container.RGBConverter, "__call__", fail)
+    monkeypatch.setattr(media.RGBConverter, "__call__", fail)
     with pytest.raises(VideoError, match=r"v\.mp4 cannot be read \(IndexError: out of range\)"):
         list(reader)
     monkeypatch.setattr(media.FrameClock, "time", fail)

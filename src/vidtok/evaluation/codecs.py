@@ -23,10 +23,8 @@ import numpy as np
 from vidtok.errors import VidTokError
 from vidtok.runtime.passes import Pair
 from vidtok.video import Pixels, to_float
-from vidtok.video.container import RGBConverter
+from vidtok.video.colour import RGBConverter, YUVConverter
 
-_BT709, _LIMITED, _FULL = 1, 1, 2
-_BICUBIC, _FULL_CHROMA_INPUT, _ACCURATE_ROUNDING = 0x4, 0x4000, 0x40000
 _NO_KEY_FRAMES = 100_000
 _TOLERANCE = 0.02
 _MOST_TRIALS = 8
@@ -92,34 +90,19 @@ class Coding:
         self, codec: Codec, crf: float, size: tuple[int, int], fps: Fraction, *,
         key_interval: int | None = None, decode: bool = True,
     ) -> None:  # fmt: skip
-        from av.video.reformatter import VideoReformatter
-
         self.bits = 0
         self._size = size
-        # Chroma of half the resolution wants even sides.
-        self._padding = ((0, size[0] % 2), (0, size[1] % 2), (0, 0))
         self._codec = codec
         self._fps = fps
         self._count = 0
-        self._reformatter = VideoReformatter()
-        self._encoder = _encoder(codec, crf, [side + side % 2 for side in size], fps, key_interval)
+        self._to_yuv = YUVConverter(*size, codec.pixel_format)
+        self._encoder = _encoder(codec, crf, self._to_yuv, fps, key_interval)
         self._decoder = _context(codec.decoder, "r", codec) if decode else None
         self._to_rgb = RGBConverter()
 
     def push(self, pixels: Pixels) -> list[Pixels]:
         """Code the next frame, (H, W, 3) uint8; returns the decoded frames that are ready."""
-        from av.video.frame import VideoFrame
-
-        padded = np.pad(pixels, self._padding, mode="edge") if any(after for _, after in self._padding) else pixels
-        rgb: Any = VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24")
-        frame = self._reformatter.reformat(
-            rgb,
-            format=self._codec.pixel_format,
-            interpolation=_BICUBIC | _FULL_CHROMA_INPUT | _ACCURATE_ROUNDING,
-            dst_colorspace=_BT709,
-            src_color_range=_FULL,
-            dst_color_range=_LIMITED,
-        )
+        frame = self._to_yuv(pixels)
         frame.pts, frame.time_base = self._count, 1 / self._fps
         self._count += 1
         return self._code(frame)
@@ -235,13 +218,10 @@ def _context(name: str, mode: str, codec: Codec) -> Any:
         ) from error
 
 
-def _encoder(codec: Codec, crf: float, size: list[int], fps: Fraction, key_interval: int | None) -> Any:
+def _encoder(codec: Codec, crf: float, frames: YUVConverter, fps: Fraction, key_interval: int | None) -> Any:
     context = _context(codec.encoder, "w", codec)
-    context.height, context.width = size
-    context.pix_fmt = codec.pixel_format
+    frames.set_up(context)
     context.framerate, context.time_base = fps, 1 / fps
-    context.colorspace = context.color_primaries = context.color_trc = _BT709
-    context.color_range = _LIMITED
     context.gop_size = key_interval or _NO_KEY_FRAMES
     context.options = {**codec.options, "crf": f"{crf:g}"}
     return context

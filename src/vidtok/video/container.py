@@ -1,4 +1,4 @@
-"""One stream of a video file: opened safely, described, timed and decoded to RGB."""
+"""One stream of a video file: opened safely, described and timed."""
 
 from __future__ import annotations
 
@@ -10,24 +10,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vidtok.errors import VideoError, VidTokError
 from vidtok.text import EMPTY, reason
-from vidtok.video.frames import Pixels
-from vidtok.video.orientation import Orientation, frame_orientation
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.frame import VideoFrame
-    from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
 
-# AVColorSpace (what a stream is tagged with) to swscale's numbers; both 601 variants share one matrix.
-_MATRIX_OF_TAG = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
-_BT601, _BT709 = 5, 1
-_LIMITED, _FULL = 1, 2
-_BILINEAR, _FULL_CHROMA, _ACCURATE_ROUNDING = 0x2, 0x2000, 0x40000
 # Asked to report damage, these refuse sound files too, their own encoder's among them.
 _PEDANTIC_DECODERS = ("tiff",)
 _LISTS = {
@@ -268,35 +258,3 @@ def timestamp(frame: VideoFrame) -> float | None:
     """Time of a frame, in seconds on the clock of the file; None if the file does not say."""
     pts = frame.pts if frame.pts is not None else frame.dts
     return None if pts is None or frame.time_base is None else float(pts * frame.time_base)
-
-
-class RGBConverter:
-    """Decoded frames as RGB, upright. Keeps the converter of one stream ready between frames.
-
-    The stream's tags say which matrix and range its colours use. Without tags, players' assumptions hold: BT.709
-    from 1280 columns or 577 rows on, BT.601 below, limited range. Grey counts as full range and alpha is left out, as
-    FFmpeg does both. There is no tone mapping of high dynamic range, and no deinterlacing.
-    """
-
-    def __init__(self) -> None:
-        from av.video.reformatter import VideoReformatter
-
-        self._reformatter: VideoReformatter = VideoReformatter()
-
-    def __call__(self, frame: VideoFrame, orientation: Orientation | None = None) -> Pixels:
-        """(H, W, 3) uint8, turned and mirrored as `orientation`, or else the frame itself, asks for."""
-        flags = _BILINEAR | _FULL_CHROMA | _ACCURATE_ROUNDING
-        if frame.format.is_rgb or "pal8" in frame.format.name:
-            rgb = self._reformatter.reformat(frame, format="rgb24", interpolation=flags)
-        else:
-            hd = frame.width >= 1280 or frame.height > 576
-            limited = frame.color_range != _FULL and not frame.format.name.startswith("yuvj")
-            rgb = self._reformatter.reformat(
-                frame,
-                format="rgb24",
-                interpolation=flags,
-                src_colorspace=_MATRIX_OF_TAG.get(frame.colorspace, _BT709 if hd else _BT601),
-                src_color_range=_LIMITED if limited else _FULL,
-                dst_color_range=_FULL,
-            )
-        return (orientation or frame_orientation(frame))(rgb.to_ndarray().astype(np.uint8, copy=False))

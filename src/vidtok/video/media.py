@@ -17,9 +17,9 @@ import numpy as np
 
 from vidtok.errors import DamagedVideoError, VideoError
 from vidtok.video.clock import FrameClock
+from vidtok.video.colour import RGBConverter
 from vidtok.video.container import (
     MediaSlice,
-    RGBConverter,
     VideoInfo,
     is_still_format,
     open_container,

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from vidtok.errors import VideoError
-from vidtok.video.container import RGBConverter, VideoInfo, read_head, reading
+from vidtok.video.colour import RGBConverter
+from vidtok.video.container import VideoInfo, read_head, reading
 from vidtok.video.frames import Pixels
 from vidtok.video.library import PICTURE_SUFFIXES, is_media
 from vidtok.video.media import EXIF_WITHIN, FOLDER_FPS, DecodedFrame, FileSource, first_frame

@@ -17,6 +17,7 @@ import numpy as np
 from vidtok.errors import VideoError
 from vidtok.files import Aside, check_place, writing
 from vidtok.video.audio import AudioCopy
+from vidtok.video.colour import YUVConverter
 from vidtok.video.container import open_container
 from vidtok.video.frames import Pixels, as_rate
 from vidtok.video.retiming import retime
@@ -30,8 +31,6 @@ PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "sl
 _CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _MOST_THREADS = 128
 _SLOW = Fraction(1, 1000)
-_BT709, _LIMITED, _FULL = 1, 1, 2
-_BICUBIC, _FULL_CHROMA_INPUT, _ACCURATE_ROUNDING = 0x4, 0x4000, 0x40000
 
 
 class VideoWriter:
@@ -197,7 +196,6 @@ class _H264Output:
         audio: Callable[[OutputContainer, str], AudioCopy | None] | None,
     ) -> None:
         import av
-        from av.video.reformatter import VideoReformatter
 
         kind = _CONTAINERS[path.suffix.lower()]
         # Without "bitexact", Matroska files get a random number each.
@@ -207,34 +205,18 @@ class _H264Output:
             muxing["video_track_timescale"] = "1000"
         self._fps = fps
         self._written = 0
-        self._padding = ((0, height % 2), (0, width % 2), (0, 0))
-        self._reformatter = VideoReformatter()
+        self._to_yuv = YUVConverter(height, width, "yuv420p")
         self._container: OutputContainer = av.open(os.fspath(path), "w", format=kind, container_options=muxing)
         stream: VideoStream = self._container.add_stream("libx264", rate=fps, options=options)
-        stream.width, stream.height = width + width % 2, height + height % 2
-        stream.pix_fmt = "yuv420p"
         context = stream.codec_context
+        self._to_yuv.set_up(context)
         context.time_base = 1 / fps
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
-        context.color_range = _LIMITED
         context.sample_aspect_ratio = ratio
         self._stream = stream
         self._audio = None if audio is None else audio(self._container, kind)
 
     def write(self, pixels: Pixels) -> None:
-        from av.video.frame import VideoFrame
-
-        if self._padding != ((0, 0), (0, 0), (0, 0)):
-            pixels = np.pad(pixels, self._padding, mode="edge")
-        rgb: Any = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-        frame = self._reformatter.reformat(
-            rgb,
-            format="yuv420p",
-            interpolation=_BICUBIC | _FULL_CHROMA_INPUT | _ACCURATE_ROUNDING,
-            dst_colorspace=_BT709,
-            src_color_range=_FULL,
-            dst_color_range=_LIMITED,
-        )
+        frame = self._to_yuv(pixels)
         frame.pts, frame.time_base = self._written, 1 / self._fps
         self._written += 1
         self._mux(frame)
