@@ -15,6 +15,7 @@ from vidtok.cli.options import (
     MaxMemoryOption,
     TileOption,
     TileOverlapOption,
+    VideoOutputOption,
     load_model,
 )
 from vidtok.cli.usage import COUNT
@@ -36,48 +37,57 @@ def _timestamp(text: str) -> str:
     return text
 
 
+InputArgument = Annotated[Path, typer.Argument(help="A token file, which `vidtok encode` has written.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME|YAML|FOLDER|HUB",
+        help="The model that the file was made with, as for `vidtok encode`.",
+        show_default="by the name in the file",
+    ),
+]
+StartOption = Annotated[
+    str | None,
+    typer.Option(parser=_timestamp, metavar="SECONDS|FRAMEf", help="First frame: 2.5, 1:02.5, or a frame, 100f."),
+]
+EndOption = Annotated[
+    str | None,
+    typer.Option(parser=_timestamp, metavar="SECONDS|FRAMEf", help="Stop before this moment, in the same terms."),
+]
+AudioOption = Annotated[
+    bool, typer.Option("--audio/--no-audio", help="Put the sound that was kept beside the file into a whole video.")
+]
+SkipDamagedOption = Annotated[
+    bool,
+    typer.Option(
+        "--skip-damaged", help="Bridge damaged parts with copies of what came before; use what a cut-off file has."
+    ),
+]
+OtherWeightsOption = Annotated[
+    bool,
+    typer.Option("--allow-other-weights", help="Decode with other weights than those that the file was made with."),
+]
+ChunkFramesOption = Annotated[
+    int | None,
+    typer.Option(parser=COUNT, metavar="N", help="Frames to compute at a time.", show_default="16, fewer if large"),
+]
+
+
 def decode(
-    input: Annotated[Path, typer.Argument(help="A token file, which `vidtok encode` has written.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Output: .mp4, .mov, .mkv; .png for one frame.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="NAME|YAML|FOLDER|HUB",
-            help="The model that the file was made with, as for `vidtok encode`.",
-            show_default="by the name in the file",
-        ),
-    ] = None,
+    input: InputArgument,
+    output: VideoOutputOption,
+    model: ModelOption = None,
     checkpoint: CheckpointOption = None,
-    start: Annotated[
-        str | None,
-        typer.Option(parser=_timestamp, metavar="SECONDS|FRAMEf", help="First frame: 2.5, 1:02.5, or a frame, 100f."),
-    ] = None,
-    end: Annotated[
-        str | None,
-        typer.Option(parser=_timestamp, metavar="SECONDS|FRAMEf", help="Stop before this moment, in the same terms."),
-    ] = None,
-    audio: Annotated[
-        bool,
-        typer.Option("--audio/--no-audio", help="Put the sound that was kept beside the file into a whole video."),
-    ] = True,
-    skip_damaged: Annotated[
-        bool,
-        typer.Option(
-            "--skip-damaged", help="Bridge damaged parts with copies of what came before; use what a cut-off file has."
-        ),
-    ] = False,
-    allow_other_weights: Annotated[
-        bool,
-        typer.Option("--allow-other-weights", help="Decode with other weights than those that the file was made with."),
-    ] = False,
+    start: StartOption = None,
+    end: EndOption = None,
+    audio: AudioOption = True,
+    skip_damaged: SkipDamagedOption = False,
+    allow_other_weights: OtherWeightsOption = False,
     device: DeviceOption = None,
     dtype: DTypeOption = DType.float32,
-    chunk_frames: Annotated[
-        int | None,
-        typer.Option(parser=COUNT, metavar="N", help="Frames to compute at a time.", show_default="16, fewer if large"),
-    ] = None,
+    chunk_frames: ChunkFramesOption = None,
     tile: TileOption = None,
     tile_overlap: TileOverlapOption = None,
     max_memory: MaxMemoryOption = None,

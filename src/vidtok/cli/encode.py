@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +34,7 @@ from vidtok.cli.options import (
 from vidtok.cli.reconstruct import wanted_size
 
 if TYPE_CHECKING:
-    from vidtok.jobs import Encoded, TreeJob, TreeResult
+    from vidtok.jobs import Encoded, EncodeJob, TreeJob, TreeResult
     from vidtok.tokenizer import Tokenizer
 
 _SUFFIX = ".vtok"
@@ -51,26 +52,36 @@ class Coding(StrEnum):
     int8 = "int8"
 
 
+InputArgument = Annotated[
+    Path, typer.Argument(help="A video, a picture, a folder of pictures, or a folder with videos below it.")
+]
+OutputOption = Annotated[
+    Path,
+    typer.Option("--output", "-o", help=f"Output: a file that ends in {_SUFFIX}, or a folder for a folder of videos."),
+]
+CodingOption = Annotated[
+    Coding | None,
+    typer.Option(
+        help="Storage of values. Tokens: packed, or entropy-coded (static, adaptive). Latents: float16, "
+        "bfloat16, float32, int8.",
+        show_default="adaptive for tokens, 16-bit floats for latents",
+    ),
+]
+AudioOption = Annotated[bool, typer.Option("--audio", help="Keep the sound beside the token file, as .mka.")]
+OverwriteOption = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="For a folder: replace token files that another model or other options have made."
+    ),
+]
+
+
 def encode(
-    input: Annotated[
-        Path, typer.Argument(help="A video, a picture, a folder of pictures, or a folder with videos below it.")
-    ],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", help=f"Output: a file that ends in {_SUFFIX}, or a folder for a folder of videos."
-        ),
-    ],
+    input: InputArgument,
+    output: OutputOption,
     model: ModelOption,
     checkpoint: CheckpointOption = None,
-    coding: Annotated[
-        Coding | None,
-        typer.Option(
-            help="Storage of values. Tokens: packed, or entropy-coded (static, adaptive). Latents: float16, "
-            "bfloat16, float32, int8.",
-            show_default="adaptive for tokens, 16-bit floats for latents",
-        ),
-    ] = None,
+    coding: CodingOption = None,
     height: HeightOption = None,
     width: WidthOption = None,
     size: SizeOption = None,
@@ -78,7 +89,7 @@ def encode(
     start: StartOption = 0.0,
     max_frames: MaxFramesOption = None,
     stream: StreamOption = None,
-    audio: Annotated[bool, typer.Option("--audio", help="Keep the sound beside the token file, as .mka.")] = False,
+    audio: AudioOption = False,
     device: DeviceOption = None,
     dtype: DTypeOption = DType.float32,
     chunk_frames: ChunkFramesOption = None,
@@ -86,12 +97,7 @@ def encode(
     tile_overlap: TileOverlapOption = None,
     max_memory: MaxMemoryOption = None,
     allow_truncated: TruncatedOption = False,
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite", help="For a folder: replace token files that another model or other options have made."
-        ),
-    ] = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Encode a video to a file of tokens or latents, which `vidtok decode` turns into a video again.
 
@@ -105,7 +111,7 @@ def encode(
     """
     wanted = wanted_size(height, width, size)
 
-    from vidtok.jobs import EncodeOptions, TreeJob
+    from vidtok.jobs import EncodeJob, EncodeOptions, TreeJob
 
     options = EncodeOptions(
         **wanted,
@@ -121,19 +127,20 @@ def encode(
         sound=audio,
         allow_truncated=allow_truncated,
     )
+    load = partial(load_model, model, checkpoint, device, dtype, limited=max_memory is not None)
+    # The input is looked at before the model is loaded.
     if input.is_dir() and output.suffix != _SUFFIX:
-        tree = TreeJob(input, output, options, overwrite=overwrite)
-        _encode_tree(tree, output, load_model(model, checkpoint, device, dtype, limited=max_memory is not None))
-        return
+        _encode_tree(TreeJob(input, output, options, overwrite=overwrite), output, load())
+    else:
+        _encode_file(EncodeJob(input, output, options), load())
 
+
+def _encode_file(job: EncodeJob, tokenizer: Tokenizer) -> None:
     from vidtok.cli.report import progress_bar
-    from vidtok.jobs import EncodeJob
 
-    job = EncodeJob(input, output, options)
-    tokenizer = load_model(model, checkpoint, device, dtype, limited=max_memory is not None)
     with progress_bar("encoding", job.frame_estimate) as progress:
         result = job.run(tokenizer, progress)
-    typer.echo(_summary(result, tokenizer, sound_wanted=options.sound))
+    typer.echo(_summary(result, tokenizer, sound_wanted=job.options.sound))
     say_other_streams(job.other_streams)
 
 

@@ -59,6 +59,9 @@ DeviceOption = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 and so on.", show_default="cuda if there is one, else cpu")
 ]
 DTypeOption = Annotated[DType, typer.Option("--dtype", help="Type to compute in.")]
+VideoOutputOption = Annotated[
+    Path, typer.Option("--output", "-o", help="Output: .mp4, .mov, .mkv; .png for one frame.")
+]
 
 HeightOption = Annotated[
     int | None,

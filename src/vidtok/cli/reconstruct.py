@@ -24,6 +24,7 @@ from vidtok.cli.options import (
     TileOption,
     TileOverlapOption,
     TruncatedOption,
+    VideoOutputOption,
     WidthOption,
     load_model,
     say_other_streams,
@@ -35,7 +36,7 @@ _PUBLISHED_SIZE = 256
 
 def reconstruct(
     input: Annotated[Path, typer.Argument(help="A video, a picture, or a folder of pictures.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Output: .mp4, .mov, .mkv; .png for one frame.")],
+    output: VideoOutputOption,
     model: ModelOption,
     checkpoint: CheckpointOption = None,
     height: HeightOption = None,

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidtok.cli.options import CheckpointOption, DeviceOption, DType, DTypeOption, FpsOption, load_model
+from vidtok.cli.options import (
+    CheckpointOption,
+    DeviceOption,
+    DType,
+    DTypeOption,
+    FpsOption,
+    TruncatedOption,
+    load_model,
+)
 from vidtok.cli.usage import COUNT, SECONDS
 
 if TYPE_CHECKING:
@@ -42,9 +50,7 @@ def reenact(
     ] = True,
     device: DeviceOption = None,
     dtype: DTypeOption = DType.float32,
-    allow_truncated: Annotated[
-        bool, typer.Option("--allow-truncated", help="Use what can be decoded of a damaged video.")
-    ] = False,
+    allow_truncated: TruncatedOption = False,
 ) -> None:
     """Decode the structure of one video with the dynamics of another; or one of the two alone, to see its content.
 
