@@ -30,8 +30,8 @@ from vidtok.cli.options import (
     WidthOption,
     load_model,
     say_other_streams,
+    wanted_size,
 )
-from vidtok.cli.reconstruct import wanted_size
 
 if TYPE_CHECKING:
     from vidtok.jobs import Encoded, EncodeJob, TreeJob, TreeResult

@@ -18,9 +18,9 @@ from vidtok.cli.options import (
     HeightOption,
     SizeOption,
     WidthOption,
+    frame_size,
     load_model,
 )
-from vidtok.cli.reconstruct import frame_size
 from vidtok.cli.usage import COUNT, SECONDS, SEED, WORKERS
 from vidtok.metrics.table import METRICS
 from vidtok.text import counted

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidtok.cli.usage import COUNT, MOST_PIXELS, OVERLAP, RATE, SECONDS, SIDE, STREAM
+from vidtok.errors import VidTokError
 from vidtok.fields import shown
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from vidtok.tokenizer import Tokenizer
 
 _OVERLAP = 64
+_PUBLISHED_SIZE = 256
 
 
 class DType(StrEnum):
@@ -131,6 +133,26 @@ MaxMemoryOption = Annotated[
         show_default="no limit",
     ),
 ]
+
+
+def wanted_size(height: int | None, width: int | None, size: str | None) -> dict[str, int | None]:
+    """The size options of a job: `height` and `width`, or `default_size`, for models without a size of their own."""
+    if size is None and height is None and width is None:
+        return {"default_size": _PUBLISHED_SIZE}
+    rows, columns = frame_size(height, width, size)
+    return {"height": rows, "width": columns}
+
+
+def frame_size(height: int | None, width: int | None, size: str | None) -> tuple[int | None, int | None]:
+    """(height, width) of the frames after the resize: (None, None) for no resize.
+
+    Raises `VidTokError` for options that contradict each other.
+    """
+    if size is None:
+        return (_PUBLISHED_SIZE, _PUBLISHED_SIZE) if height is None and width is None else (height, width)
+    if height is not None or width is not None:
+        raise VidTokError("--size cannot be given together with --height or --width; leave one of them out")
+    return (None, None) if size == "original" else (int(size), int(size))
 
 
 def load_model(

@@ -28,10 +28,8 @@ from vidtok.cli.options import (
     WidthOption,
     load_model,
     say_other_streams,
+    wanted_size,
 )
-from vidtok.errors import VidTokError
-
-_PUBLISHED_SIZE = 256
 
 
 def reconstruct(
@@ -88,23 +86,3 @@ def reconstruct(
         result = job.run(tokenizer, progress)
     typer.echo(summary(result, tokenizer))
     say_other_streams(job.other_streams)
-
-
-def wanted_size(height: int | None, width: int | None, size: str | None) -> dict[str, int | None]:
-    """The size options of a job: `height` and `width`, or `default_size`, for models without a size of their own."""
-    if size is None and height is None and width is None:
-        return {"default_size": _PUBLISHED_SIZE}
-    rows, columns = frame_size(height, width, size)
-    return {"height": rows, "width": columns}
-
-
-def frame_size(height: int | None, width: int | None, size: str | None) -> tuple[int | None, int | None]:
-    """(height, width) of the frames after the resize: (None, None) for no resize.
-
-    Raises `typer.BadParameter` for options that contradict each other or a size that is not one.
-    """
-    if size is None:
-        return (_PUBLISHED_SIZE, _PUBLISHED_SIZE) if height is None and width is None else (height, width)
-    if height is not None or width is not None:
-        raise VidTokError("--size cannot be given together with --height or --width; leave one of them out")
-    return (None, None) if size == "original" else (int(size), int(size))
