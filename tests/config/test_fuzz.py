@@ -14,5 +14,5 @@ import fuzz as fuzzer
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux only")
 def test_thousands_of_configurations(tmp_path: Path) -> None:
-    result = fuzzer.run("tests.config.fuzzing", 10_000, 1, tmp_path, seconds=1700)
-    assert min(result["outcomes"][kind] for kind in ("refused", "read", "built")) > 50
+    result = fuzzer.run("tests.config.fuzzing", 5_000, 1, tmp_path, seconds=1700)
+    assert min(result["outcomes"][kind] for kind in ("refused", "read", "built")) > 20
