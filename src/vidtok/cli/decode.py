@@ -37,7 +37,7 @@ def _timestamp(text: str) -> str:
     return text
 
 
-InputArgument = Annotated[Path, typer.Argument(help="A token file, which `vidtok encode` has written.")]
+InputArgument = Annotated[Path, typer.Argument(help="A token file that `vidtok encode` wrote.")]
 ModelOption = Annotated[
     str | None,
     typer.Option(
@@ -54,20 +54,21 @@ StartOption = Annotated[
 ]
 EndOption = Annotated[
     str | None,
-    typer.Option(parser=_timestamp, metavar="SECONDS|FRAMEf", help="Stop before this moment, in the same terms."),
+    typer.Option(parser=_timestamp, metavar="SECONDS|FRAMEf", help="Stop before this time or frame, written alike."),
 ]
 AudioOption = Annotated[
-    bool, typer.Option("--audio/--no-audio", help="Put the sound that was kept beside the file into a whole video.")
+    bool, typer.Option("--audio/--no-audio", help="Add the sound kept beside the file, if all of it is decoded.")
 ]
 SkipDamagedOption = Annotated[
     bool,
     typer.Option(
-        "--skip-damaged", help="Bridge damaged parts with copies of what came before; use what a cut-off file has."
+        "--skip-damaged",
+        help="Replace damaged parts by copies of the frames before; decode what is left of a cut-off file.",
     ),
 ]
 OtherWeightsOption = Annotated[
     bool,
-    typer.Option("--allow-other-weights", help="Decode with other weights than those that the file was made with."),
+    typer.Option("--allow-other-weights", help="Decode with other weights than the file was made with."),
 ]
 ChunkFramesOption = Annotated[
     int | None,

@@ -70,9 +70,7 @@ CodingOption = Annotated[
 AudioOption = Annotated[bool, typer.Option("--audio", help="Keep the sound beside the token file, as .mka.")]
 OverwriteOption = Annotated[
     bool,
-    typer.Option(
-        "--overwrite", help="For a folder: replace token files that another model or other options have made."
-    ),
+    typer.Option("--overwrite", help="For a folder: replace token files from another model or other options."),
 ]
 
 
