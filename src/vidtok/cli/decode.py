@@ -54,10 +54,10 @@ StartOption = Annotated[
 ]
 EndOption = Annotated[
     str | None,
-    typer.Option(parser=_timestamp, metavar="SECONDS|FRAMEf", help="Stop before this time or frame, written alike."),
+    typer.Option(parser=_timestamp, metavar="SECONDS|FRAMEf", help="Stop before this time or frame, as for --start."),
 ]
 AudioOption = Annotated[
-    bool, typer.Option("--audio/--no-audio", help="Add the sound kept beside the file, if all of it is decoded.")
+    bool, typer.Option("--audio/--no-audio", help="Add the sound kept beside the file to a whole video.")
 ]
 SkipDamagedOption = Annotated[
     bool,
