@@ -1,4 +1,4 @@
-"""From a video file to a token file by way of a tokenizer, in constant memory."""
+"""Encoding of a video file to a token file, in constant memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TOKEN_SUFFIX = ".vtok"
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeOptions(ReadOptions):
-    """Options of an encoding: all that a token file depends on beside the video and the model."""
+    """Options of an encoding: everything that a token file depends on besides the video and the model."""
 
     coding: str | None = None
     """Coding of the values; see `vidtok.tokens.make_header`."""
@@ -43,11 +43,11 @@ class EncodeOptions(ReadOptions):
 
     @property
     def whole(self) -> bool:
-        """All of the video is encoded, at its own rate."""
+        """True if all of the video is encoded, at its own rate."""
         return self.fps is None and self.to_the_end
 
     def settings(self, model: VideoModel) -> dict[str, Any]:
-        """The options as the header notes them: equal for files of equal content."""
+        """The options as JSON values for the header; for one video and model, equal values give equal files."""
         height, width = frame_size(model, self.height, self.width, self.default_size)
         noted: dict[str, Any] = {
             "height": height,
@@ -81,40 +81,41 @@ class Encoded:
     bytes: int
     """Size of the token file."""
     source_bytes: int | None
-    """Size of the source, if all of its video was encoded and it is a file."""
+    """Size of the source in bytes; None if it is no file, or a part of it was encoded."""
     int8_snr: float | None
-    """With int8 coding: signal to quantization noise of the latent, in dB."""
+    """Signal to quantization noise of the latent, in dB; None without int8 coding."""
     sound: Path | None
-    """The file of the sound, if it was kept."""
+    """The file of the sound; None if it was not kept."""
     truncated: bool
-    """The input broke off (only with `allow_truncated`)."""
+    """True if the input broke off (only with `allow_truncated`)."""
     resumed: int
-    """Frames that an interrupted run had encoded already."""
+    """Number of frames that an interrupted run had encoded already."""
     seconds: float
-    """From the first frame read to the output in its place."""
+    """Time from the first frame read to the output at its path."""
 
     @property
     def bits_per_pixel(self) -> float:
+        """Bits of the token file per pixel of the encoded video."""
         return rate.bits_per_pixel(8 * self.bytes, self.frames * self.header.video.height * self.header.video.width)
 
     @property
     def compression(self) -> float:
-        """Size of RGB of 24 bits a pixel over the file's."""
+        """Size of the video as 24-bit RGB over the size of the token file."""
         return rate.compression(self.bits_per_pixel)
 
 
 class EncodeJob(ReadingJob):
-    """An encoding whose input can be read and whose output can be written, both checked, before it needs a model.
+    """An encoding from file to file; input and output are checked here, before a model is needed.
 
     Args:
         input: anything that `VideoReader` reads: a video, a picture or a folder of pictures.
         output: a path that ends in `.vtok`.
-        options: what to make of the video.
+        options: the part to encode, its frame size and its coding; None: all of it, as it suits the model.
 
     Raises:
         VideoError: the input cannot be read.
-        TokenFileError: the output cannot be written, or `coding` is none that there is.
-        VidTokError: `sound` is wanted of a part of the video.
+        TokenFileError: the output cannot be written, or there is no such `coding`.
+        VidTokError: `sound` is given for a part of the video.
     """
 
     def __init__(
@@ -140,11 +141,11 @@ class EncodeJob(ReadingJob):
         self._reader = options.open(input)
 
     def run(self, model: VideoModel, progress: Progress | None = None) -> Encoded:
-        """Do it; once only. `progress` is called with the number of frames done.
+        """Write the token file; a job runs only once. `progress` is called with the number of frames done.
 
         A latent is the posterior's mode. A causal model takes the video as one stream, with the result of all of it at
-        once, a non-causal one in independent clips. Where a run of the same encoding was killed or interrupted, what
-        it has left in the `.part` beside the output is taken over, and the file comes to be the same, bit for bit.
+        once, a non-causal one in independent clips. If a run of the same encoding was killed or interrupted, the whole
+        chunks that it has left in the `.part` beside the output are kept, and the file is the same, bit for bit.
 
         Raises `DamagedVideoError` if the video breaks off, and `VidTokError` if an option does not fit the model, the
         model gives values that are not finite, or memory is too small; nothing is left behind then. Raises `VideoError`
@@ -205,11 +206,11 @@ class EncodeJob(ReadingJob):
             writer.write(values, times.take())
 
     def _may_resume(self) -> bool:
-        """True if the input is a file that has not changed since an interrupted run wrote its `.part`."""
+        """False if the input is no file, or has changed since an interrupted run wrote its `.part`."""
         try:
             return self._input.is_file() and self._input.stat().st_mtime <= partial_path(self._output).stat().st_mtime
         except OSError:
-            return True  # there is nothing to take over
+            return True  # without a `.part`, resuming has no effect
 
     def _header(self, model: VideoModel, start: float, chosen: Plan, sounds: bool) -> TokenHeader:
         import vidtok
@@ -260,12 +261,12 @@ def encode_file(
     *,
     progress: Progress | None = None,
 ) -> Encoded:
-    """Write to the token file `output` what `model` makes of `input`; see `EncodeJob`."""
+    """Encode `input` to the token file `output` with `model`; arguments and errors are as for `EncodeJob`."""
     return EncodeJob(input, output, options).run(model, progress)
 
 
 class _Times:
-    """Times of the frames that no values were written for yet; none where the frame rate says all."""
+    """Times of frames whose values are not written yet; none are kept if the frame rate gives them."""
 
     def __init__(self, wanted: bool) -> None:
         self._wanted = wanted

@@ -1,4 +1,4 @@
-"""The part of a job that its input alone decides, common to jobs that read one video."""
+"""The base of jobs that read one video: the facts that follow from the input alone."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from vidtok.video import VideoReader
 
 
 class ReadingJob:
-    """A job whose input is read by `_reader`, opened before the job needs a model."""
+    """A job whose input is read by `_reader`, which is open before a model is needed."""
 
     _reader: VideoReader
 
     @property
     def other_streams(self) -> str:
-        """A word about the video streams of the input that are left out; empty if there are none."""
+        """A note about the other video streams of the input, for the user; empty if there are none."""
         return self._reader.info.other_streams
 
     @property
     def frame_estimate(self) -> int | None:
-        """Frames of the video, as far as the file says."""
+        """Number of frames that the job will take, as far as the file says; None if unknown."""
         return self._reader.frame_estimate

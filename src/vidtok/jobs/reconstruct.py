@@ -1,4 +1,4 @@
-"""From a video file to a video file by way of a tokenizer, and how much was kept."""
+"""Reconstruction of a video file by a tokenizer, to another video file, and its quality."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from vidtok.video.source import check_apart
 class Reconstruction:
     """A reconstruction that was written, and its figures.
 
-    PSNR and SSIM are means over the frames. They compare what went into the model (uint8 RGB, after resize and crop)
-    with what came out of it (float, clamped to -1..1), so the video codec of the written file has no part in them.
+    PSNR and SSIM are means over the frames. They compare the model's input (uint8 RGB, after resize and crop) with its
+    output (float, clamped to -1..1), so the video codec of the written file has no influence on them.
     """
 
     output: Path
@@ -52,13 +52,13 @@ class Reconstruction:
     codebook_size: int | None
     """FSQ: number of values that a token can take; None for KL."""
     seconds: float
-    """From the first frame read to the output in its place."""
+    """Time from the first frame read to the output at its path."""
     truncated: bool
-    """The input is damaged, and ends here where the damage begins (only with `allow_truncated`)."""
+    """True if the input is damaged and was read up to the damage (only with `allow_truncated`)."""
     sound_left_out: bool
-    """The input has sound that the output has not, since only a part of the video was asked for."""
+    """True if the input has sound that the output has not, since only a part of the video was asked for."""
     tiling: Tiling | None = None
-    """The tiles that frames were cut into; None: they were not."""
+    """The tiles that frames were cut into; None: frames were left whole."""
 
     @property
     def tokens(self) -> int | None:
@@ -67,22 +67,23 @@ class Reconstruction:
 
     @property
     def bits(self) -> float:
-        """Size of the latent: log2(codebook size) bits a token, or 16 bits a value for KL; no entropy coding."""
+        """Size of the latent in bits without entropy coding: log2(codebook size) a token, or 16 a value for KL."""
         channels, *positions = self.latent_shape
         return rate.nominal_bits(math.prod(positions), channels, self.codebook_size)
 
     @property
     def bits_per_pixel(self) -> float:
+        """Bits of the latent per pixel of the video."""
         return rate.bits_per_pixel(self.bits, self.frames * self.height * self.width)
 
     @property
     def compression(self) -> float:
-        """Size of RGB of 24 bits a pixel over the latent's."""
+        """Size of the video as 24-bit RGB over the size of the latent."""
         return rate.compression(self.bits_per_pixel)
 
     @property
     def frames_per_second(self) -> float:
-        """Frames over seconds."""
+        """Speed of the whole job: frames over `seconds`."""
         return self.frames / self.seconds
 
 
@@ -95,7 +96,7 @@ class ReconstructOptions(ReadOptions):
 
 
 class ReconstructionJob(ReadingJob):
-    """A reconstruction whose input can be read and whose output can be written, both checked, before it needs a model.
+    """A reconstruction from file to file; input and output are checked here, before a model is needed.
 
     Arguments and errors are as for `reconstruct`.
     """
@@ -108,7 +109,7 @@ class ReconstructionJob(ReadingJob):
     ) -> None:
         self._options = options = ReconstructOptions() if options is None else options
         check_apart(Path(output), Path(input))
-        # The output's place is looked at before the input, which may take long to read through.
+        # The output is checked before the input, which may take long to read through.
         VideoWriter(output, 1).abort()
         self._reader = options.open(input)
         info = self._reader.info
@@ -129,7 +130,7 @@ class ReconstructionJob(ReadingJob):
         self._sound_left_out = info.has_audio and not options.to_the_end
 
     def run(self, model: VideoModel, progress: Progress | None = None) -> Reconstruction:
-        """Do it; once only. Raises as `reconstruct` does, and then leaves nothing behind."""
+        """Write the reconstruction; a job runs only once. Raises as `reconstruct` does, leaving nothing behind."""
         self._options.fit(self._reader, model)
         chosen = plan(model, self._reader.size, self._options, "both", self._reader.frame_estimate)
         model = model.with_tiling(chosen.tiling)
@@ -166,7 +167,7 @@ class ReconstructionJob(ReadingJob):
         )
 
     def _finish(self, pair: Pair, figures: _Figures) -> None:
-        """Measure and write frames that are computed."""
+        """Measure and write the frames of a pair."""
         figures.add(pair)
         shown = to_uint8(pair.reconstruction)
         wide = np.concatenate([pair.source, shown], axis=2) if self._options.side_by_side else shown
@@ -181,18 +182,18 @@ def reconstruct(
     *,
     progress: Progress | None = None,
 ) -> Reconstruction:
-    """Write to `output` what `model` makes of the video, picture or folder of pictures `input`.
+    """Write to `output` the reconstruction by `model` of the video, picture or folder of pictures `input`.
 
     A causal model takes videos of any length as one stream, with the result of the whole at once and in constant
     memory; a non-causal one takes them in independent clips. Latents are the posterior's mode. Frames keep their times
-    where the rate varies, unless `fps` is given. The sound is copied where the whole video is reconstructed, from its
-    start to its end. `output` appears whole, when all is done, and then replaces what stood there.
+    where the rate varies, unless `fps` is given. The sound is copied if the whole video is reconstructed, from its
+    start to its end. `output` appears whole when all is done, and replaces an older file.
 
     Args:
-        model: what encodes and decodes.
+        model: the model that encodes and decodes.
         input: anything that `VideoReader` reads.
         output: a path that ends in .mp4, .mov or .mkv, or in .png for one frame.
-        options: what to read of the input, and how much to compute at a time; None: all of it, as it suits.
+        options: the part to read, and the frames to compute at a time; None: all of it, as it suits the model.
         progress: called after every chunk with the number of frames done.
 
     Raises:
@@ -204,7 +205,7 @@ def reconstruct(
 
 
 def _checked(model: VideoModel, found: Iterator[Pair]) -> Iterator[Pair]:
-    """The pairs `found`, with an error that gives advice where values are not finite."""
+    """The pairs `found`. Raises `VidTokError`, with advice, at values that are not finite."""
     for pair in found:
         check_finite(pair.reconstruction, model)
         yield pair

@@ -42,12 +42,12 @@ class ReenactmentJob:
 
     Args:
         output: a path that ends in .mp4, .mov or .mkv.
-        structure: the video, or anything else that `VideoReader` reads, whose structure is decoded; None: none is.
-        dynamics: the video whose dynamics are decoded; None: none are.
-        fps: frames per second to sample of each; None: every frame of each, one beside the other.
-        start: seconds into each to start at.
-        max_frames: stop after so many frames; it ends with the shorter one in any case.
-        side_by_side: put the sources to the left of the result.
+        structure: input whose structure is decoded, anything that `VideoReader` reads; None: no structure.
+        dynamics: input whose dynamics are decoded, of the same kinds; None: no dynamics.
+        fps: frames per second to sample from each input; None: every frame, paired in order.
+        start: seconds into each input to start at.
+        max_frames: stop after this many frames; the result ends with the shorter input in any case.
+        side_by_side: put the inputs to the left of the result.
         allow_truncated: let a damaged video end where the damage begins, instead of raising.
 
     Raises:

@@ -19,11 +19,12 @@ def sound_path(path: str | os.PathLike[str]) -> Path:
 
 
 def extract_sound(source: str | os.PathLike[str], sound: Aside, stream: int | None = None) -> bool:
-    """Write the first audio track of `source` to `sound`, from the first video frame on; returns True if there is one.
+    """Write the first audio track of `source`, from the first video frame on, to `sound`; return False if it has none.
 
-    Packets are copied as they are where Matroska and browsers take them, else coded as AAC. `commit_sound` moves the
-    file to its place; nothing is left behind where there is no track. Raises `VideoError` if the file cannot be
-    written; the caller discards `sound` then.
+    Packets are copied as they are where Matroska and browsers take them, else coded as AAC. `stream` is the number of
+    the video stream that the sound goes with, as for `VideoReader`. `commit_sound` moves the file to its place; without
+    a track, nothing is left behind. Raises `VideoError` if the file cannot be written; the caller then discards
+    `sound`.
     """
     import av
 
@@ -42,7 +43,7 @@ def extract_sound(source: str | os.PathLike[str], sound: Aside, stream: int | No
 
 
 def commit_sound(source: str | os.PathLike[str], sound: Aside) -> None:
-    """Move what `extract_sound` wrote to its place. Raises `VideoError` if the file system refuses."""
+    """Move the file that `extract_sound` wrote to its place. Raises `VideoError` if the file system refuses."""
     with _writing(source, sound):
         sound.commit()
 

@@ -26,7 +26,7 @@ S = TypeVar("S", bound="_Stream")
 
 
 class StreamingModel(Protocol):
-    """The side of a causal model that its streams use; every `vidtok.models.base.VideoModel` has it."""
+    """The part of a causal model that its streams use; every `vidtok.models.base.VideoModel` has it."""
 
     @property
     def config(self) -> ModelConfig: ...
@@ -48,13 +48,13 @@ class StreamingModel(Protocol):
 
 
 class _Stream:
-    """Both directions: a model, a state, the input that waits, and an end after which nothing more may come.
+    """A stream in either direction: a model, a state, the input that waits, and an end after which no input may come.
 
-    With `at_a_time`, the input is computed in groups of so many frames, the first of one more, whatever the pushes
-    bring; a video that ends within its first group is computed in one piece, as a whole clip is.
+    With `at_a_time`, the input is computed in groups of that many frames, the first group one frame longer, however it
+    is pushed. A video that ends within its first group is computed in one piece, like a whole clip.
 
-    An error inside of the model ends the stream, as some of its layers have then moved on and others have not. A copy
-    made before that (`copy`) goes on, with the same result.
+    An error inside the model ends the stream, as some of its layers have then moved on and others have not. A copy made
+    before the error (`copy`) can go on, with the same result.
     """
 
     def __init__(self, model: StreamingModel, coder: Coder, *, encodes: bool, at_a_time: int | None) -> None:
@@ -86,23 +86,23 @@ class _Stream:
         self._held = None
 
     def _take(self, x: Tensor, what: str, time: str) -> None:
-        """Put `x` (B, C, T, H, W) behind the input that waits, once it is known to be of the same stream."""
+        """Put `x` (B, C, T, H, W) behind the input that waits. Raises `ValueError` if the shapes do not match."""
         before = None if self._held is None else self._held.shape
         if before is not None and (*before[:2], *before[3:]) != (*x.shape[:2], *x.shape[3:]):
             raise ValueError(f"{what} of shape {tuple(x.shape)} came after {tuple(before)}; only {time} may differ")
         self._held = x if self._held is None else torch.cat([self._held, x], 2)
 
     def _next(self, unit: int, *, more: bool = False) -> Tensor | None:
-        """The next input to compute: whole units of frames, after the one in front; None until there is any.
+        """The next input to compute: whole units of frames, the first after one single frame; None if too few wait.
 
-        `more`: further input is known to follow.
+        `more` says that further input will follow.
         """
         assert self._held is not None
         lead, held = (0 if self._state.started else 1), self._held.shape[2]
         if self._at_a_time is None:
             count = lead + (held - lead) // unit * unit
         else:
-            # The first group waits for what follows it.
+            # The first group waits for a frame after it: without one, it is computed as a whole clip.
             count = lead + self._at_a_time
             count = 0 if held < count or (lead and held == count and not more) else count
         if count <= 0:
@@ -114,7 +114,7 @@ class _Stream:
     def _closed_on_error(self) -> Iterator[None]:
         """Close the stream if the block raises: some layers have moved on and others have not.
 
-        To go back to where it was, all that the layers remember would have to be held twice.
+        A stream that could go back would have to hold the state of its layers twice.
         """
         try:
             yield
@@ -133,7 +133,7 @@ class _Stream:
             raise ValueError("this stream has ended; open a new one for another video")
 
     def _begin_end(self) -> Tensor:
-        """The input that still waits, at the end of the stream."""
+        """The input that still waits, for the end of the stream. Raises `ValueError` if nothing was pushed."""
         self._check_open()
         if self._held is None:
             raise ValueError("nothing was pushed into this stream, so there is nothing to end")
@@ -169,10 +169,15 @@ class EncodeStream(_Stream):
         moments_only: bool = False,
         midway: bool = False,
     ) -> None:
-        """`at_a_time`: frames to compute at a time, a multiple of f. `moments_only`: leave out the bottleneck.
+        """Open a stream. Raises `ValueError` for a non-causal model.
 
-        `midway`: the stream starts with a group of f frames inside of a video, and the frames before it are unknown; so
-        its first latent frames differ from the video's, `model.encoder_look_back` of them at most.
+        Args:
+            model: the model that encodes.
+            sample, generator: as for `VideoModel.encode`.
+            at_a_time: frames to compute at a time, a multiple of f; None: as they are pushed.
+            moments_only: return moments, and leave out the bottleneck.
+            midway: start inside a video, with a group of f frames. As the frames before are unknown, the first latent
+                frames differ from the video's, `model.encoder_look_back` of them at most.
         """
         super().__init__(model, model.encoder, encodes=True, at_a_time=at_a_time)
         self._state.started = midway
@@ -207,7 +212,10 @@ class EncodeStream(_Stream):
 
     @torch.no_grad()
     def flush(self) -> Tensor:
-        """End the stream: the latent frames of an incomplete last group, its last frame repeated; T' may be 0."""
+        """End the stream; return the latent frames of an incomplete last group, its last frame repeated. T' may be 0.
+
+        Raises `ValueError` if nothing was pushed, or the stream has ended.
+        """
         held = self._begin_end()
         if held.shape[2]:
             # A stream's first frame is a latent frame by itself; once it is through, whole groups follow.
@@ -255,14 +263,21 @@ class DecodeStream(_Stream):
         size: Size | None = None,
         at_a_time: int | None = None,
     ) -> None:
-        """`at_a_time`: latent frames to compute at a time."""
+        """Open a stream. Raises `ValueError` for a non-causal model.
+
+        Args:
+            model: the model that decodes.
+            decode_from_indices: `push` takes token indices instead of latents.
+            size: (frames, height, width) to crop the video to; None: all that is decoded.
+            at_a_time: latent frames to compute at a time; None: as they are pushed.
+        """
         super().__init__(model, model.decoder, encodes=False, at_a_time=at_a_time)
         self._from_indices = decode_from_indices
         self._size = size
 
     @property
     def delay(self) -> int:
-        """Frames of video that are held back until the next latent frame, or the end, is known."""
+        """Number of frames of video that are held back until the next latent frame, or the end, is known."""
         return self.model.delay
 
     @torch.no_grad()
@@ -276,7 +291,7 @@ class DecodeStream(_Stream):
         self._check_open()
         z = self.model.latent(z, decode_from_indices=self._from_indices)
         if not z.shape[2] and self._held is None:
-            raise ValueError("a stream cannot start with no latent frames")
+            raise ValueError("a stream cannot start with no latent frames; push at least one first")
         self._take(z, "a latent", "T'")
         found = []
         with self._closed_on_error():
@@ -286,7 +301,10 @@ class DecodeStream(_Stream):
 
     @torch.no_grad()
     def drain(self) -> Tensor:
-        """Decode the latent frames that wait for their group; the stream can go on, and its delay stays."""
+        """Decode the latent frames that wait for their group, and return their video as `push` does.
+
+        The stream can go on, and `delay` frames stay held back.
+        """
         held = self._begin_end()
         if not held.shape[2]:
             return self._nothing(held)
@@ -296,7 +314,10 @@ class DecodeStream(_Stream):
 
     @torch.no_grad()
     def flush(self) -> Tensor:
-        """End the stream: the frames that were held back, `delay` of them or none."""
+        """End the stream; return the video of latent frames that wait, and the frames held back. T may be 0.
+
+        Raises `ValueError` if nothing was pushed, or the stream has ended.
+        """
         held = self._begin_end()
         with self._closed_on_error():
             self._state.end = True
@@ -320,6 +341,6 @@ class DecodeStream(_Stream):
 
 
 def in_chunks(video: Tensor, frames: int, push: Callable[[Tensor], Tensor], flush: Callable[[], Tensor]) -> Tensor:
-    """`video` (B, C, T, H, W) or (B, T, H, W) through a stream, `frames` at a time."""
+    """The output of a stream for `video` (B, C, T, H, W) or (B, T, H, W), pushed `frames` at a time and flushed."""
     axis = 2 if video.dim() == 5 else 1
     return torch.cat([*(push(chunk) for chunk in torch.split(video, frames, axis)), flush()], 2)

@@ -1,9 +1,10 @@
-"""Passes of a video through a model, in the one way that every model takes videos.
+"""Passes of a video through a model, in the same way for every model.
 
-A causal model takes a video as a stream, or in one piece if it is over within the first group of frames; a non-causal
-one takes independent clips. This is decided here and nowhere else. A pass takes pieces of any length (`push`) and ends
-with `flush`; groups are cut by count alone, so the result does not depend on the pieces. Memory does not grow with the
-video's length. Videos are padded at their end, whatever the model's `padding`, as their length is not known before.
+A causal model takes a video as a stream, or in one piece if it ends within the first group of frames; a non-causal one
+takes independent clips. This is decided only here. A pass takes pieces of any length (`push`) and ends with `flush`.
+Groups are cut by the number of frames, so the result does not depend on the pieces, and memory does not grow with the
+video's length. Videos are padded at their end, also by a model with `padding` "front", as their length is not known
+before.
 """
 
 from __future__ import annotations
@@ -26,11 +27,14 @@ from vidtok.runtime.limits import check_frame_size
 from vidtok.video import Pixels, to_float
 
 OnValues = Callable[[Tensor], None]
-"""Called with the tokens, or the latent as one tensor, of every piece as it is encoded."""
+"""Function called with the tokens, or the latent as one tensor, of every piece as it is encoded."""
 
 
 def first_group(model: VideoModel, at_a_time: int) -> int:
-    """Frames that a pass computes first; then `at_a_time`. Pieces of these lengths are computed as they come."""
+    """Number of frames in the first group of a pass; later groups have `at_a_time`.
+
+    Pieces of these lengths are computed as they come.
+    """
     return at_a_time + 1 if model.is_causal else at_a_time
 
 
@@ -38,13 +42,13 @@ class EncodePass:
     """One video through a model's encoder.
 
     Args:
-        model: encodes.
+        model: the model that encodes.
         at_a_time: frames to compute at a time, or of a clip; a multiple of the temporal factor, or with `clips` any
             number.
-        clips: take independent clips of a causal model too.
-        sample: KL: draw from the posterior (True), take its mode (False), or as the model says (None).
-        known: latent frames from the start that are known already: they are left out, and computed only as far as the
-            ones after them need it. Those are the same to the last bit as where none are known.
+        clips: take independent clips with a causal model too.
+        sample: KL: draw from the posterior (True), take its mode (False), or as the model is configured (None).
+        known: number of latent frames at the start that are known already: they are not returned, and computed only if
+            later ones depend on them. The later ones are the same to the last bit as without `known`.
     """
 
     def __init__(
@@ -57,7 +61,7 @@ class EncodePass:
         self._stream: EncodeStream | None = None
         self._clip: list[Tensor] = []
         self._skip, self.latent_frames = 0, 0
-        """Frames to pass over, and latent frames complete so far, those known included."""
+        """Number of frames still to skip, and of latent frames complete so far, including the known ones."""
         if model.is_causal and not clips:
             each = at_a_time // model.temporal_factor
             look_back = model.encoder_look_back
@@ -69,7 +73,8 @@ class EncodePass:
     def push(self, video: Tensor) -> Tensor:
         """Take the next frames (1, 3, T, H, W) in -1..1; return the tokens or latent frames that are complete.
 
-        Returns (1, T', H', W') or (1, z, T', H', W'), T' >= 0; the video's last ones may come with `flush` alone.
+        Returns (1, T', H', W') or (1, z, T', H', W'), T' >= 0; the video's last ones may come only with `flush`.
+        Raises `VidTokError` if the model does not take frames of this size.
         """
         passed = min(self._skip, video.shape[2])
         self._skip -= passed
@@ -84,7 +89,7 @@ class EncodePass:
         return torch.cat(found, -3) if found else self._nothing(video)
 
     def flush(self) -> Tensor:
-        """The rest, at the video's end."""
+        """End the video; return the rest as `push` does."""
         if self._stream is not None:
             return self._new(self._streamed(self._stream.flush()))
         if not self._clip:
@@ -96,7 +101,7 @@ class EncodePass:
         return self._stream.log["indices"] if self._model.regularization.discrete else z
 
     def _encoded(self, clip: Tensor) -> Tensor:
-        """The new latent frames of an independent clip; one that is known is not computed."""
+        """The new latent frames of an independent clip; a clip that is all known is not computed."""
         latents = encoded_frames(clip.shape[2], self._model.config)
         if self.latent_frames + latents <= self._known:
             self.latent_frames += latents
@@ -119,9 +124,9 @@ class DecodePass:
     """One latent through a model's decoder: tokens or latent frames as `EncodePass` returns them.
 
     Args:
-        model: decodes.
+        model: the model that decodes.
         at_a_time: frames to compute at a time, or of a clip, as for the pass that encoded.
-        clips: take independent clips of a causal model too.
+        clips: take independent clips with a causal model too.
     """
 
     def __init__(self, model: VideoModel, at_a_time: int, *, clips: bool = False) -> None:
@@ -138,7 +143,7 @@ class DecodePass:
         """Take the next tokens (1, T', H', W') or latent frames (1, z, T', H', W'); return the video that is ready.
 
         Returns (1, 3, T, H, W), about -1..1, T >= 0, in the size of whole latent positions. `more` says that
-        further ones will follow.
+        further tokens or latent frames will follow.
         """
         if not values.shape[-3]:
             return torch.empty(1, 3, 0, 1, 1)
@@ -149,23 +154,23 @@ class DecodePass:
         return torch.cat(found, 2) if found else torch.empty(1, 3, 0, 1, 1)
 
     def flush(self) -> Tensor:
-        """The rest, at the latent's end."""
+        """End the latent; return the rest as `push` does."""
         if self._stream is not None:
             return self._stream.flush()
         return self._decoded(torch.cat(self._clip, -3)) if self._clip else torch.empty(1, 3, 0, 1, 1)
 
     def drain(self) -> Tensor:
-        """The rest that is ready, where the latent goes on but no more of it is wanted."""
+        """Return the rest that is ready; for a latent that does not end here, but of which no more is wanted."""
         return self.flush() if self._stream is None else self._stream.drain()
 
     def _decoded(self, clip: Tensor) -> Tensor:
         with torch.no_grad():
-            # A clip of an odd number of frames was padded.
+            # A clip that did not fill its latent frames was padded.
             return self._model.decode_packed(clip)[:, :, : self._frames]
 
 
 def _whole_clips(held: list[Tensor], count: int) -> Iterator[Tensor]:
-    """Clips of `count` frames or latent frames (..., T, H, W), cut off the pieces in `held`, where the rest stays."""
+    """Clips of `count` frames or latent frames, cut off the pieces (..., T, H, W) in `held`, where the rest stays."""
     while sum(piece.shape[-3] for piece in held) >= count:
         whole = torch.cat(held, -3)
         held[:] = [whole[..., count:, :, :]] if whole.shape[-3] > count else []
@@ -176,14 +181,15 @@ class LatentRange(NamedTuple):
     """The latent frames from which some frames of a video are decoded."""
 
     first: int
+    """Number of the first latent frame."""
     last: int
-    """After the last one."""
+    """Number after the last latent frame's."""
     at: int
-    """The first frame of video that decoding from `first` on gives."""
+    """Number of the first frame of video that decoding from `first` on gives."""
 
 
 def latents_of(model: VideoModel, start: int, stop: int, total: int, clip: int) -> LatentRange:
-    """The latent frames of a video of `total` that the frames `start` to before `stop` are decoded from.
+    """The latent frames, of a video of `total`, from which the frames `start` to before `stop` are decoded.
 
     A causal model starts as many latent frames before as its layers look back, and goes on as far as it looks ahead; a
     non-causal one takes the whole clips, of `clip` latent frames, that these frames lie in.
@@ -206,7 +212,7 @@ class Pair(NamedTuple):
     reconstruction: Tensor
     """(1, 3, T, H, W) float32, clamped to -1..1, on the model's device."""
     latent_frames: int
-    """Latent frames that were computed for the video so far, also for frames still to come."""
+    """Number of latent frames computed for the video so far, some of them for frames still to come."""
 
 
 def pairs(
@@ -222,10 +228,11 @@ def pairs(
 
     Args:
         chunks: the video, (T, H, W, 3) uint8, in pieces of any length.
-        on_values: called with what is encoded, before it is decoded.
+        on_values: called with the encoded values before they are decoded.
         model, at_a_time, clips, sample: as for `EncodePass`.
 
-    Raises `VidTokError` if the model takes frames of another size alone.
+    Raises:
+        VidTokError: the model does not take frames of this size.
     """
     encoder = EncodePass(model, at_a_time, clips=clips, sample=sample)
     decoder = DecodePass(model, at_a_time, clips=clips)
@@ -235,14 +242,14 @@ def pairs(
         if values.shape[-3] and on_values is not None:
             on_values(values)
         video = decode(values)
-        # Beyond the last frame there is only the filling of the last group.
+        # Frames beyond the video's last one only fill the last group.
         frames = [waiting.popleft() for _ in range(min(len(waiting), video.shape[2]))]
         if frames:
             yield _pair(np.stack(frames), video, encoder.latent_frames)
 
     for chunk in chunks:
         waiting.extend(chunk)
-        # Values before the end come from a stream that goes on.
+        # Before the end, more values will follow.
         yield from decoded(encoder.push(to_float(chunk)), partial(decoder.push, more=True))
     if waiting or encoder.latent_frames:
         yield from decoded(encoder.flush(), decoder.push)
@@ -250,7 +257,7 @@ def pairs(
 
 
 def continued_clip_pairs(model: VideoModel, clips: Iterable[Pixels], *, sample: bool | None = False) -> Iterator[Pair]:
-    """Every one of `clips`, but with the last f - 1 reconstructed frames of the clip before in front of it.
+    """Pairs for `clips`, each encoded with the last f - 1 reconstructed frames of the clip before in front of it.
 
     This is `--pad_gen_frames` of the published script: where a clip's first frame would be preceded by copies of itself
     (f is the temporal factor), the last frames that the viewer saw precede it, so that clips join more smoothly.
@@ -280,13 +287,13 @@ def continued_clip_pairs(model: VideoModel, clips: Iterable[Pixels], *, sample: 
 
 
 def _moments_after(model: VideoModel, before: Tensor, video: Tensor) -> Tensor:
-    """The moments of `video` where the f - 1 frames `before` stand in front of it, not copies of its first frame."""
+    """The moments of `video` with the f - 1 frames `before` in front of it, in place of copies of its first frame."""
     frames = pad_frame_size(torch.cat([before, video], 2), model.spatial_factor)
     moments: Tensor = model.encoder(frames, StreamState(started=True, end=True))
     return moments
 
 
 def _pair(source: Pixels, video: Tensor, latent_frames: int) -> Pair:
-    """`source` and as much of the decoded `video` as belongs to it."""
+    """`source`, and the decoded `video` cropped to its size."""
     frames, height, width = source.shape[:3]
     return Pair(source, video[:, :, :frames, :height, :width].float().clamp(-1, 1), latent_frames)

@@ -1,4 +1,4 @@
-"""Times of decoded frames, found by the packets that they come from."""
+"""Times of decoded frames, found through the packets that they come from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KEPT = 512
 
 
 class FrameClock:
-    """Numbers packets on their way into a decoder, and tells by these numbers when the frames that come out are shown.
+    """Numbers packets on their way into a decoder, and finds the times of the frames that come out by these numbers.
 
     A decoder hands the timestamp of a packet on to its frame. A count takes the place of the file's timestamp: it is
     never missing, and no two packets have the same.
@@ -47,11 +47,11 @@ class FrameClock:
         self._last: int | None = None
 
     def start_at(self, number: int) -> None:
-        """Numbers the next packet `number`, its place in the whole stream, and those after it from there on."""
+        """Give the next packet the number `number`, its place in the whole stream; later packets count on from it."""
         self._first = self._number = self._rank = number
 
     def enter(self, packet: Packet[VideoStream]) -> None:
-        """Numbers `packet`, the next one into the decoder, in place of its timestamps."""
+        """Replace the timestamps of `packet`, the next one into the decoder, by its number."""
         if not self._stamps.holds_frame(packet):
             return
         if self._layout is None:
@@ -64,7 +64,7 @@ class FrameClock:
         self._number += 1
 
     def skip_lost(self, numbers: Sequence[int]) -> bool:
-        """Accounts for frames shown before the first packet's and stored after it, which cannot be decoded.
+        """Account for frames shown before the first packet's and stored after it, which cannot be decoded.
 
         `numbers` are the numbers of the frames that came out first, as many as a decoder may hold back. Returns True if
         the first packet's frame leads them; otherwise no frame's place in the order is known.
@@ -78,7 +78,7 @@ class FrameClock:
         return lost >= 0
 
     def time(self, frame: VideoFrame) -> float | None:
-        """Time of `frame` in seconds; None if only the time of the frame before it tells."""
+        """Time of `frame` in seconds; None if it is unknown, so that the frame starts at the end of the one before."""
         number, again = frame.pts, frame.pts == self._last
         self._last = number
         if self.by_output:
@@ -93,7 +93,7 @@ class FrameClock:
         return self._times.pop(number, None)
 
     def _next(self) -> float | None:
-        """The earliest time that no frame has had yet."""
+        """Take the earliest time that no frame has had yet; None if there is none."""
         if self._layout is None:
             return heapq.heappop(self._waiting) if self._waiting else None
         self._rank += 1

@@ -1,4 +1,4 @@
-"""Colours of frames: decoded ones to RGB, RGB to what encoders take."""
+"""Colour conversion of frames: from decoders to RGB, and from RGB to encoders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.reformatter import VideoReformatter
 
-# AVColorSpace (what a stream is tagged with) to swscale's numbers; both 601 variants share one matrix.
+# AVColorSpace, a stream's tag, to swscale's numbers; both 601 variants share one matrix.
 _MATRIX_OF_TAG = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 _BT601, _BT709 = 5, 1
 _LIMITED, _FULL = 1, 2
@@ -21,11 +21,11 @@ _BILINEAR, _BICUBIC, _FULL_CHROMA, _FULL_CHROMA_INPUT, _ACCURATE_ROUNDING = 0x2,
 
 
 class RGBConverter:
-    """Decoded frames as RGB, upright. Keeps the converter of one stream ready between frames.
+    """Converts decoded frames of one stream to upright RGB; its tables are kept from frame to frame.
 
-    The stream's tags say which matrix and range its colours use. Without tags, players' assumptions hold: BT.709
-    from 1280 columns or 577 rows on, BT.601 below, limited range. Grey counts as full range and alpha is left out, as
-    FFmpeg does both. There is no tone mapping of high dynamic range, and no deinterlacing.
+    Colour matrix and range come from the stream's tags. Without tags they are what players assume: limited range, and
+    BT.709 from 1280 columns or 577 rows on, BT.601 below. Grey counts as full range and alpha is left out, both as in
+    FFmpeg. High dynamic range is not tone-mapped, and interlaced frames are not deinterlaced.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class RGBConverter:
         self._reformatter: VideoReformatter = VideoReformatter()
 
     def __call__(self, frame: VideoFrame, orientation: Orientation | None = None) -> Pixels:
-        """(H, W, 3) uint8, turned and mirrored as `orientation`, or else the frame itself, asks for."""
+        """The (H, W, 3) uint8 pixels of `frame`, turned and mirrored by `orientation`; None: by the frame's own."""
         flags = _BILINEAR | _FULL_CHROMA | _ACCURATE_ROUNDING
         if frame.format.is_rgb or "pal8" in frame.format.name:
             rgb = self._reformatter.reformat(frame, format="rgb24", interpolation=flags)
@@ -53,9 +53,9 @@ class RGBConverter:
 
 
 class YUVConverter:
-    """RGB frames of one size as YUV frames for an encoder: BT.709, limited range, sides made even.
+    """Converts RGB frames of one size to YUV frames for an encoder: BT.709, limited range, even sides.
 
-    Chroma of half the resolution wants even sides; the last row or column is repeated for that.
+    Chroma of half the resolution needs even sides, so an odd side repeats its last row or column.
     """
 
     def __init__(self, height: int, width: int, pixel_format: str) -> None:
@@ -67,14 +67,14 @@ class YUVConverter:
         self._reformatter: VideoReformatter = VideoReformatter()
 
     def set_up(self, context: Any) -> None:
-        """Tell the codec context of an encoder the frames' size, format and colours."""
+        """Set size, pixel format and colours of the frames in the codec context of an encoder."""
         context.height, context.width = self._size
         context.pix_fmt = self._pixel_format
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = _LIMITED
 
     def __call__(self, pixels: Pixels) -> VideoFrame:
-        """The frame of (H, W, 3) uint8 RGB, with no time yet."""
+        """The YUV frame, without a time, of `pixels` (H, W, 3) uint8 RGB."""
         from av.video.frame import VideoFrame
 
         padded = np.pad(pixels, self._padding, mode="edge") if any(after for _, after in self._padding) else pixels

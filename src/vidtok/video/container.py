@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-# Asked to report damage, these refuse sound files too, their own encoder's among them.
+# Told to report damage, these decoders refuse intact files too, even those of FFmpeg's own encoder.
 _PEDANTIC_DECODERS = ("tiff",)
 _LISTS = {
     b"ffconcat version": "an ffconcat script",

@@ -1,4 +1,4 @@
-"""One media file as a source of frames: entered anywhere, each frame with the time that it has in the whole."""
+"""One media file as a source of frames that starts anywhere; each frame has its time in the whole stream."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ FOLDER_FPS = Fraction(25)
 EXIF_WITHIN = 1 << 17
 _MAX_DISORDER = 32
 _STEPS_BACK = (0.0, 1.0, 10.0)
-"""Seconds before the wanted frame at which a key frame is looked for, one after the other."""
+"""Seconds before the wanted frame to seek a key frame at, tried in this order."""
 _MISSED_BY_SEEKING = ("wtv",)
-"""Formats in which FFmpeg ends up between key frames when asked to seek."""
+"""Formats in which FFmpeg seeks to packets between key frames."""
 _KEYS_TRIED = 3
 _SCANS_KEPT = 4
 
@@ -57,13 +57,12 @@ _Timed = Iterator[tuple[float, "VideoFrame"]]
 
 @dataclass(frozen=True)
 class DecodedFrame:
-    """A frame that was decoded; `load` gives its (H, W, 3) uint8 RGB pixels, upright.
-
-    Frames that are not used are never converted, which saves more than half of the work.
-    """
+    """A decoded frame, not yet converted: frames that are not used are spared more than half of the work."""
 
     time: float
+    """Time at which the frame is first shown, in seconds from the start of the video."""
     load: Callable[[], Pixels]
+    """Returns the frame's (H, W, 3) uint8 RGB pixels, upright."""
 
 
 class FileSource:
@@ -86,7 +85,6 @@ class FileSource:
             self._still = is_still_format(container)
             self._open_ended = container.format.name in OPEN_ENDED_FORMATS
             self._traits = traits_of(container, video)
-            # An open-ended stream is entered by what is known of all of it.
             self._packets = self._read(container, video, window)
             self._layout = lay_out(self._packets, self._traits)
             self._guessed = self._layout.by_output and self._traits.format in GUESSED_FORMATS
@@ -124,21 +122,21 @@ class FileSource:
 
     @property
     def shifts(self) -> tuple[float, ...]:
-        """Seconds to be added to the file's clock, for each stretch that has one of its own, so that it starts at 0."""
+        """Seconds to add to the file's clock, for each stretch with a clock of its own, to start the video at 0."""
         return tuple(shift - self._origin for shift in self._layout.shifts)
 
     def _read(self, container: InputContainer, video: VideoStream, window: Window | None) -> Packets:
-        # An open-ended stream is entered by what is known of all of it, and a bare one has no times to go by.
+        # Starting inside an open-ended stream takes the packets of all of it, and a bare one has no times to start by.
         if window is None or self._traits.bare or (self._open_ended and window.start > 0):
             return self._all_packets()
         packets = read_packets(container, video, self._origin, window)
-        # Some formats, such as bare H.264 with no container, end up nowhere when asked to seek.
+        # Some formats, such as bare H.264 without a container, give no packets after a seek.
         if not len(packets) or (not packets.complete and restarts(packets, self._traits)):
             return self._all_packets()
         return packets
 
     def _look_through(self) -> None:
-        """Makes the times known of the whole stream."""
+        """Read all packets, so that the times of the whole stream are known."""
         if not self._packets.complete:
             self._packets = self._all_packets()
             self._layout = lay_out(self._packets, self._traits)
@@ -180,7 +178,7 @@ class FileSource:
             raise damage
 
     def _decode(self, start: float) -> _Timed:
-        """Decoded frames with their times, from the key frame before `start` if the file can be entered there."""
+        """Frames with their times in decoding order, from a key frame at or before `start` if one is found."""
         if start > 0:
             for entry in self._entries(start):
                 with self._opened() as (container, stream):
@@ -188,7 +186,7 @@ class FileSource:
                     try:
                         first = next(frames, None)
                     except DamagedVideoError:
-                        # Frames just after a key frame may refer to some before it; decoding earlier has those.
+                        # Frames just after a key frame may refer to frames before it; an earlier entry has those.
                         first = None
                     if first is not None and first[0] <= start + self.timing.tolerance:
                         yield first
@@ -218,7 +216,7 @@ class FileSource:
             yield container, video_stream(container, self.path, self._threads, self._chosen)
 
     def _entries(self, start: float) -> Iterator[Callable[[InputContainer, VideoStream], _Timed]]:
-        """Ways into the file at or before `start`, the nearest first."""
+        """Functions that decode from a key frame at or before `start`, the nearest first."""
         if self._open_ended:
             for key in self._keys_before(start):
                 yield lambda container, stream, key=key: self._from_mark(container, stream, key)  # type: ignore[misc]
@@ -236,7 +234,7 @@ class FileSource:
         return self._decoder(container, stream, clock, packets).frames_from_key()
 
     def _keys_before(self, start: float) -> list[int]:
-        """The numbers of the last key frames that can be found again and are shown at `start` at the latest."""
+        """Packet numbers of the last key frames that are shown at or before `start` and have a mark, latest first."""
         times, limit = self._layout.times, start + self.timing.tolerance
         numbers = np.sort(np.fromiter(self._packets.marks.values(), np.int64))
         if self._layout.by_output:
@@ -256,7 +254,7 @@ class FileSource:
 
 
 def _origin(path: str | os.PathLike[str], stream: int | None, first: VideoFrame) -> float:
-    """Start of the stream by the clock of the file, in seconds; `first` is its first frame."""
+    """Start of the stream by the file's clock, in seconds; `first` is its first frame."""
     with open_container(path) as container:
         video = video_stream(container, path, number=stream)
         stamps = Stamps.of(container, video, 0.0)
@@ -267,7 +265,7 @@ def _origin(path: str | os.PathLike[str], stream: int | None, first: VideoFrame)
 
 @lru_cache(_SCANS_KEPT)
 def _scanned(path: str | os.PathLike[str], stamp: tuple[int, int], stream: int | None, origin: float) -> Packets:
-    """All packets of a stream; `stamp` tells one state of the file from another."""
+    """All packets of a stream; `stamp` changes when the file does, so that the cache is not out of date."""
     with open_container(path) as container:
         return read_packets(container, video_stream(container, path, number=stream), origin)
 
@@ -284,7 +282,7 @@ def _seek_byte(container: InputContainer, position: int) -> bool:
 def _from_known(
     container: InputContainer, stream: VideoStream, marks: dict[Mark, int], last: int, clock: FrameClock
 ) -> Iterator[Packet[VideoStream]]:
-    """Packets from the first on that is known by its mark, at which `clock` starts; none if that is after `last`."""
+    """Packets from the first key frame with a known mark on, where `clock` starts; none if it comes after `last`."""
     started = False
     for packet in container.demux(stream):
         if not started:
@@ -303,7 +301,7 @@ def _from_known(
 def _length(
     container: InputContainer, stream: VideoStream, timing: Timing, origin: float
 ) -> tuple[int | None, float | None]:
-    """Frames and seconds of the whole stream, from the file's own statements where only a part was looked through."""
+    """Number of frames and seconds of the whole stream: measured, or as the file states if only a part was read."""
     if timing.complete:
         return timing.frame_count, timing.end
     stated = declared_end(container, stream, origin)
@@ -311,7 +309,7 @@ def _length(
 
 
 def first_frame(path: str | os.PathLike[str], threads: int | None = None, stream: int | None = None) -> VideoFrame:
-    """The first frame of a file, as it is stored. Raises `VideoError` if there is none."""
+    """The first frame that a file's decoder gives, not converted. Raises `VideoError` if there is none."""
     with open_container(path) as container:
         video = video_stream(container, path, threads, stream)
         found = next(StreamDecoder(path, container, video, FOLDER_FPS).pictures(), None)
