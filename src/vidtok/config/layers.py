@@ -195,9 +195,8 @@ def _base_path(base: str, folder: Path, source: str) -> Path:
 
 def _check_base(path: Path, base: str, folder: Path, source: str) -> None:
     """Raise `ConfigError` for a base that is no YAML file, or lies outside the folders that are allowed for it."""
-    configs = (registry.package_folder() / "configs").resolve()
-    below = folder.resolve()
-    roots = [configs if below.is_relative_to(configs) else below, *_allowed.get()]
+    own = (registry.package_folder() / "configs").resolve()
+    roots = [own, folder.resolve(), *_allowed.get()]
     whole = path.resolve()
     if whole.suffix.lower() not in _SUFFIXES:
         raise ConfigError(f"{source}: base {shown(base)} is no YAML file; expected a name that ends in .yaml or .yml")
