@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import vidtok
+from support import ALL_MODELS
 from vidtok.config.read import read_config
 from vidtok.errors import ConfigError
 from vidtok.training.config import TrainingConfig
@@ -164,6 +165,16 @@ def test_what_is_refused(old: str, new: str, message: str, tmp_path: Path) -> No
 def test_a_logger_that_is_to_do_otherwise_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     RunConfig.from_raw(read_config(write(tmp_path, PUBLISHED.replace("clamp: true", "clamp: false"))).raw)
     assert "lightning.callbacks.image_logger.params.clamp has no effect here" in caplog.text
+
+
+def test_no_published_configuration_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    folders = [f"data.params.{part}.params.data_dir=videos" for part in ("train", "validation")]
+    for name in ALL_MODELS[::8]:
+        raw = read_config(name, folders).raw
+        TrainingConfig.from_raw(raw)
+        RunConfig.from_raw(raw)
+        DataConfig.from_section(raw["data"])
+    assert not caplog.records
 
 
 def test_tiling_that_is_switched_off_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 
 from support import make_clip
 from tiny import FSQ_1_1, KL_1_0, KL_NONCAUSAL, tiny_model
+from twin import SIDE, tiny_twin
 from vidtok import Tokenizer
 from vidtok.models.plain import is_plain
 from vidtok.models.vidtok import winograd
@@ -239,3 +240,60 @@ def test_a_decoder_fine_tuned_by_low_ranks_decodes_alike_everywhere(name: str, p
     with torch.no_grad():
         torch.testing.assert_close(model.decode(z), expected, **CLOSE)
     assert model.state_dict().keys() == tiny_model(name).state_dict().keys()
+
+
+READ_PAST = ["encoder.x_embedder.proj", "cont_emb.2", "up_motion.0", "up_motion.2"]
+"""Layers of the second family whose weights are multiplied past their call."""
+
+
+@pytest.mark.parametrize("layer", READ_PAST)
+def test_layers_of_the_second_family_act_whatever_is_done_to_them(layer: str) -> None:
+    video = make_clip(1, 3, 16, SIDE, SIDE)
+    plain = tiny_twin()(video, sample=False)[1]
+    kept: list[Tensor] = []
+    looked_at = tiny_twin()
+    looked_at.get_submodule(layer).register_forward_hook(lambda _, inputs, output: kept.append(output))
+    torch.testing.assert_close(looked_at(video, sample=False)[1], plain, **CLOSE)
+    assert kept
+    parent, _, name = layer.rpartition(".")
+    for change in CHANGES:
+        model = tiny_twin()
+        kinds = (type(model.get_submodule(layer)),)
+        alone = nn.Module()
+        alone.add_module(name, model.get_submodule(layer))
+        change(alone, kinds)
+        model.get_submodule(parent)._modules[name] = alone.get_submodule(name)
+        with torch.enable_grad():
+            expected = model(video, sample=False)[1].detach()
+        found = model(video, sample=False)[1]
+        torch.testing.assert_close(found, expected, **CLOSE)
+        assert (found - plain).abs().max() > 1e-4, (layer, change)
+
+
+def test_peft_adapts_linear_layers_of_the_second_family() -> None:
+    """Adapters of `peft`, trained, act with gradients, without, and once they are merged into the weights."""
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    model = tiny_twin().requires_grad_(False)
+    latent = model.encode(make_clip(1, 3, 16, SIDE, SIDE), sample=False)
+    before = model.decode(latent)
+    layers = r"(decoder\.blocks|decoder\.final_layer|motion_emb|up_motion|cont_emb).*(qkv|proj|fc\d|linear|\d)"
+    peft.inject_adapter_in_model(peft.LoraConfig(r=2, target_modules=layers, init_lora_weights=False), model)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(trained, 1e-2)
+    losses = []
+    with torch.enable_grad():
+        for _ in range(4):
+            loss = (model.decode(latent) - before - 0.2).square().mean()
+            losses.append(loss.item())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        expected = model.decode(latent).detach()
+    assert losses[-1] < losses[0]
+    assert all(p.grad is not None for p in trained)
+    torch.testing.assert_close(model.decode(latent), expected, **CLOSE)
+    for layer in model.modules():
+        if isinstance(layer, peft.tuners.tuners_utils.BaseTunerLayer):
+            layer.merge()
+    torch.testing.assert_close(model.decode(latent), expected, **CLOSE)

@@ -125,6 +125,19 @@ def test_scores_over_all_videos(
     assert found["LPIPS"] == "not measured: LPIPS lacks VGG16; put it somewhere"
 
 
+def test_frames_narrower_than_the_crop_have_black_sides(
+    models: dict[str, ModelFiles], videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (videos / "a.mp4").unlink()
+    assert call(models[KL_NONCAUSAL], videos, "--input_width", "24") == 0
+    found = scores(capsys.readouterr().out)
+    frames = read_video(videos / "deep" / "er" / "b.mp4", height=16).numpy()
+    frames = np.pad(np.concatenate([frames, np.repeat(frames[-1:], 7, 0)]), ((0, 0), (0, 0), (4, 4), (0, 0)))
+    torch.manual_seed(42)
+    pairs = list(clip_pairs(tiny_model(KL_NONCAUSAL), np.split(frames, 2), sample=None))
+    assert float(found["PSNR"]) == pytest.approx(mean(psnr, pairs), abs=1e-3)
+
+
 def test_long_videos_count_to_their_last_whole_chunk_and_short_ones_do_not(
     models: dict[str, ModelFiles], videos: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -121,6 +121,16 @@ def test_the_output_runs_at_sample_fps(models: dict[str, ModelFiles], tmp_path: 
     assert probe(tmp_path / "walk_reconstructed.mp4").fps == 10
 
 
+def test_frames_narrower_than_the_crop_have_black_sides(
+    models: dict[str, ModelFiles], tmp_path: Path, written: list[Pixels]
+) -> None:
+    video = write_video(tmp_path / "tall.mp4", 9, 32, 16, fps=30)
+    assert call(models[KL_1_0], video, tmp_path, "--input_width", "24") == 0
+    source = np.concatenate(written)[:, :, :24]
+    assert np.array_equal(source[:, :, 4:20], read_video(video).numpy()[:, 8:24])
+    assert not source[:, :, [*range(4), *range(20, 24)]].any()
+
+
 def test_autocast_comes_close(models: dict[str, ModelFiles], tmp_path: Path, written: list[Pixels]) -> None:
     video = write_video(tmp_path / "walk.mp4", 9, 16, 16, fps=30)
     for precision in "full", "autocast":
@@ -152,6 +162,7 @@ def test_a_flag_without_effect_is_said_so(
         (["--chunk_size", "20"], "walk.mp4 has fewer than the 21 frames of one clip at --sample_fps 30"),
         (["--ckpt", "no.ckpt"], "no.ckpt does not exist"),
         (["--input_video_path", "no.mp4"], "no.mp4: no such file"),
+        (["--input_video_path", "cut.mp4"], "cut.mp4 is cut off or damaged"),
     ],
 )
 def test_errors(
@@ -159,10 +170,14 @@ def test_errors(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     video = write_video(tmp_path / "walk.mp4", 20, 16, 16)
+    if "cut.mp4" in arguments:
+        (tmp_path / "cut.mp4").write_bytes(write_video(tmp_path / "long.mp4", 60, 16, 16).read_bytes()[:-4000])
+        arguments = ["--input_video_path", str(tmp_path / "cut.mp4")]
     assert call(models[KL_1_0], video, tmp_path / "results", *arguments) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ")
     assert message in captured.err
+    assert "truncated" not in captured.err  # the command has no such option
     assert not list(tmp_path.rglob("*reconstructed*"))
 
 

@@ -167,3 +167,80 @@ def test_a_start_frame_beyond_the_end_is_told(video):
         VideoError, match=r"v\.mp4 has 90 frames, so no clip can start at frame 90; expected a longer video"
     ):
         read_clip(video, 3, start_frame=90)
+
+
+def published(total: int, frames: int, interval: int, start: int) -> list[int]:
+    """The frames that published training takes from `start` on."""
+    frames = min(frames, total)
+    last = min(total - 1, start + (frames - 1) * interval + 1)
+    return np.floor(np.linspace(start, last, frames)).astype(int).tolist()
+
+
+@pytest.mark.parametrize(("position", "first"), [(0.0, 0), (37.5 / 77, 37), (76.5 / 77, 76), (1.0, 76)])
+def test_published_clips_take_their_last_frame_later(video, position, first):
+    # 5 frames, every third and one more: they span 14, so a clip can start at 77 of the 90.
+    found = read_clip(video, 5, sample_fps=10, position=position, published=True)
+    assert numbers(found) == published(90, 5, 3, first) == [first + i for i in (0, 3, 6, 9, 13)]
+    assert (found.fps, found.repeated) == (10, 0)
+    assert found.start == pytest.approx(first / 30, abs=1e-3)
+
+
+@pytest.mark.parametrize("total", [13, 14])
+def test_published_clips_of_short_videos_are_denser(tmp_path, total):
+    path = make_video(tmp_path / "v.mp4", [numbered(i) for i in range(total)], fps=30)
+    found = read_clip(path, 5, sample_fps=10, position=0.9, published=True)
+    assert numbers(found) == published(total, 5, 3, 0) == {13: [0, 3, 6, 9, 12], 14: [0, 3, 6, 9, 13]}[total]
+    assert (found.start, found.repeated) == (0, 0)
+    found = read_clip(path, 10, sample_fps=10, published=True)
+    assert numbers(found) == published(total, 10, 3, 0)
+    assert found.fps == Fraction(30 * 9, total - 1)
+    found = read_clip(path, total + 2, sample_fps=10, position=0.5, published=True)
+    assert numbers(found) == [*range(total), total - 1, total - 1]
+    assert (found.fps, found.repeated) == (30, 2)
+
+
+def test_published_clips_from_a_frame_on_end_with_the_video(video):
+    assert numbers(read_clip(video, 5, sample_fps=15, start_frame=37, published=True)) == published(90, 5, 2, 37)
+    found = read_clip(video, 5, sample_fps=15, start_frame=87, published=True)
+    assert numbers(found) == published(90, 5, 2, 87) == [87, 87, 88, 88, 89]
+    with pytest.raises(VideoError, match=r"v\.mp4 has 90 frames, so no clip can start at frame 90"):
+        read_clip(video, 5, start_frame=90, published=True)
+
+
+@pytest.mark.parametrize("seconds", [0.4, 4, 60])
+def test_published_clips_trust_no_header(video, monkeypatch, seconds):
+    monkeypatch.setattr(clip, "_stated_extent", lambda path: clip._Extent(seconds, Fraction(30)))
+    assert numbers(read_clip(video, 5, sample_fps=10, position=1.0, published=True)) == published(90, 5, 3, 76)
+
+
+def test_published_clips_of_variable_rate_follow_the_clock_where_they_can(tmp_path):
+    ticks = np.cumsum([0, *np.random.default_rng(0).choice([5, 10, 30], 39)])
+    path = make_video(tmp_path / "v.mkv", [numbered(i) for i in range(40)], ticks=ticks.tolist())
+    for position in (0.1, 1.0):
+        found = read_clip(path, 4, sample_fps=15, position=position, published=True)
+        assert (found.repeated, found.fps) == (0, 15)
+        first = numbers(found)[0]
+        starts = np.arange(ticks[first], ticks[first + 1]) / 300
+        shown = [(np.searchsorted(ticks / 300, s + np.arange(4) / 15 + 1e-3, side="right") - 1) for s in starts]
+        assert any(numbers(found) == each.tolist() for each in shown)
+    assert numbers(read_clip(path, 30, sample_fps=3, published=True)) == published(40, 30, 9, 0)
+
+
+def test_published_clips_of_pictures_repeat_them(tmp_path):
+    for i in range(6):
+        with VideoWriter(tmp_path / f"{i}.png", fps=1) as picture:
+            picture.write(numbered(i)[None])
+    assert numbers(read_clip(tmp_path / "3.png", 3, sample_fps=8, position=0.7, published=True)) == [3, 3, 3]
+    assert numbers(read_clip(tmp_path, 4, sample_fps=12.5, published=True)) == published(6, 4, 2, 0)
+
+
+def test_clips_narrower_than_the_crop_are_enlarged_or_have_black_sides(video):
+    height, width = SIZE
+    wide = {"height": height, "width": 2 * width, "start_frame": 37}
+    bordered = read_clip(video, 1, enlarge=False, **wide).pixels[0]
+    assert bordered.shape == (height, 2 * width, 3)
+    np.testing.assert_array_equal(
+        bordered[:, width // 2 : -(width // 2)], read_clip(video, 1, start_frame=37).pixels[0]
+    )
+    assert not bordered[:, [*range(width // 2), *range(-(width // 2), 0)]].any()
+    assert number_of(read_clip(video, 1, **wide).pixels[0]) == 37

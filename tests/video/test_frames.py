@@ -82,6 +82,18 @@ def test_frames_of_the_right_size_stay_as_they_are():
     np.testing.assert_array_equal(resize_and_crop(pixels, 20), pixels[:, :, 5:25])
 
 
+@pytest.mark.parametrize(("width", "left", "right"), [(5, 0, 0), (6, 0, 1), (8, 1, 2), (9, 2, 2)])
+def test_frames_narrower_than_the_crop_may_have_black_sides(width, left, right):
+    fit = Fit.plan((20, 10), 5, width, enlarge=False)
+    assert fit == Fit((10, 5), (5, width))
+    got = fit(np.full((20, 10, 3), 200, np.uint8))
+    assert got.shape == (5, width, 3)
+    shown = np.flatnonzero(got.any((0, 2)))
+    assert (shown[0], width - 1 - shown[-1]) == (left, right)
+    assert (got[:, left : width - right] == 200).all()
+    assert Fit.plan((20, 30), 5, 6, enlarge=False) == Fit.plan((20, 30), 5, 6)
+
+
 @pytest.mark.parametrize(("height", "width", "name"), [(0, 8, "height"), (8, -1, "width")])
 def test_sizes_below_one_are_refused(height, width, name):
     with pytest.raises(VideoError, match=f"{name} is .*; expected at least 1 pixel"):

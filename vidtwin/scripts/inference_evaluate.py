@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from vidtok.cli.guard import guarded
-from vidtok.cli.scripts import SentenceParser, add_data_options, add_vidtwin_options
+from vidtok.cli.scripts import SentenceParser, add_data_options, add_vidtwin_options, published_advice
 from vidtok.cli.scripts_evaluate import evaluate, load_model_from_config
 
 __all__ = ["load_model_from_config"]
@@ -23,7 +23,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    return guarded(lambda: print(evaluate(arguments)), truncates=False)
+    return guarded(lambda: print(evaluate(arguments)), advice=published_advice)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from vidtok.cli.guard import guarded
-from vidtok.cli.scripts import SentenceParser, add_concate_option, add_vidtwin_options
+from vidtok.cli.scripts import SentenceParser, add_concate_option, add_vidtwin_options, published_advice
 from vidtok.cli.scripts_reconstruct import reconstruct
 
 
@@ -23,7 +23,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    return guarded(lambda: print(f"reconstructed video: {reconstruct(arguments)}"), truncates=False)
+    return guarded(lambda: print(f"reconstructed video: {reconstruct(arguments)}"), advice=published_advice)
 
 
 if __name__ == "__main__":

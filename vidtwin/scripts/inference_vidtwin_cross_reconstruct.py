@@ -20,6 +20,7 @@ from vidtok.cli.scripts import (
     autocast,
     check_chunk_size,
     make_output_folder,
+    published_advice,
 )
 from vidtok.device import choose_device
 from vidtok.jobs.reenact import ReenactmentJob
@@ -60,7 +61,7 @@ def reenact(arguments: argparse.Namespace) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    return guarded(lambda: print(f"reenacted video: {reenact(arguments)}"), truncates=False)
+    return guarded(lambda: print(f"reenacted video: {reenact(arguments)}"), advice=published_advice)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, TextIO, cast
 
-from vidtok.errors import VidTokError, without_truncation
+from vidtok.errors import VidTokError
 
 _PATH_ERRORS = {
     errno.ENAMETOOLONG: "give a shorter name",
@@ -31,13 +31,14 @@ _PATH_ERRORS = {
 _FAILED, _USER_ERROR, _INTERRUPTED, _SIGNALLED = 1, 2, 130, 128
 
 
-def guarded(command: Callable[[], object], *, truncates: bool = True) -> int:
+def guarded(command: Callable[[], object], *, advice: Callable[[str], str] | None = None) -> int:
     """Run `command` and return the exit code.
 
     A `VidTokError` is printed as one message on stderr. Ctrl-C, SIGTERM and SIGHUP end the command as an exception
     does, so that unfinished outputs are removed. A reader of stdout that has gone, as in `vidtok models | head -1`,
     ends it quietly. A full disk behind stdout ends it with a message, and so does a path that the system refuses. Other
-    exceptions are raised: they are defects, and need their traceback. `truncates`: the command has `--allow-truncated`.
+    exceptions are raised: they are defects, and need their traceback. `advice` rewrites messages for a command that
+    lacks the options which messages recommend.
     """
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     code = 0
@@ -50,8 +51,7 @@ def guarded(command: Callable[[], object], *, truncates: bool = True) -> int:
             sys.stderr.write(f"{exit.code}\n")
             code = _FAILED
     except VidTokError as error:
-        message = str(error) if truncates else without_truncation(str(error))
-        sys.stderr.write(f"error: {message}\n")
+        sys.stderr.write(f"error: {str(error) if advice is None else advice(str(error))}\n")
         code = _USER_ERROR
     except KeyboardInterrupt:
         code = _INTERRUPTED

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidtok.cli.usage import COUNT, RATE, SEED, SIDE
-from vidtok.errors import VideoError, VidTokError
+from vidtok.errors import VideoError, VidTokError, without_truncation
 from vidtok.files import make_folder
 from vidtok.training.runs.arguments import SentenceParser, number
 
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
 _NAME = "vidtok_kl_causal_488_4chn"
 _TWIN = "vidtwin_structure_7_7_8_dynamics_7_8"
 _SIDE, _RATE, _COUNT, _SEED = (number(option.hint) for option in (SIDE, RATE, COUNT, SEED))
+_ADVICE = (
+    (r"--height (\d+) --width (\d+) \(height, width\)", r"--input_height \1 --input_width \2"),
+    (
+        r"choose smaller frames \(--size\).*\(--dtype\)",
+        "choose smaller frames (--input_height, --input_width), fewer frames at a time (--chunk_size, of VidTwin "
+        "--num_frames_per_batch), or --precision autocast",
+    ),
+    (r"use float32 or bfloat16 \(--dtype\)", "use --precision full"),
+)
+"""Advice to use options of `vidtok`, and what says the same with those of the published scripts."""
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -95,6 +106,14 @@ def add_vidtwin_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=_SEED, metavar="N", default=42, help="seed of the noise where latents are drawn")
     # The whole video is taken, and its last clip filled up.
     parser.set_defaults(read_long_video=True)
+
+
+def published_advice(message: str) -> str:
+    """`message` with such advice as the published scripts have options for."""
+    message = without_truncation(message)
+    for pattern, replacement in _ADVICE:
+        message = re.sub(pattern, replacement, message)
+    return message
 
 
 def make_output_folder(folder: Path) -> None:

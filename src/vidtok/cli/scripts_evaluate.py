@@ -14,11 +14,11 @@ import torch
 
 import vidtok
 from vidtok.cli.report import progress_bar
-from vidtok.cli.scripts import autocast, check_chunk_size
+from vidtok.cli.scripts import autocast, check_chunk_size, published_advice
 from vidtok.config.dialect import frozen_parts
 from vidtok.config.read import read_config
 from vidtok.device import choose_device
-from vidtok.errors import VideoError, without_truncation
+from vidtok.errors import VideoError
 from vidtok.evaluation.options import EvaluationOptions
 from vidtok.evaluation.runner import Outcome, Runner
 from vidtok.evaluation.subjects import ModelSubject
@@ -78,7 +78,7 @@ def evaluate(arguments: argparse.Namespace) -> str:
     with progress_bar(model.name, len(videos), "videos") as progress:
         outcome = runner.measure(subject, progress)
     for video in outcome.unreadable:
-        log.warning("%s", without_truncation(video.reason))
+        log.warning("%s", published_advice(video.reason))
     if not outcome.measured:
         raise VideoError(f"of {counted(len(videos), 'video')} of {arguments.data_dir} none could be read; see above")
     return _text(outcome, long=arguments.read_long_video)
@@ -95,6 +95,7 @@ def _options(arguments: argparse.Namespace, model: vidtok.Tokenizer) -> Evaluati
     return EvaluationOptions(
         height=arguments.input_height,
         width=arguments.input_width,
+        enlarge=False,
         fps=arguments.sample_fps,
         clip_frames=None if long and model.is_causal else size,
         fill=not long or model.config.frame_size is not None,

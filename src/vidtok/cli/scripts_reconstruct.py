@@ -26,7 +26,11 @@ def reconstruct(arguments: argparse.Namespace) -> Path:
     source = Path(arguments.input_video_path)
     folder = Path(arguments.output_video_dir)
     reader = VideoReader(
-        source, sample_fps=arguments.sample_fps, height=arguments.input_height, width=arguments.input_width
+        source,
+        sample_fps=arguments.sample_fps,
+        height=arguments.input_height,
+        width=arguments.input_width,
+        enlarge=False,
     )
     make_output_folder(folder)
     writer = VideoWriter(folder / f"{source.stem}_reconstructed.mp4", arguments.sample_fps)

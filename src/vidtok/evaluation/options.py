@@ -23,6 +23,8 @@ class EvaluationOptions:
     height: int | None = PUBLISHED_SIZE
     """Rows after the resize of the shorter side and the centre crop; with `width` None too: as stored."""
     width: int | None = PUBLISHED_SIZE
+    enlarge: bool = True
+    """Enlarge frames narrower than the crop until they fill it; False: black at their sides, as published."""
     fps: float | None = None
     """Frames per second to sample; None: every frame."""
     start: float = 0.0
@@ -68,8 +70,9 @@ class EvaluationOptions:
     def as_dict(self) -> dict[str, Any]:
         """The options by name, as JSON holds them."""
         values = asdict(self)
-        if self.whole_chunks is None:  # files and kept parts from before this option stay equal
-            del values["whole_chunks"]
+        for name, default in (("whole_chunks", None), ("enlarge", True)):
+            if values[name] is default:  # files and kept parts from before these options stay equal
+                del values[name]
         return values
 
 

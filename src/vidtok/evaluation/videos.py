@@ -87,6 +87,7 @@ class FrameStream:
                 sample_fps=options.fps,
                 height=options.height,
                 width=options.width,
+                enlarge=options.enlarge,
                 max_frames=options.max_frames,
                 start=options.start,
                 allow_truncated=options.allow_truncated,

@@ -28,6 +28,7 @@ from vidtok.training.ema import MovingAverages
 from vidtok.training.guide import TransformGuide
 from vidtok.training.objective.losses import Log, Objective
 from vidtok.training.optimization import clip_gradients, make_optimizer
+from vidtok.training.published_runs import Holding, is_published, taken_over
 from vidtok.training.sharding import average_gradients, reshard, shard, synchronize
 
 PUBLISHED_NAMES = {
@@ -146,6 +147,26 @@ class TrainingModule(LightningModule):
         if self.loss.config.is_adversarial:
             optimizers.append(make_optimizer(self.loss.discriminator_parameters(), self.settings, rate))
         return optimizers
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Brings a checkpoint of the original implementation into this module's form."""
+        checkpoint.update(self.resumable(checkpoint, "the checkpoint"))
+
+    def resumable(self, content: dict[str, Any], source: str) -> dict[str, Any]:
+        """The content of a run's checkpoint, read from `source`, in this module's form.
+
+        Raises `CheckpointError` if it is of a run of the original that this module cannot go on with.
+        """
+        if not is_published(content):
+            return content
+        trained = [[*(name for name, _ in self._trained_weights())]]
+        if self.loss.generator_parameters():
+            trained[0].append("loss.logvar")
+        if self.loss.config.is_adversarial:
+            trained.append([name for name, _ in self.named_parameters() if name.startswith("loss.discriminator.")])
+        names = frozenset(name for name, _ in self.named_parameters())
+        own = Holding(self.state_dict(), names, trained, self.model.derived, self.settings.optimizer)
+        return taken_over(content, own, source)
 
     def train(self, mode: bool = True) -> TrainingModule:
         """Set the training mode; frozen parts stay in evaluation mode."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,8 +45,10 @@ def read_clip(
     sample_fps: float | None = None,
     height: int | None = None,
     width: int | None = None,
+    enlarge: bool = True,
     position: float = 0.0,
     start_frame: int | None = None,
+    published: bool = False,
     threads: int | None = None,
 ) -> Clip:
     """A clip of `frames` frames of the video at `path`, chosen, resized and cropped as by `VideoReader`.
@@ -56,11 +59,16 @@ def read_clip(
     Args:
         path: a video, a picture or a folder of pictures.
         frames: length of the clip, at least 1.
-        sample_fps, height, width, threads: see `VideoReader`.
+        sample_fps, height, width, enlarge, threads: see `VideoReader`.
         position: place of the clip, from 0 (at the start of the video) to 1 (up to its end). The stored frames at which
             a whole clip can start share that range evenly.
         start_frame: instead of `position`, the stored frame to start at, counted from 0, at the average rate if the
             rate varies.
+        published: choose the frames as published training does. Of a video with N frames, n = min(`frames`, N) are
+            taken, every i-th, i = round(fps / sample_fps), and the last one frame later: evenly from the start to
+            (n - 1) i + 1 frames after it, rounded down. A video that ends before that is sampled more densely, from its
+            start (or `start_frame`) to its end; only one with fewer frames than the clip repeats its last. A video of
+            varying rate follows the clock unless it is too short.
 
     Raises:
         VideoError: as for `VideoReader`, or a value is out of range, or the video ends before `start_frame`.
@@ -71,23 +79,77 @@ def read_clip(
             f"{frames} frames at position {position}, start_frame {start_frame}, were asked for; expected at least 1 "
             "frame, a position from 0 to 1, and a start_frame of at least 0"
         )
+    options = {"height": height, "width": width, "enlarge": enlarge, "threads": threads}
+    request = _Request(path, frames, sample_fps, position, start_frame, published, options)
+    if not published and not start_frame and (position == 0 or start_frame == 0):
+        return request.read(_Plan(0.0)).clip
+    return _by_extent(request)
 
-    def read(start: float) -> tuple[Clip, Fraction | None]:
+
+@dataclass(frozen=True)
+class _Request:
+    """A clip as it is asked for; see `read_clip`."""
+
+    path: str | os.PathLike[str]
+    frames: int
+    sample_fps: float | None
+    position: float
+    start_frame: int | None
+    published: bool
+    options: Mapping[str, Any]
+    """Other arguments of `VideoReader`."""
+
+    @property
+    def is_exact(self) -> bool:
+        """True if the clip starts where it was said to."""
+        return self.start_frame is not None
+
+    def read(self, plan: _Plan) -> _Found:
+        """The frames of `plan`, as far as they are there; from then on the last of them."""
         with VideoReader(
-            path, sample_fps=sample_fps, height=height, width=width, max_frames=frames, start=start, threads=threads
+            self.path, sample_fps=self.sample_fps, max_frames=self.frames, start=plan.start, **self.options
         ) as reader:
+            by_number = plan.short or self.sample_fps is None or not reader.rate_varies
+            numbers = plan.numbers if by_number and plan.numbers is not None else range(self.frames)
+            distinct = sorted(set(numbers))
+            if numbers is plan.numbers:
+                reader.take(distinct)
             chosen = list(reader)
-            missing = frames - len(chosen)
-            pixels = np.stack([frame.pixels for frame in chosen] + [chosen[-1].pixels] * missing)
-            rate = None if reader.rate_varies else reader.info.fps
-            return Clip(pixels, chosen[0].time, reader.fps, missing), rate
+            last = len(chosen) - 1
+            places = [min(distinct.index(number), last) for number in numbers]
+            places += [last] * (self.frames - len(places))
+            pixels = np.stack([chosen[place].pixels for place in places])
+            fps = reader.fps if reader.info.fps is None else plan.rate(reader.fps, reader.info.fps)
+            clip = Clip(pixels, chosen[0].time, fps, self.frames - 1 - places.index(last))
+            return _Found(clip, None if reader.rate_varies else reader.info.fps, len(chosen) == len(distinct))
 
-    if not start_frame and (position == 0 or start_frame == 0):
-        return read(0.0)[0]
-    if start_frame is not None:
-        return _read_at(path, lambda extent: _start_of(path, extent, start_frame), read, exact=True)
-    wanted = None if sample_fps is None else as_rate(sample_fps)
-    return _read_at(path, lambda extent: extent.start(frames, wanted, position), read)
+
+@dataclass(frozen=True)
+class _Plan:
+    """The frames of a clip in a video of known extent."""
+
+    start: float
+    """Seconds from the start of the video to the first of them."""
+    numbers: tuple[int, ...] | None = None
+    """Stored frames, counted from the first, one after another and some more than once; None: `sample_fps` decides."""
+    short: bool = False
+    """True if the video ends before a clip at the rate wanted does."""
+
+    def rate(self, whole: Fraction, stored: Fraction) -> Fraction:
+        """Frames per second of the clip: those of a `whole` one, or as many of the `stored` as a short one has."""
+        if not self.short or not self.numbers or not self.numbers[-1]:
+            return whole
+        return stored * (len(self.numbers) - 1) / self.numbers[-1]
+
+
+class _Found(NamedTuple):
+    """A clip that was read."""
+
+    clip: Clip
+    rate: Fraction | None
+    """Stored frames per second around it; None if they vary."""
+    whole: bool
+    """All of its frames were there."""
 
 
 @dataclass(frozen=True)
@@ -99,61 +161,69 @@ class _Extent:
     """Stored frames per second."""
     constant: bool = True
     """True if that rate is constant, or assumed to be."""
+    count: int | None = None
+    """Number of stored frames, where they were counted."""
 
     @property
     def frames(self) -> int:
         """Number of stored frames."""
-        return round(self.seconds * self.rate)
+        return max(1, round(self.seconds * self.rate) if self.count is None else self.count)
 
     def agrees(self, rate: Fraction | None) -> bool:
         """True if `rate`, measured around a clip, is about the video's, or None because it varies there."""
         return rate is None or abs(float(rate / self.rate) - 1) < _RATES_DIFFER
 
-    def start(self, frames: int, wanted: Fraction | None, position: float) -> float:
-        """Start, in seconds, of the clip at `position` that has `frames` frames at `wanted` frames per second."""
-        step = self.rate / wanted if wanted else Fraction(1)
-        span = math.ceil((frames - 1) * (max(1, round(step)) if self.constant else step)) + 1
-        starts = max(1, self.frames - span + 1)
-        return self.time(min(int(position * starts), starts - 1))
+    def plan(self, request: _Request) -> _Plan:
+        """The frames that are asked for. Raises `VideoError` if the video ends before they start."""
+        frames = min(request.frames, self.frames) if request.published else request.frames
+        step = Fraction(1) if request.sample_fps is None else self.rate / as_rate(request.sample_fps)
+        reach = math.ceil((frames - 1) * (max(1, round(step)) if self.constant else step)) + int(request.published)
+        first = self._first(request, reach)
+        if not request.published:
+            return _Plan(self.time(first))
+        last = min(self.frames - 1, first + reach)
+        numbers = tuple(i * (last - first) // max(1, frames - 1) for i in range(frames))
+        return _Plan(self.time(first), numbers, short=last < first + reach)
+
+    def _first(self, request: _Request, reach: int) -> int:
+        """The stored frame at which the clip starts that ends `reach` frames later."""
+        if request.start_frame is None:
+            starts = max(1, self.frames - reach)
+            return min(int(request.position * starts), starts - 1)
+        if request.start_frame >= self.frames:
+            raise VideoError(
+                f"{request.path} has {self.frames} frames, so no clip can start at frame {request.start_frame}; expected a "
+                "longer video or an earlier start"
+            )
+        return request.start_frame
 
     def time(self, frame: int) -> float:
         """A time, in seconds, at which a stored frame is shown: the middle, which no rounded timestamp misses."""
         return (frame + 0.5) / float(self.rate) if frame else 0.0
 
 
-def _read_at(
-    path: str | os.PathLike[str],
-    start: Callable[[_Extent], float],
-    read: Callable[[float], tuple[Clip, Fraction | None]],
-    *,
-    exact: bool = False,
-) -> Clip:
-    """The clip at the time that `start` computes from the video's extent: the stated one, unless it proves wrong.
+def _by_extent(request: _Request) -> Clip:
+    """The clip by the video's extent: the stated one, unless it proves wrong.
 
-    It is wrong if its rate is not the clip's, if nothing can be read at the start, or, unless `exact`, if the clip is
-    not whole.
+    It is wrong if its rate is not the clip's, if nothing can be read at the start, or, unless the start is given, if the
+    clip is not whole. The frames of a video that is too short for a published clip are counted, since such a clip ends
+    with the video's last frame.
     """
-    stated = _stated_extent(path)
+    stated = _stated_extent(request.path)
     if stated is not None:
         try:
-            clip, rate = read(start(stated))
-            if stated.agrees(rate) and (exact or clip.start == 0 or not clip.repeated):
-                return clip
+            plan = stated.plan(request)
+            if not plan.short:
+                clip, rate, whole = request.read(plan)
+                accepted = whole or (not request.published and (request.is_exact or clip.start == 0))
+                if stated.agrees(rate) and accepted:
+                    return clip
         except DamagedVideoError:
             raise
         except VideoError:
-            if not exact and start(stated) == 0:
+            if not request.is_exact and stated.plan(request).start == 0:
                 raise
-    return read(start(_scanned_extent(path)))[0]
-
-
-def _start_of(path: str | os.PathLike[str], extent: _Extent, frame: int) -> float:
-    if frame >= extent.frames:
-        raise VideoError(
-            f"{path} has {extent.frames} frames, so no clip can start at frame {frame}; expected a longer video or an "
-            "earlier start"
-        )
-    return extent.time(frame)
+    return request.read(_scanned_extent(request.path).plan(request)).clip
 
 
 def _stated_extent(path: str | os.PathLike[str]) -> _Extent | None:
@@ -173,4 +243,4 @@ def _stated_extent(path: str | os.PathLike[str]) -> _Extent | None:
 def _scanned_extent(path: str | os.PathLike[str]) -> _Extent:
     """The true extent; reads all of the file, and decodes its first frame."""
     timing = open_source(path).timing
-    return _Extent(timing.end, timing.rate, timing.constant)
+    return _Extent(timing.end, timing.rate, timing.constant, timing.frame_count)

@@ -73,16 +73,16 @@ class Fit:
     resized: tuple[int, int]
     """(height, width) after the resize."""
     cropped: tuple[int, int]
-    """(height, width) after the crop, at most `resized`."""
+    """(height, width) after the crop; what is wider than `resized` is black at both sides."""
 
     @classmethod
-    def plan(cls, size: tuple[int, int], height: int | None, width: int | None) -> Fit:
+    def plan(cls, size: tuple[int, int], height: int | None, width: int | None, *, enlarge: bool = True) -> Fit:
         """The fit of frames of `size` (height, width) to `height` x `width`.
 
         The shorter side is resized to `height`, the longer one in proportion, rounded down; then the centre is cropped.
-        Frames that would come out narrower than `width` are enlarged to that width instead, so that nothing is padded.
-        With only one of `height` and `width` given, the crop is a square; with neither, the size stays. Raises
-        `VideoError` for a height or width that is not in 1..65535.
+        Frames that come out narrower than `width` are enlarged to that width instead, or, without `enlarge`, get black
+        at both sides, as published. With only one of `height` and `width` given, the crop is a square; with neither,
+        the size stays. Raises `VideoError` for a height or width that is not in 1..65535.
         """
         if height is None and width is None:
             return cls(size, size)
@@ -94,7 +94,7 @@ class Fit:
         rows, columns = size
         shorter = min(rows, columns)
         resized = (int(height * rows / shorter), int(height * columns / shorter))
-        if resized[1] < width:
+        if resized[1] < width and enlarge:
             resized = (max(height, int(width * rows / columns)), width)
         return cls(resized, (height, width))
 
@@ -111,7 +111,10 @@ class Fit:
             )
             levels = planes.round_().clamp_(0, 255).to(torch.uint8)
             pixels = levels[0].permute(1, 2, 0).numpy()
-        top, left = (round((have - want) / 2.0) for have, want in zip(self.resized, self.cropped, strict=True))
+        missing = self.cropped[1] - self.resized[1]
+        if missing > 0:
+            pixels = np.pad(pixels, ((0, 0), (missing // 2, missing - missing // 2), (0, 0)))
+        top, left = (round((have - want) / 2.0) for have, want in zip(pixels.shape[:2], self.cropped, strict=True))
         cropped: Pixels = pixels[top : top + self.cropped[0], left : left + self.cropped[1]]
         return np.ascontiguousarray(cropped)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from fractions import Fraction
 from types import TracebackType
 
@@ -42,6 +42,7 @@ class VideoReader:
         sample_fps: frames per second wanted.
         height: rows after resize and crop; the same as `width` if only that is given.
         width: columns after resize and crop; the same as `height` if only that is given.
+        enlarge: enlarge frames that are narrower than the crop until they fill it; False: black at their sides.
         max_frames: stop after this many frames.
         start: seconds into the video to start at.
         allow_truncated: let a damaged video end where the damage begins, and set `truncated`, instead of raising.
@@ -77,6 +78,7 @@ class VideoReader:
         allow_truncated: bool = False,
         threads: int | None = None,
         stream: int | None = None,
+        enlarge: bool = True,
     ) -> None:
         wanted = None if sample_fps is None else as_rate(sample_fps)
         if max_frames is not None and max_frames < 1:
@@ -85,7 +87,9 @@ class VideoReader:
             raise VideoError(f"start is {start}; expected seconds from the start of the video, at least 0")
         Fit.plan((1, 1), height, width)
         self._start = start
+        self._enlarge = enlarge
         self._max_frames = max_frames
+        self._taken: tuple[int, ...] | None = None
         self._allow_truncated = allow_truncated
         self._iterators: weakref.WeakSet[Generator[Frame, None, None]] = weakref.WeakSet()
         window = None
@@ -152,9 +156,17 @@ class VideoReader:
 
     def fit(self, height: int | None, width: int | None) -> None:
         """Yield frames of another size from now on, as if `height` and `width` had been given at the start."""
-        self._fit = Fit.plan(self._stored, height, width)
+        self._fit = Fit.plan(self._stored, height, width, enlarge=self._enlarge)
         self.size = self._fit.cropped
         self._fits = (height, width)
+
+    def take(self, numbers: Sequence[int]) -> None:
+        """Yield the stored frames of these rising `numbers` from now on, whatever `sample_fps` and `max_frames` say.
+
+        They count from the frame that is shown at `start`, 0; the frames between are decoded and not converted.
+        """
+        self._taken = tuple(numbers)
+        self.frame_estimate = len(self._taken)
 
     def close(self) -> None:
         """End all iterations that are under way, and close their files."""
@@ -180,7 +192,7 @@ class VideoReader:
             last = (decoded, pixels)
             yield Frame(pixels, decoded.time)
             count += 1
-            if count == self._max_frames:
+            if count == (self._max_frames if self._taken is None else len(self._taken)):
                 return
         if count == 0:
             raise VideoError(f"{self.info.path} has no frames from {self._start:g} s on; expected at least one")
@@ -195,6 +207,10 @@ class VideoReader:
             self.truncated = True
 
     def _chosen(self, frames: Iterator[DecodedFrame]) -> Iterator[DecodedFrame]:
+        if self._taken is not None:
+            numbers = frozenset(self._taken)
+            yield from (frame for index, frame in enumerate(frames) if index in numbers)
+            return
         if self._grid is None:
             yield from (frame for index, frame in enumerate(frames) if index % self._step == 0)
             return
@@ -223,7 +239,7 @@ class VideoReader:
                 f"to {stored[1]} x {stored[0]} at {decoded.time:.2f} s; "
                 "give a height and width to bring all frames to one size"
             )
-        return Fit.plan(stored, *self._fits)(pixels)
+        return Fit.plan(stored, *self._fits, enlarge=self._enlarge)(pixels)
 
 
 def _from(frames: Iterator[DecodedFrame], start: float, tolerance: float) -> Iterator[DecodedFrame]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from vidtok.errors import CheckpointError
 
 LAST = "last.ckpt"
-_STEP = re.compile(r"step=(\d+)\.ckpt")
-_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d_(?=.)")
+_STEP = re.compile(r"(?!best-).*step=(\d+)\.ckpt")
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d")
+_DATE = re.compile(_MOMENT.pattern + "_(?=.)")
 
 
 def is_run(folder: Path) -> bool:
@@ -19,10 +20,16 @@ def is_run(folder: Path) -> bool:
 
 def run_config(folder: Path) -> Path:
     """The configuration of the run's last start. Raises `CheckpointError` if there is none."""
+    return run_configs(folder)[-1]
+
+
+def run_configs(folder: Path) -> list[Path]:
+    """The files of that configuration: one, or for a run of the original several of one date, to be merged in order."""
     configs = sorted((folder / "configs").glob("*.y*ml"))
     if not configs:
         raise CheckpointError(f"{folder} has no YAML file in configs/; expected the folder of a training run")
-    return configs[-1]
+    moment = _MOMENT.match(configs[-1].name)
+    return configs[-1:] if moment is None else [path for path in configs if path.name.startswith(moment[0])]
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -30,7 +37,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
     checkpoints = folder / "checkpoints"
     if (checkpoints / LAST).is_file():
         return checkpoints / LAST
-    steps = [(int(match[1]), path) for path in checkpoints.glob("step=*.ckpt") if (match := _STEP.fullmatch(path.name))]
+    steps = [(int(match[1]), path) for path in checkpoints.glob("*.ckpt") if (match := _STEP.fullmatch(path.name))]
     return max(steps)[1] if steps else None
 
 

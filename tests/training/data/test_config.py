@@ -137,6 +137,7 @@ MISTAKES = [
     (f"{T}.start_index", -1, r"start_index is -1; expected a whole number of at least 0"),
     (f"{T}.data_frac", 0, r"data_frac is 0, which leaves no videos; expected a share up to 1"),
     (f"{T}.data_frac", 1.5, r"data_frac is 1\.5; expected a number from 0 to 1"),
+    (f"{T}.enlarge", 1, r"enlarge is 1; expected true or false"),
     (f"{T}.max_unreadable", "5%", r"max_unreadable is '5%'; expected a number from 0 to 1"),
     (f"{T}.video_params", 3, r"train\.params\.video_params is 3; expected a mapping"),
     (f"{T}.video_params.fps", 3, r"video_params\.fps is not known; expected some of .*sample_fps"),

@@ -81,7 +81,7 @@ def spoil(folder: Path, target: Path, bad: range, count: int = 8) -> Path:
 
 
 def test_a_batch_holds_clips_with_their_names_rates_and_places(folder):
-    batch = source(folder).load([Place(0, position, item) for position, item in enumerate((3, 5, 3))]).batch
+    batch = source(folder, 1).load([Place(0, position, item) for position, item in enumerate((3, 5, 3))]).batch
     assert batch is not None
     assert (batch["video"].shape, batch["video"].dtype) == ((3, 3, 5, 32, 192), torch.float32)
     assert -1 <= batch["video"].min() < -0.9 < 0.9 < batch["video"].max() <= 1
@@ -89,7 +89,7 @@ def test_a_batch_holds_clips_with_their_names_rates_and_places(folder):
     assert batch["fps"].tolist() == [10, 10, 10]
     for video, numbers, start in zip((3, 5, 3), shown(batch), batch["start"].tolist(), strict=True):
         first = round(start * 30)
-        assert numbers == [100 * video + first + 3 * i for i in range(5)]
+        assert numbers == [100 * video + first + i for i in (0, 3, 6, 9, 13)]  # the last one later, as published
     assert len(set(batch["start"].tolist())) == 3
 
 
@@ -99,16 +99,30 @@ def test_starts_follow_from_seed_epoch_and_position(folder):
         assert batch is not None
         return batch["start"].tolist()
 
-    first = starts(0, 0, *range(12))
-    assert starts(0, 0, 4, 2) == [first[4], first[2]]
+    first = starts(1, 0, *range(12))
+    assert starts(1, 0, 4, 2) == [first[4], first[2]]
     assert len(set(first)) > 8
-    assert starts(1, 0, *range(12)) != first != starts(0, 1, *range(12))
+    assert starts(0, 0, *range(12)) != first != starts(1, 1, *range(12))
 
 
 def test_a_start_index_and_short_videos(folder):
     batch = source(folder, start_index=50).load([Place(0, 0, 6)]).batch
     assert batch is not None
-    assert shown(batch) == [[650, 653, 656, 659, 659]]
+    assert shown(batch) == [[650, 652, 654, 656, 659]]
+    batch = source(folder, fps=1).load([Place(0, 0, 6)]).batch
+    assert batch is not None
+    assert (shown(batch), batch["start"].tolist()) == ([[600, 614, 629, 644, 659]], [0])
+
+
+def test_clips_narrower_than_the_crop_have_black_sides_unless_they_are_to_be_enlarged(folder):
+    bordered, enlarged = (
+        source(folder, height=32, width=256, enlarge=enlarge).load([Place(0, 0, 0)]).batch for enlarge in (False, True)
+    )
+    assert bordered is not None
+    assert enlarged is not None
+    sides = torch.cat([bordered["video"][..., :32], bordered["video"][..., -32:]], -1)
+    assert (sides == -1).all()
+    assert (enlarged["video"][..., :32] > -1).any()
 
 
 def test_workers_change_nothing(folder):

@@ -29,12 +29,12 @@ from itertools import pairwise
 from typing import Any, ClassVar, Literal, NamedTuple, cast, overload
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidtok.models.base import VideoModel
 from vidtok.models.bottleneck import DiagonalGaussian, RegLog
 from vidtok.models.padding import Size, check_video, crop, pad_frames, padded_frames
+from vidtok.models.plain import is_plain
 from vidtok.models.vidtwin.config import VidTwinConfig
 from vidtok.models.vidtwin.qformer import QFormer, QFormerLayer
 from vidtok.models.vidtwin.resize import fit_frames
@@ -270,17 +270,22 @@ class VidTwinAutoencoder(VideoModel):
         h = self.conv_out(self.content_upsample_blocks(self.bottle_up(pictures)))
         first = (h.shape[2] - grid) // 2
         h = h[:, :, first : first + grid, first : first + grid].permute(0, 2, 3, 1)
-        linear, relu, to_frames = (cast(Any, self.cont_emb[i]) for i in range(3))
-        tokens = torch.unflatten(relu(linear(h)), 0, (batch, -1))
-        frames = torch.matmul(to_frames.weight[..., 0], tokens.flatten(2)) + to_frames.bias[:, None]
-        return F.relu(frames).view(batch, -1, grid, grid, self.config.hidden_size)
+        linear, relu, to_frames, last = (cast(Any, layer) for layer in self.cont_emb)
+        tokens = torch.unflatten(relu(linear(h)), 0, (batch, -1)).flatten(2)
+        if is_plain(to_frames):  # one matrix product, faster than its convolution
+            frames = torch.matmul(to_frames.weight[..., 0], tokens) + to_frames.bias[:, None]
+        else:
+            frames = to_frames(tokens)
+        return cast(Tensor, last(frames)).view(batch, -1, grid, grid, self.config.hidden_size)
 
     def _dynamics_map(self, dynamics: Tensor) -> Tensor:
         """(B, z', T, w) -> (B, T, W', C)."""
         h = self.motion_emb(dynamics.permute(0, 2, 3, 1))
-        for layer in (self.up_motion[0], self.up_motion[2]):
-            linear = cast(nn.Linear, layer)
-            h = F.relu(torch.matmul(linear.weight, h) + linear.bias[:, None])
+        for linear, relu in ((cast(Any, self.up_motion[i]), self.up_motion[i + 1]) for i in (0, 2)):
+            if is_plain(linear):  # along the positions as they lie
+                h = relu(torch.matmul(linear.weight, h) + linear.bias[:, None])
+            else:
+                h = relu(linear(h.transpose(2, 3)).transpose(2, 3))
         return cast(Tensor, h)
 
 

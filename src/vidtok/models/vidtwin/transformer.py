@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vidtok.models.plain import is_plain
 from vidtok.models.vidtwin.config import VidTwinConfig
 
 _EPSILON = 1e-6
@@ -92,6 +93,8 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, video: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, T, S, C)."""
+        if not is_plain(self.proj):
+            return cast(Tensor, self.proj(video)).flatten(3).permute(0, 2, 3, 1).contiguous()
         split = torch.unflatten(torch.unflatten(video, 4, (-1, self.patch)), 3, (-1, self.patch))
         patches = split.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).flatten(2, 3)
         return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)

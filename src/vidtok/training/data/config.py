@@ -26,6 +26,7 @@ _VIDEO_KEYS = ("input_height", "input_width", "sample_num_frames", "sample_fps",
 _WITHOUT_EFFECT = ("is_inference", "pre_load_frames", "read_long_video", "chunk_size", "is_causal")
 _VIDEOS_KEYS = (
     "data_dir", "meta_path", "video_params", "start_index", "data_frac", "last_frames_handle", "max_unreadable",
+    "enlarge",
     *_WITHOUT_EFFECT,
 )  # fmt: skip
 _SHAPE = {"frames": "sample_num_frames", "height": "input_height", "width": "input_width"}
@@ -60,6 +61,8 @@ class VideosConfig:
     """Share of the list, from its start, that is used."""
     max_unreadable: Annotated[float, Within(0, 1)] = 0.05
     """Share of unreadable videos above which training stops."""
+    enlarge: bool = False
+    """Enlarge frames narrower than the crop until they fill it; otherwise they have black at their sides."""
     place: str = "data"
     """Path of the section, for error messages."""
 
@@ -187,7 +190,7 @@ def _videos(values: Mapping[str, Any], part: Part, place: str) -> VideosConfig:
         start_index=_start_index(values, video, part, place),
         place=place,
         **{name: video[key] for name, key in _SHAPE.items()},
-        **{key: values[key] for key in ("data_frac", "max_unreadable") if key in values},
+        **{key: values[key] for key in ("data_frac", "max_unreadable", "enlarge") if key in values},
     )
 
 

@@ -62,8 +62,10 @@ class VideoSource:
                     sample_fps=config.fps,
                     height=config.height,
                     width=config.width,
+                    enlarge=config.enlarge,
                     position=position,
                     start_frame=config.start_index,
+                    published=True,
                     threads=1,
                 )
             except VideoError as error:

@@ -29,6 +29,7 @@ from vidtok.training.data import build_data
 from vidtok.training.module import TrainingModule
 from vidtok.training.objective.config import ObjectiveConfig
 from vidtok.training.objective.losses import Objective
+from vidtok.training.published_runs import is_published
 from vidtok.training.runs.arguments import TrainArguments
 from vidtok.training.runs.callbacks import InterruptedRunError, StopOnSignal
 from vidtok.training.runs.checkpoints import read_training_state, start_from
@@ -36,7 +37,7 @@ from vidtok.training.runs.config import RunConfig
 from vidtok.training.runs.folder import alone, exclusive, latest_folder, new_folder, write_config
 from vidtok.training.runs.takeover import check_same
 from vidtok.training.runs.trainer import check_logger, make_logger, make_trainer, quieten
-from vidtok.zoo.runs import is_run, run_checkpoint, run_config
+from vidtok.zoo.runs import is_run, run_checkpoint, run_configs
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def run(arguments: TrainArguments) -> Path:
     if plan.unasked and arguments.train:
         check_same(plan.folder, raw)
     if plan.resume_from is not None and arguments.train:
-        _check_resumable(module, plan.resume_from)
+        _check_resumable(module, plan.resume_from, running)
     trainer, stop = make_trainer(plan.folder, running, settings, module.loss.config.is_adversarial)
     resumes = plan.resume_from is not None
     with ExitStack() as held:
@@ -110,7 +111,7 @@ def plan_run(arguments: TrainArguments) -> RunPlan:
     folder, resume_from = _resumed(arguments)
     sources: list[ConfigSource] = [_recipe(base) or base for base in arguments.base]
     if folder is not None and not sources:
-        sources = [run_config(folder)]
+        sources = [*run_configs(folder)]
     if not sources:
         raise ConfigError(
             "no configuration is given; expected one or more of CONFIG (or --base CONFIG.yaml), or --resume with the "
@@ -235,11 +236,23 @@ def _fit(
         raise ConfigError(f"Lightning refuses to train with these options: {one_line(error)}") from error
 
 
-def _check_resumable(module: TrainingModule, path: Path) -> None:
-    """Raise `CheckpointError` unless the run's checkpoint in `path` is of this model and objective."""
+def _check_resumable(module: TrainingModule, path: Path, running: RunConfig) -> None:
+    """Raise `CheckpointError` unless the run's checkpoint in `path` is of this model and objective.
+
+    One of the original implementation may not be sharded, as its optimisers' states go by number.
+    """
     from vidtok.zoo.checkpoint import check_fit
 
-    check_fit(module.state_dict(), read_training_state(path)["state_dict"], str(path))
+    content = read_training_state(path)
+    if is_published(content):
+        if running.strategy == "fsdp" and running.processes > 1:
+            raise CheckpointError(
+                f"{path} is of a run of the original, which cannot go on sharded (FSDP); expected --strategy ddp, or a "
+                f"new run from its weights: model.params.ckpt_path={path}"
+            )
+        content = module.resumable(content, str(path))
+        log.info("%s is of a run of the original: the data begin anew at epoch %d", path, content["epoch"])
+    check_fit(module.state_dict(), content["state_dict"], str(path))
 
 
 def _set_tf32(allowed: bool) -> None:
