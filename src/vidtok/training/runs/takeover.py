@@ -9,7 +9,7 @@ from typing import Any
 from vidtok.config.read import read_configs
 from vidtok.errors import ConfigError
 from vidtok.fields import join, shown
-from vidtok.zoo.runs import run_config
+from vidtok.zoo.runs import run_configs
 
 _NAMED = 3
 _TRAINER = "lightning.trainer"
@@ -22,7 +22,7 @@ _LENGTHS = tuple(f"{_TRAINER}.{key}" for key in ("max_steps", "max_epochs"))
 
 def check_same(folder: Path, raw: Mapping[str, Any]) -> None:
     """Raise `ConfigError` if `raw` differs from the run in `folder` in a value that the weights depend on."""
-    found = differences(read_configs([run_config(folder)]).raw, raw)
+    found = differences(read_configs(run_configs(folder)).raw, raw)
     if found:
         more = len(found) - _NAMED
         listed = ", ".join(found[:_NAMED]) + (f", and {more} more" if more > 0 else "")
