@@ -192,8 +192,8 @@ class _Extent:
             return min(int(request.position * starts), starts - 1)
         if request.start_frame >= self.frames:
             raise VideoError(
-                f"{request.path} has {self.frames} frames, so no clip can start at frame {request.start_frame}; expected a "
-                "longer video or an earlier start"
+                f"{request.path} has {self.frames} frames, so no clip can start at frame {request.start_frame}; "
+                "expected a longer video or an earlier start"
             )
         return request.start_frame
 
@@ -205,9 +205,9 @@ class _Extent:
 def _by_extent(request: _Request) -> Clip:
     """The clip by the video's extent: the stated one, unless it proves wrong.
 
-    It is wrong if its rate is not the clip's, if nothing can be read at the start, or, unless the start is given, if the
-    clip is not whole. The frames of a video that is too short for a published clip are counted, since such a clip ends
-    with the video's last frame.
+    It is wrong if its rate is not the clip's, if nothing can be read at the start, or, unless the start is given, if
+    the clip is not whole. The frames of a video that is too short for a published clip are counted, since such a clip
+    ends with the video's last frame.
     """
     stated = _stated_extent(request.path)
     if stated is not None:
