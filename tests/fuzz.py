@@ -52,7 +52,7 @@ def mutated(content: bytes, draw: random.Random) -> bytes:
 
 
 class Figures:
-    """How often which happened, the longest time, and the most memory above the start.
+    """How often which happened, the longest time of computing, and the most memory above the start.
 
     An exception that is not expected is counted as "wrong" with its type, and the input is kept.
     """
@@ -67,7 +67,7 @@ class Figures:
 
     def take(self, run: Callable[[], str], *files: Path) -> None:
         """Count what `run`, which reads `files`, gives."""
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             outcome = run()
         except Exception as error:
@@ -77,7 +77,7 @@ class Figures:
                 for file in files:
                     (self._folder / f"wrong-{len(self._notes)}-{file.name}").write_bytes(file.read_bytes())
         self.outcomes[outcome] += 1
-        self.longest = max(self.longest, time.perf_counter() - began)
+        self.longest = max(self.longest, time.process_time() - began)
 
     def show(self, **more: float) -> None:
         """Print all of it as JSON."""
