@@ -9,7 +9,6 @@ import atexit
 import queue
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
@@ -22,7 +21,8 @@ _POLL = 0.1
 _LAST_SECONDS = 10.0
 """Seconds that threads have to end when the process does."""
 
-_running: weakref.WeakKeyDictionary[threading.Thread, threading.Event] = weakref.WeakKeyDictionary()
+_running: set[tuple[threading.Event, threading.Event]] = set()
+"""Of each thread that runs, the event that tells it to end and the one that it has ended."""
 
 
 class Ahead(Generic[T]):
@@ -37,7 +37,7 @@ class Ahead(Generic[T]):
         self._queue: queue.Queue[tuple[T] | None] = queue.Queue(depth)
         self._stop = threading.Event()
         self._error: BaseException | None = None
-        self._thread = _start(lambda: self._fill(iterable), self._stop)
+        self._wait = _start(lambda: self._fill(iterable), self._stop)
 
     def _fill(self, iterable: Iterable[T]) -> None:
         try:
@@ -77,7 +77,7 @@ class Ahead(Generic[T]):
     def close(self) -> None:
         """End the thread; items that were not taken are dropped."""
         self._stop.set()
-        self._thread.join()
+        self._wait()
 
 
 class Behind:
@@ -91,7 +91,7 @@ class Behind:
         self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue(depth)
         self._error: BaseException | None = None
         self._stop = threading.Event()
-        self._thread = _start(self._work, self._stop)
+        self._wait = _start(self._work, self._stop)
 
     def __enter__(self) -> Behind:
         return self
@@ -127,31 +127,42 @@ class Behind:
     def finish(self) -> None:
         """Wait until all tasks are done, and end the thread."""
         self._queue.put(None)
-        self._thread.join()
+        self._wait()
         self._check()
 
     def abandon(self) -> None:
         """End the thread; tasks that have not begun are dropped."""
         self._stop.set()
         self._queue.put(None)
-        self._thread.join()
+        self._wait()
 
     def _check(self) -> None:
         if self._error is not None:
             raise self._error
 
 
-def _start(work: Callable[[], None], stop: threading.Event) -> threading.Thread:
-    """A thread that does `work`, and ends early once `stop` is set."""
+def _start(work: Callable[[], None], stop: threading.Event) -> Callable[[], None]:
+    """Do `work`, which ends early once `stop` is set, in a thread; returns a function that waits for its end."""
+    ended = threading.Event()
 
     def run() -> None:
-        with torch.no_grad():
-            work()
+        try:
+            with torch.no_grad():
+                work()
+        finally:
+            _running.discard((stop, ended))
+            ended.set()
 
     thread = threading.Thread(target=run, daemon=True)
+    _running.add((stop, ended))
     thread.start()
-    _running[thread] = stop
-    return thread
+
+    def wait() -> None:
+        # An event first: a `join` that an interruption ends takes the thread for ended (CPython up to 3.12).
+        ended.wait()
+        thread.join()
+
+    return wait
 
 
 @atexit.register
@@ -160,8 +171,8 @@ def _end_all() -> None:
 
     A thread that still computes when the interpreter shuts down is torn out of C++ code, which aborts the process.
     """
-    left = list(_running.items())
-    for _, stop in left:
+    left = list(_running)
+    for stop, _ in left:
         stop.set()
-    for thread, _ in left:
-        thread.join(_LAST_SECONDS)
+    for _, ended in left:
+        ended.wait(_LAST_SECONDS)
