@@ -178,3 +178,21 @@ def test_indices_to_codes_is_the_published_name() -> None:
     codes = model.regularization.indices_to_codes(log["indices"])
     assert torch.equal(codes, model.regularization.decode_indices(log["indices"]))
     assert torch.equal(model.decode(codes), model.decode(log["indices"], decode_from_indices=True))
+
+
+@pytest.mark.parametrize("source", ["vidtok_kl_causal_488_16chn_tiny", "folder"])
+def test_a_revision_is_of_a_hub_repository(source: str, tmp_path: Path) -> None:
+    if source == "folder":
+        source = str(tiny_model(FSQ_1_1).save_pretrained(tmp_path / "folder"))
+    with pytest.raises(ConfigError, match=r"revision is 'v2', but .* is no Hub repository OWNER/NAME; leave it out"):
+        vidtok.load(source, revision="v2")
+
+
+def test_an_upload_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.hf_api.HfApi.create_repo", _refuse)
+    with pytest.raises(CheckpointError, match=r"could not be uploaded to 'someone/model' on the Hub: refused; log in"):
+        tiny_model(FSQ_1_1).push_to_hub("someone/model")
+
+
+def _refuse(*args: object, **options: object) -> None:
+    raise OSError("refused")

@@ -65,3 +65,18 @@ def test_a_codec_says_how_many_rates_are_coming(tmp_path: Path) -> None:
     evaluate(video, [], tmp_path / "out", baselines=["h264"], options=options, report=False, announce=announce)
     assert [title.partition(", ")[2] for title in said] == [f"rate {number} of 5" for number in range(1, 6)]
     assert said[0] == "h264@0.03bpp, rate 1 of 5"
+
+
+def test_names_that_make_one_file_name_are_told_apart(tmp_path: Path) -> None:
+    def named(name: str) -> ModelMaker:
+        def make() -> ModelSubject:
+            made = subject(KL_1_1)
+            made.name = name
+            return made
+
+        return make
+
+    video = write_video(tmp_path / "a.mp4", 2, 16, 16)
+    done = evaluate(video, [named("a=b"), named("a_b")], tmp_path / "out", options=SMALL, report=False)
+    assert [result.name for result in done.results] == ["a=b", "a_b #2"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.json")) == ["a_b.json", "a_b_2.json"]

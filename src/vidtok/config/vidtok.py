@@ -142,7 +142,7 @@ def _interpolation(network: Mapping[str, Any], variant: str) -> str:
     mode = network.get("interpolation_mode", next(iter(meanings)))
     if not isinstance(mode, str) or mode not in meanings:
         raise ConfigError(
-            f"encoder_config.params.interpolation_mode is {shown(mode)}; {variant} models know {' and '.join(meanings)}"
+            f"{_ENCODER}.params.interpolation_mode is {shown(mode)}; {variant} models know {' and '.join(meanings)}"
         )
     return meanings[mode]
 

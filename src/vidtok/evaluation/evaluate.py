@@ -125,9 +125,9 @@ class _Run:
         checked = self._checked(makers)
         for make in makers:
             subject = checked.pop() if checked else make()
-            taken = [result.name for result in self.results]
-            if subject.name in taken:
-                subject.name = next(name for n in count(2) if (name := f"{subject.name} #{n}") not in taken)
+            taken = {file_name(result.name) for result in self.results}
+            if file_name(subject.name) in taken:
+                subject.name = next(name for n in count(2) if file_name(name := f"{subject.name} #{n}") not in taken)
             self._measure(subject)
             shape = subject.block_shape()
             if shape is not None:

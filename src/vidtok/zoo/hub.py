@@ -145,10 +145,19 @@ def upload(
     folder: Path, *, repo_id: str, token: str | None = None, private: bool | None = None,
     commit_message: str = "Upload a vidtok model",
 ) -> str:  # fmt: skip
-    """Upload a model's folder to the repository `repo_id`, which is made if missing, and return its address."""
+    """Upload a model's folder to the repository `repo_id`, which is made if missing, and return its address.
+
+    Raises `CheckpointError` if the Hub cannot be reached or refuses it.
+    """
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)
-    url = api.create_repo(repo_id, private=private, exist_ok=True)
-    api.upload_folder(repo_id=url.repo_id, folder_path=folder, commit_message=commit_message)
+    try:
+        url = api.create_repo(repo_id, private=private, exist_ok=True)
+        api.upload_folder(repo_id=url.repo_id, folder_path=folder, commit_message=commit_message)
+    except Exception as error:  # as for downloads
+        raise CheckpointError(
+            f"the model could not be uploaded to {repo_id!r} on the Hub: {reason(error)}; log in with `hf auth login`, "
+            "or give the token of an account that may write there"
+        ) from error
     return str(url)

@@ -40,6 +40,9 @@ def locate(
     given = None if checkpoint is None else Path(checkpoint)
     path = Path(text).expanduser()
     text = named_by_repo(text) if not path.exists() else text
+    in_hub = not path.exists() and text not in models() and _names_a_repo(text)
+    if revision is not None and not in_hub:
+        raise ConfigError(f"revision is {shown(revision)}, but {text} is no Hub repository OWNER/NAME; leave it out")
     if text in models():
         return Located(read_config(text).model, text, given or fetch_weights(entry(text)))
     if path.is_dir() and is_run(path):
@@ -54,7 +57,7 @@ def locate(
         found = Located(run.model, run.name, Path(weights))
     elif path.is_file():
         raise ConfigError(f"{text} is not a YAML file; give a checkpoint with the name or YAML file of its model")
-    elif text.count("/") == 1 and not text.startswith((".", "/", "~")):
+    elif in_hub:
         found = Located(*read_folder(resolve_hub_repo(text, revision)))
     else:
         raise ConfigError(
@@ -62,3 +65,7 @@ def locate(
             "`vidtok models` lists the names"
         )
     return found if given is None else found._replace(weights=given)
+
+
+def _names_a_repo(text: str) -> bool:
+    return text.count("/") == 1 and not text.startswith((".", "/", "~")) and not text.endswith((".yaml", ".yml"))
