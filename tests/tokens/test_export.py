@@ -76,7 +76,30 @@ def test_what_cannot_be_exported_or_imported(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{}], object), allow_pickle=True)
     with pytest.raises(TokenFileError, match="is not what export_file wrote"):
         import_file(tmp_path / "a.npy", tmp_path / "b.vtok")
+    export_file(path, tmp_path / "a.npy")
+    side = tmp_path / "a.npy.json"
+    content = json.loads(side.read_text())
+    content["vidtok_header"]["latent"]["coding"] = "morse"
+    side.write_text(json.dumps(content))
+    with pytest.raises(TokenFileError, match=r"a\.npy: .*morse"):
+        import_file(tmp_path / "a.npy", tmp_path / "b.vtok")
     assert not (tmp_path / "b.vtok").exists()
+
+
+def test_an_array_that_cannot_be_saved_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_file(tmp_path / "a.vtok", make_header())
+    export_file(tmp_path / "a.vtok", tmp_path / "a.npy")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    write_file(tmp_path / "b.vtok", make_header("bfloat16"))
+
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(TokenFileError, match="No space left"):
+        export_file(tmp_path / "b.vtok", tmp_path / "a.npy")
+    (tmp_path / "b.vtok").unlink()
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize("name", [KL_1_0, FSQ_1_1, KL_NONCAUSAL, FSQ_NONCAUSAL])

@@ -7,6 +7,7 @@ the allocator keeps) is added as measured on the CPU. `benchmarks/tiling.py memo
 
 from __future__ import annotations
 
+import os
 import re
 import weakref
 from collections.abc import Callable
@@ -216,4 +217,4 @@ def _resident_bytes() -> int:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):
         return 0
-    return pages * 4096
+    return pages * os.sysconf("SC_PAGE_SIZE")

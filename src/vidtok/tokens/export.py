@@ -52,9 +52,9 @@ def export_file(path: str | os.PathLike[str], output: str | os.PathLike[str]) ->
             return
         side = {_HEADER: json.loads(header), _FRAMES: file.frames, _TIMES: None if kept is None else kept.tolist()}
         array = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-        write_whole(_side_file(output), json.dumps(side) + "\n", TokenFileError)
         with aside(output, TokenFileError) as new:
             np.save(new, array, allow_pickle=False)
+            write_whole(_side_file(output), json.dumps(side) + "\n", TokenFileError)
 
 
 def import_file(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
@@ -72,7 +72,10 @@ def import_file(source: str | os.PathLike[str], path: str | os.PathLike[str]) ->
         if isinstance(error, TokenFileError):
             raise
         raise TokenFileError(f"{source} is not what export_file wrote: {reason(error)[:160]}") from error
-    header = TokenHeader.from_json(content.encode())
+    try:
+        header = TokenHeader.from_json(content.encode())
+    except TokenFileError as error:
+        raise TokenFileError(f"{source}: {error}") from error
     latent = header.latent
     dtype = torch.int32 if latent.discrete else STORED[latent.coding]
     wanted_dims = 3 if latent.discrete else 4

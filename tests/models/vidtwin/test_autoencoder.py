@@ -212,6 +212,8 @@ def test_other_misuse(twin: VidTwin) -> None:
         twin.decode(PARTS, True)
     with pytest.raises(ValueError, match=r"shape \(1, 2, 3, 1, 1\); expected \(B, \d+, clips, 1, 1\)"):
         twin.unpack(torch.zeros(1, 2, 3, 1, 1))
+    with pytest.raises(ValueError, match="without dynamics cannot be packed"):
+        twin.pack(twin.recombine(twin.encode(torch.zeros(1, 3, 8, 32, 32)), None))
     with pytest.raises(ValueError, match=r"the video has shape \(3, 16, 32, 32\); expected \(B, 3, T, H, W\)"):
         twin.encode(torch.zeros(3, 16, SIDE, SIDE))
     with pytest.raises(ValueError, match="a non-causal model sees whole clips only and cannot stream"):

@@ -203,7 +203,8 @@ class VidTwinAutoencoder(VideoModel):
         check_latent(latent, self.config)
         flat = []
         for part, order, stream in zip(latent, _CHANNELS_FIRST, self.config.parts, strict=True):
-            assert part is not None
+            if part is None:
+                raise ValueError("a latent without structure or without dynamics cannot be packed; expected both")
             clips = torch.unflatten(part.permute(order), 2, (-1, stream.positions[0]))
             flat.append(clips.movedim(2, 1).flatten(2))
         return torch.cat(flat, 2).movedim(1, 2)[..., None, None]
