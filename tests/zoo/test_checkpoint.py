@@ -236,6 +236,9 @@ def test_a_flipped_byte_brings_nothing_but_a_checkpoint_error(
             r"holds under 'model', 'step', 'x' and 1 more no tensors; expected",
         ),
         ({3: torch.zeros(1)}, r"holds under 3 no tensors"),
+        ({(1, "a"): torch.zeros(1)}, r"holds under a tuple no tensors"),
+        ({torch.arange(99): torch.zeros(1)}, r"holds under a Tensor no tensors"),
+        ({"a\nb": 3}, r"holds under 'a\\nb' no tensors"),
         ({"a": torch.zeros(2, device="meta")}, r"holds under 'a' no tensors"),
         ({"a": torch.eye(2).to_sparse()}, r"holds under 'a' no tensors"),
         ({"a": torch.zeros(2, dtype=torch.complex64)}, r"holds under 'a' no tensors"),
@@ -348,6 +351,12 @@ def test_weights_that_are_whole_numbers(state: dict[str, Tensor]) -> None:
     expected = r"does not fit the model: 2 of whole numbers \(encoder\.bias is bool, norm\.weight is int64\); it is"
     with pytest.raises(CheckpointError, match=expected):
         load_state(Small(), state, "model.ckpt")
+
+
+def test_names_of_several_lines_stay_on_one(state: dict[str, Tensor]) -> None:
+    with pytest.raises(CheckpointError, match=r"^model\.ckpt does .* 1 unexpected \('a\\n\\x1bb'\); it is") as caught:
+        load_state(Small(), {**state, "a\n\x1bb": torch.zeros(1)}, "model.ckpt")
+    assert "\n" not in str(caught.value)
 
 
 def test_long_names_are_shortened(tmp_path: Path, state: dict[str, Tensor]) -> None:

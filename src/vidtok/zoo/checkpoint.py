@@ -231,7 +231,8 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         )
     odd = [name for name, value in content.items() if not (isinstance(name, str) and _is_plain(value))]
     if odd or not content:
-        holds = f"under {_some(map(shown, odd), _NAMED)} no tensors" if odd else "nothing"
+        places = [shown(name) if isinstance(name, str) else _label(name) for name in odd]
+        holds = f"under {_some(places, _NAMED)} no tensors" if odd else "nothing"
         raise CheckpointError(
             f"{path} holds {holds}; expected a state dict (name -> tensor), or one under 'state_dict'"
         )
@@ -259,15 +260,15 @@ def _averaged(state: dict[str, Tensor], averages: Mapping[str, Tensor], path: Pa
 
 def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
     """Raise one `CheckpointError` for all weights that `state` lacks, has in another form or has beyond `own`."""
-    missing = [shortened(name) for name in own if name not in state]
-    unexpected = [shortened(name) for name in state if name not in own]
+    missing = [_label(name) for name in own if name not in state]
+    unexpected = [_label(name) for name in state if name not in own]
     misshapen = [
-        f"{shortened(name)} is {shown(list(state[name].shape))}, not {list(weight.shape)}"
+        f"{_label(name)} is {shown(list(state[name].shape))}, not {list(weight.shape)}"
         for name, weight in own.items()
         if name in state and state[name].shape != weight.shape
     ]
     whole = [
-        f"{shortened(name)} is {str(state[name].dtype).removeprefix('torch.')}"
+        f"{_label(name)} is {str(state[name].dtype).removeprefix('torch.')}"
         for name, weight in own.items()
         if name in state and weight.is_floating_point() and not state[name].is_floating_point()
     ]
@@ -292,6 +293,13 @@ def _hint(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
 
 def _finite_as(value: Tensor, dtype: torch.dtype) -> bool:
     return not dtype.is_floating_point or bool(value.to(dtype).isfinite().all())
+
+
+def _label(name: Any) -> str:
+    """The name of a weight in a message; of what is no name, and may be as large as a weight, the type."""
+    if not isinstance(name, str):
+        return shown(name) if isinstance(name, int | float | None) else f"a {type(name).__name__}"
+    return shortened(name) if name.isprintable() else shown(name)
 
 
 def _some(items: Iterable[str], count: int) -> str:

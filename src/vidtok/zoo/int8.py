@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vidtok.errors import CheckpointError
-from vidtok.text import shortened
+from vidtok.text import one_line, shortened
 
 _SCALE = ".scale"
 _LARGEST = 127
@@ -48,7 +48,7 @@ def restored(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
             continue
         scale = state.get(name + _SCALE)
         if scale is None or value.dim() < 2 or scale.shape != value.shape[:1] or not scale.is_floating_point():
-            channels, label = value.shape[0] if value.dim() else 0, shortened(name)
+            channels, label = value.shape[0] if value.dim() else 0, shortened(one_line(name))
             raise CheckpointError(
                 f"{source} holds {label} in int8, and no factor for each of its {channels} channels as "
                 f"{label}{_SCALE}; expected weights that `save_pretrained` or `vidtok export` wrote"
