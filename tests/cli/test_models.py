@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import yaml
 
 from vidtok.cli import main
 from vidtok.config import registry
+from vidtok.config.read import read_config
 
+_read_config = cache(read_config)
 _VIDTWIN = "vidtwin_structure_7_7_8_dynamics_7_8"
 
 
@@ -21,6 +24,12 @@ def _some_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         return Path("/cache/weights.ckpt") if entry.name == "vidtok_kl_causal_488_8chn" else None
 
     monkeypatch.setattr("vidtok.zoo.weights.weights_at_hand", at_hand)
+
+
+@pytest.fixture(autouse=True)
+def _read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The family's configurations are read once for all tables: each is several files, one over the other."""
+    monkeypatch.setattr("vidtok.config.read.read_config", _read_config)
 
 
 def test_a_table_for_programs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,7 +138,7 @@ def test_no_bytes_bring_anything_but_a_config_error(tmp_path_factory: pytest.Tem
         read_config(path)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(st.text(max_size=40))
 def test_no_override_brings_anything_but_a_config_error(text: str) -> None:
     try:
