@@ -105,13 +105,13 @@ def test_show_of_an_unknown_model(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_base_elsewhere_has_to_be_allowed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
-    (tmp_path / "shared.yaml").write_text("base: vidtok_fsq_causal_488_4096\n")
+    (tmp_path / "above.yaml").write_text("base: vidtok_fsq_causal_488_4096\n")
     own = tmp_path / "one" / "own.yaml"
-    own.write_text("base: ../shared.yaml\n")
+    own.write_text("base: ../above.yaml\n")
     assert main(["models", "show", str(own)]) == 2
     captured = capsys.readouterr()
     assert captured.err == (
-        f"error: {own}: base '../shared.yaml' does not lie below the folder of the file that names it; put it "
+        f"error: {own}: base '../above.yaml' does not lie below the folder of the file that names it; put it "
         f"there, or allow it with --allow-base {tmp_path} (vidtok --allow-base PATH COMMAND)\n"
     )
     assert main(["--allow-base", str(tmp_path), "models", "show", str(own)]) == 0
