@@ -47,8 +47,10 @@ def _no_gradients(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _default_log_level() -> None:
-    """The package logs at the root's level, whatever a training in this process has set for its own output."""
-    logging.getLogger("vidtok").setLevel(logging.NOTSET)
+    """Warnings are logged and nothing below, whatever an earlier test, or a library in it, has set in this process."""
+    logging.getLogger().setLevel(logging.WARNING)
+    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "vidtok"]:
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)
