@@ -389,6 +389,6 @@ def test_a_target_is_never_imported(tmp_path: Path) -> None:
 
 def test_neither_file_nor_name(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"'vidtok_kl_causal_488_16ch' is neither a file nor the name of a model \(did"
+        ConfigError, match=r"'vidtok_kl_causal_488_16ch' is neither a file nor the name of a model or recipe \(did"
     ):
         read_config("vidtok_kl_causal_488_16ch")

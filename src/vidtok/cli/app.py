@@ -22,21 +22,23 @@ from vidtok.cli import (
     info,
     metrics,
     models,
+    recipes,
     reconstruct,
     reenact,
     synthesize,
     train,
 )
+from vidtok.cli.commands import MOST_COLUMNS, App
 from vidtok.cli.guard import guarded
 from vidtok.cli.usage import one_sentence
+from vidtok.cli.verbosity import QuietOption, VerboseOption, apply
 
-app = typer.Typer(
+app = App(
     name="vidtok",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], **MOST_COLUMNS},
 )
 
 
@@ -61,27 +63,36 @@ def _root(
             show_default="none",
         ),
     ] = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
 ) -> None:
-    """Video tokenizer: video to compact latents or discrete tokens and back."""
+    """Video tokenizer: video to compact latents or discrete tokens and back.
+
+    Begin with `vidtok example`. `vidtok COMMAND --help` shows the options of a command.
+    """
+    apply(quiet=quiet, verbose=verbose)
     if allow_base:
         from vidtok.config.layers import allowing_bases
 
         context.with_resource(allowing_bases(*allow_base))
 
 
-app.command("reconstruct")(reconstruct.reconstruct)
-app.command("reenact")(reenact.reenact)
-app.command("encode")(encode.encode)
-app.command("decode")(decode.decode)
-app.command("info")(info.info)
-app.add_typer(models.app, name="models")
-app.command("evaluate")(evaluate.evaluate)
-app.command("compare")(compare.compare)
-app.add_typer(metrics.app, name="metrics")
-app.command("example")(example.example)
-app.command("synthesize")(synthesize.synthesize)
-app.command("train", context_settings=train.SETTINGS)(train.train)
-app.command("export")(export.export)
+_VIDEOS, _FIGURES, _MODELS, _TRAINING = "Videos and tokens", "Evaluation", "Models", "Training"
+
+app.command("example", panel=_VIDEOS)(example.example)
+app.command("reconstruct", panel=_VIDEOS)(reconstruct.reconstruct)
+app.command("encode", panel=_VIDEOS)(encode.encode)
+app.command("decode", panel=_VIDEOS)(decode.decode)
+app.command("info", panel=_VIDEOS)(info.info)
+app.command("reenact", panel=_VIDEOS)(reenact.reenact)
+app.command("synthesize", panel=_FIGURES)(synthesize.synthesize)
+app.command("evaluate", panel=_FIGURES)(evaluate.evaluate)
+app.command("compare", panel=_FIGURES)(compare.compare)
+app.add_typer(metrics.app, name="metrics", rich_help_panel=_FIGURES)
+app.add_typer(models.app, name="models", rich_help_panel=_MODELS)
+app.command("export", panel=_MODELS)(export.export)
+app.command("train", panel=_TRAINING, verbosity=False, context_settings=train.SETTINGS)(train.train)
+app.command("recipes", panel=_TRAINING)(recipes.recipes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

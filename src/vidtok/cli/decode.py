@@ -17,6 +17,7 @@ from vidtok.cli.options import (
     TileOverlapOption,
     VideoOutputOption,
     load_model,
+    model_names,
 )
 from vidtok.cli.usage import COUNT
 from vidtok.errors import VidTokError
@@ -44,6 +45,7 @@ ModelOption = Annotated[
         "--model",
         "-m",
         metavar="NAME|YAML|FOLDER|HUB",
+        autocompletion=model_names,
         help="The model that the file was made with, as for `vidtok encode`.",
         show_default="by the name in the file",
     ),

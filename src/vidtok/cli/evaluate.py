@@ -20,6 +20,7 @@ from vidtok.cli.options import (
     WidthOption,
     frame_size,
     load_model,
+    model_names,
 )
 from vidtok.cli.usage import COUNT, SECONDS, SEED, WORKERS
 from vidtok.metrics.table import METRICS
@@ -36,6 +37,7 @@ ModelsOption = Annotated[
         "--model",
         "-m",
         metavar="NAME|YAML|FOLDER|HUB[=CHECKPOINT]",
+        autocompletion=model_names,
         help="A model, as for `vidtok encode`, with =CHECKPOINT for other weights; may be repeated.",
     ),
 ]

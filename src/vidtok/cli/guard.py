@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, TextIO, cast
 
+from vidtok.cli import verbosity
 from vidtok.errors import VidTokError
 
 _PATH_ERRORS = {
@@ -40,7 +40,7 @@ def guarded(command: Callable[[], object], *, advice: Callable[[str], str] | Non
     exceptions are raised: they are defects, and need their traceback. `advice` rewrites messages for a command that
     lacks the options which messages recommend.
     """
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    verbosity.start()
     code = 0
     try:
         with _terminable(), _checked_output():

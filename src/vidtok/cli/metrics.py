@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(rich_markup_mode=None, help="List the networks that metrics need, and get their weights.")
+from vidtok.cli.commands import App
+
+app = App(help="List the networks that metrics need, and get their weights.")
 
 _WIDTH = 9
 

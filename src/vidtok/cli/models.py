@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
+from vidtok.cli.commands import App
 from vidtok.metrics.table import PUBLISHED
 
-app = typer.Typer(rich_markup_mode=None, help="List the models that can be loaded by name.")
+app = App(help="List the models that can be loaded by name.")
 
 _COLUMNS = ("name", "TxHxW", "latent", "version")
 """The columns before the published figures."""
@@ -45,8 +46,8 @@ def list_models(
 
 
 @app.command("show")
-def show(name: Annotated[str, typer.Argument(help="A model's name, or a YAML file.")]) -> None:
-    """Print the whole YAML of a model: the parts that it shares with others, and its own."""
+def show(name: Annotated[str, typer.Argument(help="A model's or a recipe's name, or a YAML file.")]) -> None:
+    """Print the whole YAML of a model or recipe: the parts that it shares with others, and its own."""
     from vidtok.config.read import show as whole_yaml
 
     typer.echo(whole_yaml(name), nl=False)

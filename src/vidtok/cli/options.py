@@ -45,12 +45,20 @@ def _size(text: str) -> str:
     return text
 
 
+def model_names(incomplete: str) -> list[str]:
+    """Names of models that begin with `incomplete`, for completion."""
+    from vidtok.config.registry import models
+
+    return [name for name in models() if name.startswith(incomplete)]
+
+
 ModelOption = Annotated[
     str,
     typer.Option(
         "--model",
         "-m",
         metavar="NAME|YAML|FOLDER|HUB",
+        autocompletion=model_names,
         help="A name that `vidtok models` lists, a YAML file, a folder with a saved model, or OWNER/NAME on the Hub.",
     ),
 ]
@@ -58,7 +66,8 @@ CheckpointOption = Annotated[
     Path | None, typer.Option(help="Weights to use (.safetensors, .ckpt or .pt) instead of the model's own.")
 ]
 DeviceOption = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1 and so on.", show_default="cuda if there is one, else cpu")
+    str | None,
+    typer.Option(metavar="NAME", help="cpu, cuda, cuda:1 and so on.", show_default="cuda if there is one, else cpu"),
 ]
 DTypeOption = Annotated[DType, typer.Option("--dtype", help="Type to compute in.")]
 VideoOutputOption = Annotated[

@@ -15,6 +15,7 @@ from vidtok.cli.options import (
     FpsOption,
     TruncatedOption,
     load_model,
+    model_names,
 )
 from vidtok.cli.usage import COUNT, SECONDS
 
@@ -34,7 +35,14 @@ def reenact(
         Path | None, typer.Option(help="The video that gives the dynamics: detail and fast motion.")
     ] = None,
     model: Annotated[
-        str, typer.Option("--model", "-m", metavar="NAME|YAML|FOLDER|HUB", help="A VidTwin, as for other commands.")
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME|YAML|FOLDER|HUB",
+            autocompletion=model_names,
+            help="A VidTwin, as for other commands.",
+        ),
     ] = PUBLISHED,
     checkpoint: CheckpointOption = None,
     fps: FpsOption = None,

@@ -1,36 +1,16 @@
-"""Progress bars of jobs, and the figures of a reconstruction as text."""
+"""The figures of a reconstruction as text."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from vidtok.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from vidtok.jobs.reconstruct import Reconstruction
     from vidtok.tokenizer import Tokenizer
 
-
-@contextmanager
-def progress_bar(what: str, total: int | None, unit: str = "frames") -> Iterator[Callable[[float], None]]:
-    """A bar over `total` units on stderr, if that is a terminal; gives a function to call with the number done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    with bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
+__all__ = ["progress_bar", "summary"]
 
 
 def summary(result: Reconstruction, model: Tokenizer) -> str:

@@ -9,7 +9,7 @@ SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_opti
 
 
 def train(context: typer.Context) -> None:
-    """Train a model: vidtok train CONFIG... [OPTIONS] [section.key=value ...]; --help lists all options."""
+    """Train a model by a recipe or YAML file, or go on with a run."""
     from vidtok.training.runs.entry import train as start
 
     start(context.args, prog="vidtok train")

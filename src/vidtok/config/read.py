@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from vidtok.config import dialect, layers, registry
 from vidtok.config.budget import Budget
 from vidtok.config.families import FAMILIES
+from vidtok.config.recipes import recipes
 from vidtok.errors import ConfigError
 from vidtok.fields import shown
 from vidtok.models.config import ModelConfig
@@ -66,7 +67,7 @@ def read_configs(sources: Sequence[ConfigSource], overrides: Sequence[str] = ())
 
 
 def show(path_or_name: str | PathLike[str]) -> str:
-    """The whole YAML of a model or file: its bases merged in, its interpolations as written."""
+    """The whole YAML of a model, recipe or file: its bases merged in, its interpolations as written."""
     return OmegaConf.to_yaml(_read(path_or_name, Budget())[0])
 
 
@@ -81,13 +82,15 @@ def _read(source: ConfigSource, budget: Budget) -> tuple[DictConfig, str, str]:
     if isinstance(source, Mapping | DictConfig):
         return layers.from_mapping(source, "configuration", budget), "configuration", "configuration"
     text = fspath(source)
-    known = registry.models()
+    known, trained = registry.models(), recipes()
     if text in known:
         return layers.read_layers(known[text].config, budget), text, text
     path = Path(text).expanduser()
+    if text in trained and not path.exists():
+        return layers.read_layers(trained[text].path, budget), text, text
     if path.suffix.lower() in (".yaml", ".yml") or path.exists() or len(path.parts) > 1:
         return layers.read_layers(path, budget), path.stem, text
     raise ConfigError(
-        f"{shown(text)} is neither a file nor the name of a model{near(text, known)}; "
-        f"`vidtok models` lists all {len(known)} names"
+        f"{shown(text)} is neither a file nor the name of a model or recipe{near(text, [*known, *trained])}; "
+        f"`vidtok models` lists all {len(known)} models, `vidtok recipes` the recipes for training"
     )

@@ -10,7 +10,9 @@ where the tile does not see its surroundings.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -25,6 +27,21 @@ from vidtok.models.state import Coder, StreamState
 DEFAULT_OVERLAP = 64
 SMALLEST_TILE = 64
 """Pixels a side below which a tile shows a model too little of the frame."""
+
+OnTile = Callable[[int, int, int, bool], None]
+"""Function called with the number of a finished tile from 1 on, the number of tiles, the frames that each has, and True
+if they are being encoded, False if decoded."""
+_on_tile: ContextVar[OnTile | None] = ContextVar("on tile", default=None)
+
+
+@contextmanager
+def reporting_tiles(on_tile: OnTile) -> Iterator[None]:
+    """Call `on_tile` after each tile that is computed inside the block: large frames take long."""
+    token = _on_tile.set(on_tile)
+    try:
+        yield
+    finally:
+        _on_tile.reset(token)
 
 
 @dataclass(frozen=True)
@@ -151,6 +168,7 @@ class TiledCoder:
         self._coder = coder
         self._tiling = tiling
         self._factor = factor
+        self._encodes = encodes
         self._scale_in, self._scale_out = (factor, 1) if encodes else (1, factor)
 
     def new_state(self) -> TiledState:
@@ -173,6 +191,9 @@ class TiledCoder:
             piece = self._coder(x[..., tile.rows, tile.columns], own)
             state.put(index, own)
             del own
+            if (on_tile := _on_tile.get()) is not None:
+                frames = (x if self._encodes else piece).shape[2]
+                on_tile(index + 1, len(axes[0]) * len(axes[1]), frames, self._encodes)
             if len(axes[0]) * len(axes[1]) == 1:
                 out = piece
                 break

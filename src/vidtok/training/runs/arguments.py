@@ -102,6 +102,8 @@ class TrainArguments:
     wandb_auto_resume: bool = True
     allow_base: list[str] = field(default_factory=list)
     """Files and folders that `base:` may lead to outside the folder of the file that names them."""
+    quiet: bool = False
+    verbose: bool = False
     without_effect: tuple[str, ...] = ()
     """Options that were given and change nothing here."""
 
@@ -193,9 +195,11 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         prog=prog,
         usage=f"{prog} {'-b CONFIG' if prog == _PUBLISHED else 'CONFIG'}... [options] [section.key=value ...]",
         description="Train a model. Configurations are merged from left to right; section.key=value goes last.",
+        epilog=_recipes(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("-b", "--base", nargs="*", action="append", metavar="CONFIG", help="YAML files, or names of models")
+    add("-b", "--base", nargs="*", action="append", metavar="CONFIG", help="YAML files, models, recipes")
     add("--allow_base", "--allow-base", action="append", default=[], metavar="PATH", help="file or folder for `base:`")
     add("-l", "--logdir", default="logs", help="folder for the runs' folders (default: logs)")
     add("-n", "--name", nargs="?", const="", default="", help="the run's name (default: after CONFIG)")
@@ -220,12 +224,24 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--wandb_project", default="vidtok", help="project there (default: vidtok)")
     add("--wandb_id", help="the run's id there")
     add("--wandb_auto_resume", **_flag(True), help="a resumed run goes on under its id there (default: true)")
+    add("-q", "--quiet", action="store_true", help="print warnings and errors alone")
+    add("-v", "--verbose", action="store_true", help="let Lightning's own messages through too")
     for option in _WITHOUT_EFFECT:
         add(f"--{option}", nargs="?", const="", metavar="VALUE", help="published; has no effect here")
     group = parser.add_argument_group("Lightning's Trainer", "these replace values under lightning.trainer")
     for option in TRAINER_OPTIONS:
         group.add_argument(f"--{option}", metavar="VALUE")
     return parser
+
+
+def _recipes() -> str:
+    """The recipes that come with the package, for the end of the help."""
+    from vidtok.config.recipes import recipes
+
+    found = recipes().values()
+    width = max(len(recipe.usage) for recipe in found)
+    listed = "\n".join(f"  {recipe.usage.ljust(width)}  {recipe.about}" for recipe in found)
+    return f"recipes (a model's name stands in place of MODEL; `vidtok models` lists them):\n{listed}"
 
 
 def _flag(default: bool = False) -> dict[str, Any]:

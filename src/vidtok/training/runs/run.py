@@ -9,7 +9,6 @@ import signal
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def run(arguments: TrainArguments) -> Path:
         KeyboardInterrupt: training was interrupted, and has written a checkpoint.
     """
     rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
-    quieten(rank)
+    quieten(rank, logging.WARNING if arguments.quiet else logging.DEBUG if arguments.verbose else logging.INFO)
     check_logger(arguments)
     for option in arguments.without_effect:
         log.warning("--%s has no effect here", option)
@@ -109,7 +108,7 @@ def run(arguments: TrainArguments) -> Path:
 def plan_run(arguments: TrainArguments) -> RunPlan:
     """The configuration of the run, its folder, and the checkpoint that it goes on from, if any."""
     folder, resume_from = _resumed(arguments)
-    sources: list[ConfigSource] = [_recipe(base) or base for base in arguments.base]
+    sources: list[ConfigSource] = [*arguments.base]
     if folder is not None and not sources:
         sources = [*run_configs(folder)]
     if not sources:
@@ -130,12 +129,6 @@ def plan_run(arguments: TrainArguments) -> RunPlan:
         config = read_configs(sources, [*arguments.overrides, *options])
     _take_in(config.raw, arguments)
     return RunPlan(config, folder or new_folder(arguments), resume_from, taken_up is not None)
-
-
-def _recipe(name: str) -> Path | None:
-    """The configuration that this package has for training under `name`, such as `stage_one`, unless it is a file."""
-    path = Path(str(files("vidtok"))) / "configs" / "training" / f"{name}.yaml"
-    return path if path.is_file() and not Path(name).exists() else None
 
 
 def build_module(config: Configuration, settings: TrainingConfig, running: RunConfig) -> TrainingModule:

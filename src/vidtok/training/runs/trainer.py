@@ -119,13 +119,14 @@ def _wandb_logger(arguments: TrainArguments, folder: Path) -> Logger:
     )
 
 
-def quieten(rank: int) -> None:
-    """Let through only the first process's messages, and messages of Lightning and PyTorch that a user can act on."""
+def quieten(rank: int, level: int = logging.INFO) -> None:
+    """Let through only the first process's messages from `level` on, and of Lightning's and PyTorch's those that a user
+    can act on."""
     for message in _IDLE_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("vidtok").setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    logging.getLogger("vidtok").setLevel(level if rank == 0 else logging.WARNING)
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.INFO if level <= logging.DEBUG else logging.WARNING)
 
 
 def _defaults(running: RunConfig) -> dict[str, Any]:
