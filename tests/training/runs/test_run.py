@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from vidtok.training.module import PUBLISHED_NAMES
 from vidtok.training.objective.config import ObjectiveConfig
 from vidtok.training.runs.arguments import parse_arguments
 from vidtok.training.runs.config import RunConfig
-from vidtok.training.runs.run import plan_run
+from vidtok.training.runs.run import keep_compiled_code_apart, plan_run
 from vidtok.video import read_video, to_uint8
 from vidtok.zoo.runs import newest_checkpoint, run_checkpoint
 
@@ -309,3 +311,18 @@ def test_recipes_of_the_package(recipe: str) -> None:
     if recipe in sizes:
         assert (running.trainer["max_steps"], data.batch_size) == sizes[recipe]
         assert running.strategy == "ddp"
+
+
+def test_each_process_of_a_machine_compiles_in_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for rank, given, expected in [("0", "/cache", "/cache"), ("1", "/cache", "/cache-1"), (None, "/cache", "/cache")]:
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", given)
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+        if rank is not None:
+            monkeypatch.setenv("LOCAL_RANK", rank)
+        keep_compiled_code_apart()
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == expected
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    keep_compiled_code_apart()
+    assert re.fullmatch(r"torchinductor_.+-1", Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).name)
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import logging
 import os
 import signal
+import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -40,6 +42,7 @@ from vidtok.zoo.runs import is_run, run_checkpoint, run_configs
 
 log = logging.getLogger(__name__)
 
+_COMPILER_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 _LOSS = "model.params.loss_config"
 
 
@@ -63,6 +66,7 @@ def run(arguments: TrainArguments) -> Path:
     """
     rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
     quieten(rank, logging.WARNING if arguments.quiet else logging.DEBUG if arguments.verbose else logging.INFO)
+    keep_compiled_code_apart()
     check_logger(arguments)
     for option in arguments.without_effect:
         log.warning("--%s has no effect here", option)
@@ -103,6 +107,17 @@ def run(arguments: TrainArguments) -> Path:
             "finished at step %d: %s (`vidtok export` makes a slim folder of it)", trainer.global_step, plan.folder
         )
     return plan.folder
+
+
+def keep_compiled_code_apart() -> None:
+    """Give each process that another one started here its own folder of compiled code.
+
+    Ranks compile the same graphs at the same time, and one loads a library that another has only half written.
+    """
+    local_rank = os.environ.get("LOCAL_RANK", "0")
+    if local_rank != "0":
+        default = Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}"
+        os.environ[_COMPILER_CACHE] = f"{os.environ.get(_COMPILER_CACHE, default)}-{local_rank}"
 
 
 def plan_run(arguments: TrainArguments) -> RunPlan:
