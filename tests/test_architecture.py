@@ -21,7 +21,7 @@ FLOORS = (
     ("tokens", "runtime", "config"),
     ("jobs", "zoo"),
     ("tokenizer",),
-    ("evaluation",),
+    ("evaluation", "interop"),
     ("training",),
     ("cli",),
     ("__main__",),

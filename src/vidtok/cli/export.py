@@ -11,6 +11,13 @@ import typer
 from vidtok.cli.options import CheckpointOption, DType
 
 
+class Layout(StrEnum):
+    """Layouts of the folder."""
+
+    vidtok = "vidtok"
+    diffusers = "diffusers"
+
+
 class Stored(StrEnum):
     """Types of saved weights."""
 
@@ -36,6 +43,14 @@ def export(
     dtype: Annotated[
         Stored, typer.Option("--dtype", help="Type of the saved weights; int8: a quarter of float32's bytes.")
     ] = Stored.float32,
+    layout: Annotated[
+        Layout,
+        typer.Option(
+            "--format",
+            help="diffusers: a folder for diffusers' AutoencoderVidTok, of a causal model of version 1.1 with KL or "
+            "8 levels a channel.",
+        ),
+    ] = Layout.vidtok,
     rescale: Annotated[
         bool,
         typer.Option(
@@ -43,15 +58,17 @@ def export(
         ),
     ] = False,
 ) -> None:
-    """Write a model alone: config.json and model.safetensors, without optimizers and objective.
+    """Write a model alone: config.json and its weights, without optimizers and objective.
 
     Of a training run, the newest checkpoint is taken unless --checkpoint names another. The folder loads with
-    `vidtok.load(OUTPUT)` and as `--model OUTPUT`.
+    `vidtok.load(OUTPUT)` and as `--model OUTPUT`; with --format diffusers also with
+    `diffusers.AutoencoderVidTok.from_pretrained(OUTPUT)`.
     """
     from vidtok.errors import ConfigError
     from vidtok.synthetic import SyntheticConfig, synthetic_batch
     from vidtok.tokenizer import load
     from vidtok.zoo.checkpoint import holds_averages
+    from vidtok.zoo.folder import save_diffusers_folder
     from vidtok.zoo.hub import FOLDER_FILES
     from vidtok.zoo.runs import is_run, run_checkpoint
 
@@ -69,6 +86,8 @@ def export(
     weights = checkpoint or (run_checkpoint(run) if is_run(run) else None)
     averaged = bool(ema) if ema is not None or weights is None else holds_averages(weights)
     int8 = dtype is Stored.int8
+    if int8 and layout is not Layout.vidtok:
+        raise ConfigError("--dtype is int8, which only this package reads; choose float32, bfloat16 or float16")
     stored = (DType.float32 if int8 else DType(dtype.value)).torch
     model = load(source, weights, dtype=DType.float32.torch if rescale else stored, ema=averaged)
     if rescale:
@@ -76,7 +95,10 @@ def export(
         model.rescale(synthetic_batch(example, 0, [0]))
         model.to(stored)
     model.name = name or model.name
-    folder = model.save_pretrained(output, int8=int8)
+    if layout is Layout.diffusers:
+        folder = save_diffusers_folder(output, model.config, model.named_weights())
+    else:
+        folder = model.save_pretrained(output, int8=int8)
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     kind = "moving averages" if averaged else "weights"
     typer.echo(f"{folder}: {model.name}, {kind} of {weights or source}, {size:.1f} MB")

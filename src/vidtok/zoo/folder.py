@@ -16,7 +16,9 @@ from vidtok.errors import CheckpointError, ConfigError
 from vidtok.fields import shown
 from vidtok.files import aside, save_tensors
 from vidtok.models.config import ModelConfig
+from vidtok.models.vidtok.config import AutoencoderConfig
 from vidtok.text import reason
+from vidtok.zoo import diffusers_format
 from vidtok.zoo.hub import FOLDER_FILES
 
 FORMAT_VERSION = 1
@@ -42,8 +44,28 @@ def save_folder(folder: str | PathLike[str], config: ModelConfig, state: Mapping
     return folder
 
 
+def save_diffusers_folder(folder: str | PathLike[str], config: ModelConfig, state: Mapping[str, Tensor]) -> Path:
+    """Write the model as a folder that diffusers' `AutoencoderVidTok.from_pretrained` reads, and return the folder.
+
+    It is written as by `save_folder`. Raises `ConfigError` if that class has no such model.
+    """
+    if not isinstance(config, AutoencoderConfig):
+        raise ConfigError(f"the model is of the family {config.family}; {diffusers_format.CLASS_NAME} has vidtok alone")
+    values = {"_class_name": diffusers_format.CLASS_NAME, **diffusers_format.to_diffusers(config)}
+    folder = Path(os.path.abspath(folder))
+    problem = f"the model cannot be saved to {folder}"
+    with aside(folder, CheckpointError, folder=True, sync=True, problem=problem) as new:
+        if folder.exists() and not folder.is_dir():
+            raise CheckpointError(f"{folder} is a file; expected a folder to save the model in")
+        _write_weights(new / diffusers_format.WEIGHTS_FILE, state)
+        (new / _CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
 def read_folder(folder: str | PathLike[str]) -> tuple[ModelConfig, str, Path]:
     """The model in a folder of `save_folder`: its configuration, its name, and the path of its weights.
+
+    A folder of diffusers' `AutoencoderVidTok`, or of `vidtok.interop.vae.VidTokVAE`, is read too.
 
     Raises `CheckpointError` if the folder holds no model that this package wrote, and `ConfigError` if its
     configuration is not valid.
@@ -52,6 +74,8 @@ def read_folder(folder: str | PathLike[str]) -> tuple[ModelConfig, str, Path]:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder; expected one with {_CONFIG_FILE} and {_WEIGHTS_FILE}")
     missing = [file for file in FOLDER_FILES if not (folder / file).is_file()]
+    if missing == [_WEIGHTS_FILE] and (folder / diffusers_format.WEIGHTS_FILE).is_file():
+        return _read_diffusers(folder)
     if missing:
         raise CheckpointError(
             f"the folder {folder} has no {' and no '.join(missing)}; expected a model that `save_pretrained` wrote, "
@@ -66,6 +90,15 @@ def read_folder(folder: str | PathLike[str]) -> tuple[ModelConfig, str, Path]:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     return config, name, folder / _WEIGHTS_FILE
+
+
+def _read_diffusers(folder: Path) -> tuple[ModelConfig, str, Path]:
+    path = folder / _CONFIG_FILE
+    try:
+        config, name = diffusers_format.model_of(_read_json(path))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return config, name or folder.resolve().name, folder / diffusers_format.WEIGHTS_FILE
 
 
 def _header(family: str, name: str) -> dict[str, Any]:
