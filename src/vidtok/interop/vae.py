@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+
+try:
+    import diffusers  # noqa: F401
+except ImportError as error:
+    raise ImportError("vidtok.interop.vae needs diffusers: pip install 'vidtok[diffusers]'") from error
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
