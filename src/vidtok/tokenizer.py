@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -30,6 +31,9 @@ from vidtok.zoo.int8 import quantized
 from vidtok.zoo.source import locate
 
 __all__ = ["Tokenizer", "TwinLatent", "VidTok", "VidTwin", "VidTwinConfig", "load"]
+
+
+log = logging.getLogger(__name__)
 
 
 class Tokenizer(VideoModel):
@@ -189,6 +193,7 @@ def load(
         raise ConfigError(f"dtype is {dtype!r}; expected torch.float32, torch.bfloat16 or torch.float16")
     place = None if device is None else choose_device(str(device))
     found = locate(source, checkpoint, revision)
+    log.info("%s: weights in %s", found.name, found.weights)
     state = read_checkpoint(found.weights, ema=ema)
     with torch.device("meta"):
         model = Tokenizer(found.config, name=found.name).with_padding(padding)

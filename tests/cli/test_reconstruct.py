@@ -85,7 +85,7 @@ def test_the_default_is_the_published_size(
     models: dict[str, ModelFiles], video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(models[KL_1_0], video, "-o", tmp_path / "out.mp4", "--max-frames", "1") == 0
-    assert rows(capsys.readouterr().out)["frames"] == "1, 24 a second, 256 x 256 pixels"
+    assert rows(capsys.readouterr().out)["frames"] == "1, 24 a second, 256 x 256 pixels, cropped from 40 x 24"
 
 
 def test_options_reach_the_library(
@@ -97,7 +97,7 @@ def test_options_reach_the_library(
     )  # fmt: skip
     assert code == 0
     lines = rows(capsys.readouterr().out)
-    assert lines["frames"] == "5, 12 a second, 24 x 16 pixels"
+    assert lines["frames"] == "5, 12 a second, 24 x 16 pixels, cropped from 40 x 24"
     assert lines["model"].endswith("bfloat16 on cpu")
     info = probe(tmp_path / "out.mp4")
     assert (info.width, info.height, info.fps, info.frame_count) == (48, 16, 12, 5)
@@ -155,9 +155,9 @@ def test_values_that_cannot_be_used(
 
 
 def test_what_must_be_given(video: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, missing in ([str(video), "-m", "x"], "--output"), ([str(video), "-o", "x.mp4"], "--model"):
+    for arguments, missing in ([str(video), "-m", "x"], "--output"), (["-o", "x.mp4"], "INPUT"):
         assert main(["reconstruct", *arguments]) == 2
-        assert missing in capsys.readouterr().err
+        assert f"{missing} is missing" in capsys.readouterr().err
 
 
 def test_places_are_checked_before_the_model_and_the_model_before_the_video(
@@ -171,7 +171,7 @@ def test_places_are_checked_before_the_model_and_the_model_before_the_video(
     for output, message in (
         ("out.avi", "ends in '.avi'; expected one of .mp4"),
         ("no/out.mp4", "no such folder"),
-        ("in", "expected one of .mp4"),
+        ("in", "is a folder; give the path of a file in it"),
         ("out.mp4", "'vidtok_kl_causal_488_4ch' is no model's name"),
     ):
         assert main(["reconstruct", str(video), "-o", str(tmp_path / output), *model]) == 2

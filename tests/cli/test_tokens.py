@@ -106,7 +106,7 @@ def test_options_reach_the_library(
     )  # fmt: skip
     assert code == 0
     lines = rows(capsys.readouterr().out)
-    assert lines["frames"] == "15, 12 a second, 24 x 16 pixels"
+    assert lines["frames"] == "15, 12 a second, 24 x 16 pixels, cropped from 40 x 24"
     assert lines["model"].endswith("bfloat16 on cpu")
     assert lines["latent"] == "4 channels x 5 x 2 x 3 (T x H x W), 120 values, int8"
     assert lines["int8"].endswith("dB of signal to rounding noise")
@@ -131,7 +131,7 @@ def test_the_default_is_the_published_size(
 ) -> None:
     path = tmp_path / "a.vtok"
     assert call("encode", models[FSQ_1_0], video, "-o", path, "--max-frames", "1") == 0
-    assert rows(capsys.readouterr().out)["frames"] == "1, 24 a second, 256 x 256 pixels"
+    assert rows(capsys.readouterr().out)["frames"] == "1, 24 a second, 256 x 256 pixels, cropped from 40 x 24"
     assert call("decode", models[FSQ_1_0], path, "-o", tmp_path / "a.png") == 0
     assert rows(capsys.readouterr().out)["frames"] == "1, 256 x 256 pixels"
 

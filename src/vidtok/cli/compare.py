@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidtok.cli.early import check_exists
 from vidtok.text import counted
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ def compare(
     Videos are paired by name. The interval of a difference comes from the bootstrap over videos, p from the sign-flip
     permutation test; both are two-sided and give every frame the same weight.
     """
+    for path in (a, b):
+        check_exists(path, "results that `vidtok evaluate` wrote, a .json file")
+
     from vidtok.evaluation.comparison import compare as compared
     from vidtok.evaluation.results import Result
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidtok.cli.early import TOKEN_SUFFIX, check_exists, check_model, check_output
+from vidtok.cli.many import SkipExistingOption, are_many, say_result, title
 from vidtok.cli.options import (
     CheckpointOption,
     DeviceOption,
@@ -15,16 +18,19 @@ from vidtok.cli.options import (
     MaxMemoryOption,
     TileOption,
     TileOverlapOption,
-    VideoOutputOption,
     load_model,
     model_names,
 )
 from vidtok.cli.usage import COUNT
-from vidtok.errors import VidTokError
+from vidtok.errors import TokenFileError, VidTokError
 
 if TYPE_CHECKING:
-    from vidtok.jobs import Decoded
+    from vidtok.jobs import Decoded, DecodeJob, DecodeOptions
+    from vidtok.jobs.batch import Step
     from vidtok.tokenizer import Tokenizer
+
+
+_SUFFIXES = (".mp4", ".mov", ".mkv", ".png")
 
 
 def _timestamp(text: str) -> str:
@@ -38,7 +44,12 @@ def _timestamp(text: str) -> str:
     return text
 
 
-InputArgument = Annotated[Path, typer.Argument(help="A token file that `vidtok encode` wrote.")]
+InputArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="A token file that `vidtok encode` wrote; or, with a folder as output, a folder of them or a list."
+    ),
+]
 ModelOption = Annotated[
     str | None,
     typer.Option(
@@ -80,7 +91,9 @@ ChunkFramesOption = Annotated[
 
 def decode(
     input: InputArgument,
-    output: VideoOutputOption,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Output: .mp4, .mov, .mkv; .png for one frame; a folder for many.")
+    ],
     model: ModelOption = None,
     checkpoint: CheckpointOption = None,
     start: StartOption = None,
@@ -94,15 +107,25 @@ def decode(
     tile: TileOption = None,
     tile_overlap: TileOverlapOption = None,
     max_memory: MaxMemoryOption = None,
+    skip_existing: SkipExistingOption = False,
 ) -> None:
     """Decode a token file, or part of it, to a video.
 
     The video has the frame rate, size and length of the encoded one. A part equals the same frames of the whole, and is
     computed from no more of the past than the model's layers look back on. A model with other weights than the file's
     is refused. An existing OUTPUT is replaced, once the new one is whole.
+
+    If INPUT is a folder or a list, and OUTPUT a folder, all token files of INPUT are decoded, and OUTPUT mirrors its
+    folders. Those that could not be are named at the end.
     """
-    from vidtok.cli.report import progress_bar
-    from vidtok.jobs import DecodeJob, DecodeOptions
+    many = are_many(input, output, _SUFFIXES)
+    if not many:
+        check_exists(input, "a token file that `vidtok encode` wrote", TokenFileError)
+        check_output(output, input=input)
+    if model is not None:
+        check_model(model, checkpoint)
+
+    from vidtok.jobs import DecodeOptions
 
     options = DecodeOptions(
         start=start,
@@ -114,12 +137,48 @@ def decode(
         skip_damaged=skip_damaged,
         sound=audio,
     )
-    with DecodeJob(input, output, options) as job:
+    loaded: dict[str, Tokenizer] = {}
+
+    def fitting(job: DecodeJob) -> Tokenizer:
+        """The model of the file; that of the file before it stays, since most folders are made with one."""
         name = model if model is not None else _known_model(job.header.model.name, input)
-        tokenizer = load_model(name, checkpoint, device, dtype, limited=max_memory is not None)
-        with progress_bar("decoding", job.frames) as progress:
-            result = job.run(tokenizer, progress, allow_other=allow_other_weights)
-    typer.echo(_summary(result, tokenizer))
+        if name not in loaded:
+            loaded.clear()
+            loaded[name] = load_model(name, checkpoint, device, dtype, limited=max_memory is not None)
+        return loaded[name]
+
+    if many:
+        _all(input, output, options, fitting, allow_other_weights, skip_existing)
+    else:
+        result, tokenizer = _one(input, output, options, fitting, "decoding", allow_other_weights)
+        typer.echo(_summary(result, tokenizer))
+
+
+def _one(
+    input: Path, output: Path, options: DecodeOptions, fitting: Callable[[DecodeJob], Tokenizer], what: str, other: bool
+) -> tuple[Decoded, Tokenizer]:
+    from vidtok.cli.progress import progress_bar
+    from vidtok.jobs import DecodeJob
+
+    with DecodeJob(input, output, options) as job:
+        tokenizer = fitting(job)
+        with progress_bar(what, job.frames) as progress:
+            return job.run(tokenizer, progress, allow_other=other), tokenizer
+
+
+def _all(
+    input: Path, output: Path, options: DecodeOptions, fitting: Callable[[DecodeJob], Tokenizer], other: bool,
+    skip_existing: bool,
+) -> None:  # fmt: skip
+    from vidtok.jobs.batch import run_batch
+    from vidtok.video.library import find_inputs
+
+    def work(step: Step) -> Decoded:
+        return _one(step.input, step.output, options, fitting, title(step), other)[0]
+
+    inputs = find_inputs(input, (TOKEN_SUFFIX,))
+    result = run_batch(inputs, output, work, drop=TOKEN_SUFFIX, skip_existing=skip_existing)
+    say_result(result, output, "decoded", f"; {sum(each.frames for each in result.done):,} frames")
 
 
 def _known_model(name: str, path: Path) -> str:

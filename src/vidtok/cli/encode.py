@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidtok.cli.early import check_input, check_model, check_token_output
+from vidtok.cli.many import are_many
 from vidtok.cli.options import (
     CheckpointOption,
     ChunkFramesOption,
@@ -32,10 +34,12 @@ from vidtok.cli.options import (
     say_other_streams,
     wanted_size,
 )
+from vidtok.cli.verbosity import hint
 
 if TYPE_CHECKING:
     from vidtok.jobs import Encoded, EncodeJob, TreeJob, TreeResult
     from vidtok.tokenizer import Tokenizer
+    from vidtok.video import Fit
 
 _SUFFIX = ".vtok"
 
@@ -53,11 +57,15 @@ class Coding(StrEnum):
 
 
 InputArgument = Annotated[
-    Path, typer.Argument(help="A video, a picture, a folder of pictures, or a folder with videos below it.")
+    Path,
+    typer.Argument(
+        help="A video, a picture, a folder of pictures; or, with a folder as output, a folder with videos below it or "
+        "a list of them (.txt, .csv)."
+    ),
 ]
 OutputOption = Annotated[
     Path,
-    typer.Option("--output", "-o", help=f"Output: a file that ends in {_SUFFIX}, or a folder for a folder of videos."),
+    typer.Option("--output", "-o", help=f"Output: a file that ends in {_SUFFIX}, or a folder for many."),
 ]
 CodingOption = Annotated[
     Coding | None,
@@ -102,12 +110,17 @@ def encode(
     Frames are resized by the shorter side and cropped in the centre to 256 x 256 (224 x 224 for VidTwin, which takes no
     other) unless a size is given; `--size original` takes them as they are.
 
-    If INPUT is a folder and OUTPUT does not end in .vtok, all videos and pictures below INPUT are encoded, and OUTPUT
-    mirrors its folders. Finished files of the same model and settings are kept, so that an interrupted run can be
-    started again; files of another model or other settings are an error, unless --overwrite is given. Several processes
-    may encode one folder together. Inputs that could not be encoded are named at the end.
+    If INPUT is a folder or a list, and OUTPUT does not end in .vtok, all videos and pictures of INPUT are encoded, and
+    OUTPUT mirrors its folders. Finished files of the same model and settings are kept, so that an interrupted run can
+    be started again; files of another model or other settings are an error, unless --overwrite is given. Several
+    processes may encode one folder together. Inputs that could not be encoded are named at the end.
     """
     wanted = wanted_size(height, width, size)
+    many = are_many(input, output, (_SUFFIX,))
+    if not many:
+        check_input(input)
+        check_token_output(output, input)
+    check_model(model, checkpoint)
 
     from vidtok.jobs import EncodeJob, EncodeOptions, TreeJob
 
@@ -127,19 +140,21 @@ def encode(
     )
     load = partial(load_model, model, checkpoint, device, dtype, limited=max_memory is not None)
     # The input is looked at before the model is loaded.
-    if input.is_dir() and output.suffix != _SUFFIX:
+    if many:
         _encode_tree(TreeJob(input, output, options, overwrite=overwrite), output, load())
     else:
         _encode_file(EncodeJob(input, output, options), load())
 
 
 def _encode_file(job: EncodeJob, tokenizer: Tokenizer) -> None:
-    from vidtok.cli.report import progress_bar
+    from vidtok.cli.report import crop_hint, progress_bar
 
     with progress_bar("encoding", job.frame_estimate) as progress:
         result = job.run(tokenizer, progress)
     typer.echo(_summary(result, tokenizer, sound_wanted=job.options.sound))
     say_other_streams(job.other_streams)
+    if advice := crop_hint(*_cut_from(result)):
+        hint(advice)
 
 
 def _encode_tree(tree: TreeJob, output: Path, tokenizer: Tokenizer) -> None:
@@ -167,15 +182,26 @@ def _encode_tree(tree: TreeJob, output: Path, tokenizer: Tokenizer) -> None:
         raise VidTokError(f"{len(result.failed)} of {len(tree.inputs)} files could not be encoded:\n{listed}")
 
 
+def _cut_from(result: Encoded) -> tuple[tuple[int, int] | None, Fit | None]:
+    """The size of the source's frames, and their resize and crop; None where the header has no source."""
+    from vidtok.video import Fit
+
+    source, video = result.header.source, result.header.video
+    if source is None or source.height is None or source.width is None or source.resized is None:
+        return None, None
+    return (source.height, source.width), Fit(source.resized, (video.height, video.width))
+
+
 def _summary(result: Encoded, model: Tokenizer, *, sound_wanted: bool) -> str:
     from vidtok.cli.info import rate, tiles, values
+    from vidtok.cli.report import size_text
 
     video = result.header.video
     shown = "" if video.picture else f", {float(video.fps):.6g} a second"
     rows = [
         ("output", f"{result.output}, {result.bytes:,} bytes"),
         ("model", f"{model.name}, {str(model.dtype).removeprefix('torch.')} on {model.device}"),
-        ("frames", f"{result.frames:,}{shown}, {video.width} x {video.height} pixels"),
+        ("frames", f"{result.frames:,}{shown}, {size_text(video.height, video.width, *_cut_from(result))}"),
         values(result.header.latent, result.latent_frames),
         ("rate", rate(result.bits_per_pixel, result.compression, result.bytes, result.source_bytes)),
         ("time", f"{result.seconds:.2f} s, {result.frames / result.seconds:.2f} frames a second"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidtok.cli.early import check_exists, check_model
 from vidtok.cli.options import (
     DeviceOption,
     DType,
@@ -23,6 +24,8 @@ from vidtok.cli.options import (
     model_names,
 )
 from vidtok.cli.usage import COUNT, SECONDS, SEED, WORKERS
+from vidtok.cli.verbosity import hint
+from vidtok.errors import VideoError
 from vidtok.metrics.table import METRICS
 from vidtok.text import counted
 
@@ -30,7 +33,9 @@ if TYPE_CHECKING:
     from vidtok.evaluation.evaluate import Evaluation, ModelMaker
     from vidtok.evaluation.results import Result
 
-DataArgument = Annotated[Path, typer.Argument(help="A folder with videos below it, or one video.")]
+DataArgument = Annotated[
+    Path, typer.Argument(help="A folder with videos below it, one video, or a list of them (.txt, .csv).")
+]
 ModelsOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -130,6 +135,9 @@ def evaluate(
     metrics whose weights are missing are listed and left out.
     """
     height, width = frame_size(height, width, size)
+    check_exists(data, "a folder with videos below it, one video, or a list of them", VideoError)
+    for each in model or []:
+        check_model(*_split(each))
 
     from vidtok.device import choose_device
     from vidtok.evaluation.evaluate import evaluate as measured
@@ -151,34 +159,26 @@ def evaluate(
     typer.echo(_text(evaluation))
 
 
-@contextmanager
-def _announce(title: str, videos: int) -> Iterator[Callable[[float], None]]:
-    """A bar while `title` is measured; if stderr is no terminal, lines with the number of finished videos."""
-    from vidtok.cli.report import progress_bar
+def _announce(title: str, videos: int) -> AbstractContextManager[Callable[[float], None]]:
+    """Progress while `title` is measured; where stderr is no terminal, it begins with a line."""
+    from vidtok.cli.progress import progress_bar
 
-    if sys.stderr.isatty():
-        with progress_bar(title, videos, "videos") as progress:
-            yield progress
-        return
-    reached = -1
+    if not sys.stderr.isatty():
+        hint(f"{title}: {counted(videos, 'video')}")
+    return progress_bar(title, videos, "videos", both=True)
 
-    def say(done: float) -> None:
-        nonlocal reached
-        if int(done) > reached:
-            reached = int(done)
-            typer.echo(f"{title}: {reached} of {counted(videos, 'video')}", err=True)
 
-    say(0)
-    yield say
+def _split(text: str) -> tuple[str, Path | None]:
+    """The model and the checkpoint of `--model TEXT`; a path may hold an equals sign itself."""
+    source, _, weights = (text, "", "") if Path(text).exists() else text.partition("=")
+    return source, Path(weights) if weights else None
 
 
 def _maker(text: str, device: str | None, dtype: DType) -> ModelMaker:
     """A function that loads the model of `--model TEXT`."""
     from vidtok.evaluation.subjects import ModelSubject
 
-    # A path may hold an equals sign itself.
-    source, _, weights = (text, "", "") if Path(text).exists() else text.partition("=")
-    checkpoint = Path(weights) if weights else None
+    source, checkpoint = _split(text)
 
     def make() -> ModelSubject:
         model = load_model(source, checkpoint, device, dtype)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from vidtok.cli.early import check_model
 from vidtok.cli.options import CheckpointOption, DType
 
 
@@ -65,10 +66,6 @@ def export(
     `diffusers.AutoencoderVidTok.from_pretrained(OUTPUT)`.
     """
     from vidtok.errors import ConfigError
-    from vidtok.synthetic import SyntheticConfig, synthetic_batch
-    from vidtok.tokenizer import load
-    from vidtok.zoo.checkpoint import holds_averages
-    from vidtok.zoo.folder import save_diffusers_folder
     from vidtok.zoo.hub import FOLDER_FILES
     from vidtok.zoo.runs import is_run, run_checkpoint
 
@@ -83,6 +80,13 @@ def export(
             f"{output} is {'the folder of a training run' if is_run(output) else 'the model itself'}; give another "
             "folder to write"
         )
+    check_model(source, checkpoint)
+
+    from vidtok.synthetic import SyntheticConfig, synthetic_batch
+    from vidtok.tokenizer import load
+    from vidtok.zoo.checkpoint import holds_averages
+    from vidtok.zoo.folder import save_diffusers_folder
+
     weights = checkpoint or (run_checkpoint(run) if is_run(run) else None)
     averaged = bool(ema) if ema is not None or weights is None else holds_averages(weights)
     int8 = dtype is Stored.int8

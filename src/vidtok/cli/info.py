@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vidtok.cli.early import check_exists
+from vidtok.errors import TokenFileError
 from vidtok.metrics.rate import bits_per_pixel, compression
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ def info(
 
     With --check, a damaged file is an error.
     """
+    check_exists(input, "a token file that `vidtok encode` wrote", TokenFileError)
+
     from vidtok.tokens import DamagedTokenFileError, read
 
     with read(input) as file:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidtok.cli.early import check_model
+from vidtok.cli.progress import status
 from vidtok.cli.usage import COUNT, MOST_PIXELS, OVERLAP, RATE, SECONDS, SIDE, STREAM
 from vidtok.errors import VidTokError
 from vidtok.fields import shown
@@ -168,12 +170,14 @@ def load_model(
     model: str, checkpoint: Path | None, device: str | None, dtype: DType, *, limited: bool = False
 ) -> Tokenizer:
     """The tokenizer that these options name. Memory is kept between layers, unless `limited` (by --max-memory)."""
-    import vidtok
-    from vidtok.device import choose_device, keep_freed_memory
+    check_model(model, checkpoint)
+    with status(f"loading {model}"):
+        import vidtok
+        from vidtok.device import choose_device, keep_freed_memory
 
-    if not limited:
-        keep_freed_memory()
-    return vidtok.load(model, checkpoint, device=choose_device(device), dtype=dtype.torch)
+        if not limited:
+            keep_freed_memory()
+        return vidtok.load(model, checkpoint, device=choose_device(device), dtype=dtype.torch)
 
 
 def say_other_streams(said: str) -> None:

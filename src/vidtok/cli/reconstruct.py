@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidtok.cli.early import check_input, check_model, check_output
+from vidtok.cli.many import SkipExistingOption, are_many, say_result, title
 from vidtok.cli.options import (
     CheckpointOption,
     ChunkFramesOption,
@@ -17,25 +21,55 @@ from vidtok.cli.options import (
     HeightOption,
     MaxFramesOption,
     MaxMemoryOption,
-    ModelOption,
     SizeOption,
     StartOption,
     StreamOption,
     TileOption,
     TileOverlapOption,
     TruncatedOption,
-    VideoOutputOption,
     WidthOption,
     load_model,
+    model_names,
     say_other_streams,
     wanted_size,
 )
+from vidtok.cli.verbosity import hint
+
+if TYPE_CHECKING:
+    from vidtok.jobs.batch import Step
+    from vidtok.jobs.reconstruct import Reconstruction, ReconstructOptions
+    from vidtok.tokenizer import Tokenizer
+
+_BETTER = "vidtok_kl_causal_488_16chn_v1_1"
+"""A published model of the compression of the small one that stands in for it."""
+_SMALL = "vidtok_kl_causal_488_16chn_tiny"
+_SUFFIXES = (".mp4", ".mov", ".mkv", ".png")
+
+OptionalModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME|YAML|FOLDER|HUB",
+        autocompletion=model_names,
+        help="A name that `vidtok models` lists, a YAML file, a folder with a saved model, or OWNER/NAME on the Hub.",
+        show_default="the small KL model that comes with the package",
+    ),
+]
 
 
 def reconstruct(
-    input: Annotated[Path, typer.Argument(help="A video, a picture, or a folder of pictures.")],
-    output: VideoOutputOption,
-    model: ModelOption,
+    input: Annotated[
+        Path,
+        typer.Argument(
+            help="A video, a picture, a folder of pictures; or, with a folder as output, a folder of videos or a list "
+            "of them (.txt, .csv)."
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Output: .mp4, .mov, .mkv; .png for one frame; a folder for many.")
+    ],
+    model: OptionalModel = None,
     checkpoint: CheckpointOption = None,
     height: HeightOption = None,
     width: WidthOption = None,
@@ -54,6 +88,7 @@ def reconstruct(
     tile_overlap: TileOverlapOption = None,
     max_memory: MaxMemoryOption = None,
     allow_truncated: TruncatedOption = False,
+    skip_existing: SkipExistingOption = False,
 ) -> None:
     """Encode and decode a video, write the result and print its quality.
 
@@ -61,11 +96,19 @@ def reconstruct(
     224 for VidTwin, which takes no other), unless a size is given; `--size original` takes them as they are. PSNR and
     SSIM compare the frames that went into the model with the ones that came out, before the written file is compressed.
     Sound is kept if the whole video is reconstructed. An existing OUTPUT is replaced, once the new one is whole.
+
+    If INPUT is a folder or a list, and OUTPUT a folder, all videos and pictures of INPUT are reconstructed, and OUTPUT
+    mirrors its folders. Those that could not be are named at the end.
     """
     wanted = wanted_size(height, width, size)
+    many = are_many(input, output, _SUFFIXES)
+    if not many:
+        check_input(input)
+        check_output(output, input=input)
+    chosen = _SMALL if model is None else model
+    check_model(chosen, checkpoint)
 
-    from vidtok.cli.report import progress_bar, summary
-    from vidtok.jobs.reconstruct import ReconstructionJob, ReconstructOptions
+    from vidtok.jobs.reconstruct import ReconstructOptions
 
     options = ReconstructOptions(
         **wanted,
@@ -80,9 +123,50 @@ def reconstruct(
         side_by_side=side_by_side,
         allow_truncated=allow_truncated,
     )
+    load = partial(load_model, chosen, checkpoint, device, dtype, limited=max_memory is not None)
+    if many:
+        _all(input, output, options, load, skip_existing)
+    else:
+        _one(input, output, options, load)
+    if model is None:
+        hint(
+            f"{_SMALL} was used, which comes with the package and is rough; the published models are better, such as "
+            f"--model {_BETTER} (`vidtok models` lists all)"
+        )
+
+
+def _one(input: Path, output: Path, options: ReconstructOptions, load: Callable[[], Tokenizer]) -> None:
+    from vidtok.cli.report import crop_hint, progress_bar, summary
+    from vidtok.jobs.reconstruct import ReconstructionJob
+
     job = ReconstructionJob(input, output, options)
-    tokenizer = load_model(model, checkpoint, device, dtype, limited=max_memory is not None)
-    with progress_bar("reconstructing", job.frame_estimate) as progress:
+    tokenizer = load()
+    with progress_bar("reconstructing", job.frame_estimate, both=True) as progress:
         result = job.run(tokenizer, progress)
     typer.echo(summary(result, tokenizer))
     say_other_streams(job.other_streams)
+    if advice := crop_hint(result.source_size, result.fit):
+        hint(advice)
+
+
+def _all(
+    input: Path, output: Path, options: ReconstructOptions, load: Callable[[], Tokenizer], skip_existing: bool
+) -> None:
+    from vidtok.cli.report import progress_bar
+    from vidtok.jobs.batch import run_batch
+    from vidtok.jobs.reconstruct import ReconstructionJob
+    from vidtok.video.library import PICTURE_SUFFIXES, VIDEO_SUFFIXES, find_inputs
+
+    inputs = find_inputs(input, VIDEO_SUFFIXES + PICTURE_SUFFIXES)
+    tokenizer = load()
+
+    def work(step: Step) -> Reconstruction:
+        job = ReconstructionJob(step.input, step.output, options)
+        with progress_bar(title(step), job.frame_estimate, both=True) as progress:
+            return job.run(tokenizer, progress)
+
+    result = run_batch(inputs, output, work, skip_existing=skip_existing)
+    frames = sum(each.frames for each in result.done)
+    total = sum(each.psnr * each.frames for each in result.done)
+    figures = f"; {frames:,} frames, PSNR {total / frames:.2f} dB" if frames else ""
+    say_result(result, output, "reconstructed", figures)

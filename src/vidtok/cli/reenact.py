@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidtok.cli.early import check_input, check_model, check_output
 from vidtok.cli.options import (
     CheckpointOption,
     DeviceOption,
@@ -65,6 +66,12 @@ def reenact(
     Frames are resized and cropped to the one size that the model takes, 224 x 224. The result ends with the shorter
     video and has the frame rate of the first one given. An existing OUTPUT is replaced, once the new one is whole.
     """
+    for path in (structure, dynamics):
+        if path is not None:
+            check_input(path)
+            check_output(output, input=path)
+    check_model(model, checkpoint)
+
     from vidtok.cli.report import progress_bar
     from vidtok.jobs.reenact import ReenactmentJob
 

@@ -9,8 +9,31 @@ from vidtok.cli.progress import progress_bar
 if TYPE_CHECKING:
     from vidtok.jobs.reconstruct import Reconstruction
     from vidtok.tokenizer import Tokenizer
+    from vidtok.video import Fit
 
 __all__ = ["progress_bar", "summary"]
+
+
+_LITTLE_KEPT = 2 / 3
+"""The share of the picture below which a hint says how to keep more."""
+
+
+def size_text(height: int, width: int, source: tuple[int, int] | None, fit: Fit | None) -> str:
+    """The size of frames, and the larger picture of size `source` that they were cut from or scaled from."""
+    text = f"{width} x {height} pixels"
+    if source is None or fit is None or source == (height, width):
+        return text
+    how = "cropped" if fit.kept < 1 and fit.resized != fit.cropped else "scaled"
+    return f"{text}, {how} from {source[1]} x {source[0]}"
+
+
+def crop_hint(source: tuple[int, int] | None, fit: Fit | None) -> str:
+    """Advice for a crop that loses much of the picture; empty for others."""
+    if source is None or fit is None or fit.kept >= _LITTLE_KEPT:
+        return ""
+    height, width = fit.cropped[0], -(-fit.resized[1] // 8) * 8
+    wide = f"--height {height} --width {width} or " if fit.resized[0] == fit.cropped[0] else ""
+    return f"the crop leaves {fit.kept:.0%} of the picture; {wide}--size original keeps all of it"
 
 
 def summary(result: Reconstruction, model: Tokenizer) -> str:
@@ -30,11 +53,15 @@ def summary(result: Reconstruction, model: Tokenizer) -> str:
     else:
         size = ("tokens", f"{result.tokens:,} ({grid}, T x H x W), each one of {result.codebook_size:,}")
     undefined = f"not defined below {SSIM_SMALLEST_SIDE} pixels a side"
+    pixels = size_text(result.height, result.width, result.source_size, result.fit)
     rate = "" if result.output.suffix.lower() == ".png" else f", {float(result.fps):.6g} a second"
     rows = [
         ("output", str(result.output)),
         ("model", f"{model.name}, {str(model.dtype).removeprefix('torch.')} on {model.device}"),
-        ("frames", f"{result.frames:,}{rate}, {result.width} x {result.height} pixels"),
+        (
+            "frames",
+            f"{result.frames:,}{rate}, {pixels}",
+        ),
         ("PSNR", f"{result.psnr:.2f} dB"),
         ("SSIM", undefined if result.ssim is None else f"{result.ssim:.4f}"),
         size,

@@ -68,7 +68,7 @@ def evaluate(
     what is new. Each subject's result is written to `out/NAME.json`, and all of them to `out/report.html`.
 
     Args:
-        data: a folder with videos below it, or one video.
+        data: a folder with videos below it, one video, or a list of videos (`.txt`, `.csv`).
         models: each makes one model, so that only one is in memory at a time: once to check it, before any frame is
             computed, and again when its turn comes.
         out: a folder; made if it does not exist.

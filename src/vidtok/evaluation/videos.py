@@ -15,7 +15,7 @@ from vidtok.errors import VideoError
 from vidtok.evaluation.options import EvaluationOptions
 from vidtok.video import Pixels, VideoReader
 from vidtok.video.container import reading
-from vidtok.video.library import VIDEO_SUFFIXES, find_files, read_list
+from vidtok.video.library import VIDEO_SUFFIXES, find_files, find_inputs, is_list, read_list
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def find_videos(
     """The videos below `folder`, as `find_files` finds them, or those that the meta file names.
 
     Args:
-        folder: a folder, or one video.
+        folder: a folder, one video, or a list of videos as `find_inputs` reads it.
         meta: a list of paths relative to `folder`, as `read_list` reads it.
         suffixes: endings of the names of videos, in lower case.
         named, meta_named: the options that gave `folder` and `meta`, for messages.
@@ -55,6 +55,11 @@ def find_videos(
         VideoError: there is no such folder, no video in it, or the meta file cannot be read or names none.
     """
     folder, place = Path(folder), f"{named} {folder}".strip()
+    if is_list(folder) and not named:
+        if meta is not None:
+            raise VideoError(f"{folder} is a list, and {meta_named} is given too; leave one of them out")
+        listed = find_inputs(folder, suffixes)
+        return [Video(path, path.relative_to(listed.root).as_posix()) for path in listed.paths]
     if meta is not None:
         names = read_list(meta, meta_named)
         if not names:

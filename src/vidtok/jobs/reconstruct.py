@@ -25,7 +25,7 @@ from vidtok.runtime.options import ReadOptions
 from vidtok.runtime.passes import Pair, pairs
 from vidtok.runtime.planning import plan
 from vidtok.runtime.threads import Ahead, Behind
-from vidtok.video import VideoWriter, to_float, to_uint8
+from vidtok.video import Fit, VideoWriter, to_float, to_uint8
 from vidtok.video.source import check_apart
 
 
@@ -57,6 +57,10 @@ class Reconstruction:
     """True if the input is damaged and was read up to the damage (only with `allow_truncated`)."""
     sound_left_out: bool
     """True if the input has sound that the output has not, since only a part of the video was asked for."""
+    source_size: tuple[int, int]
+    """(height, width) of the input's frames."""
+    fit: Fit
+    """The resize and crop from there to the frames of the model."""
     tiling: Tiling | None = None
     """The tiles that frames were cut into; None: frames were left whole."""
 
@@ -163,6 +167,8 @@ class ReconstructionJob(ReadingJob):
             seconds=time.perf_counter() - started,
             truncated=reader.truncated,
             sound_left_out=self._sound_left_out,
+            source_size=(reader.info.height, reader.info.width),
+            fit=reader.fitting,
             tiling=chosen.tiling,
         )
 

@@ -1,4 +1,4 @@
-"""Encoding of all videos below a folder to a mirrored tree of token files; finished token files are kept."""
+"""Encoding of all videos of a folder or list to a mirrored tree of token files; finished token files are kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidtok.errors import BeingWrittenError, VideoError, VidTokError
+from vidtok.errors import BeingWrittenError, VidTokError
 from vidtok.fields import shown
 from vidtok.files import make_folder
 from vidtok.jobs.encode import TOKEN_SUFFIX, Encoded, EncodeJob, EncodeOptions
@@ -18,7 +18,7 @@ from vidtok.jobs.sound import sound_path
 from vidtok.models.base import VideoModel
 from vidtok.text import counted, one_line
 from vidtok.tokens import ModelIdentity, TokenFile, TokenFileError, TokenHeader, model_identity
-from vidtok.video.library import PICTURE_SUFFIXES, VIDEO_SUFFIXES, find_files
+from vidtok.video.library import PICTURE_SUFFIXES, VIDEO_SUFFIXES, find_inputs
 
 _NAMED = 3
 """Differences and files that a message names."""
@@ -56,11 +56,11 @@ Announce = Callable[[TreeStep], Callable[[int], None] | None]
 
 
 class TreeJob:
-    """All videos and pictures below `folder`, as `find_files` finds them, to be encoded below `output`.
+    """All videos and pictures below `folder`, or of a list, as `find_inputs` finds them, to be encoded below `output`.
 
     `folder/a/b.mp4` becomes `output/a/b.mp4.vtok`. With `overwrite`, token files made with another model or other
-    options are replaced. Raises `VideoError` if `folder` is not a folder or has no videos and pictures, and
-    `TokenFileError` if `output` is a file.
+    options are replaced. Raises `VideoError` if `folder` is neither a folder nor a list, or has no videos and pictures,
+    and `TokenFileError` if `output` is a file.
     """
 
     def __init__(
@@ -71,19 +71,13 @@ class TreeJob:
         *,
         overwrite: bool = False,
     ) -> None:
-        self._folder, self._output = Path(folder), Path(output)
+        self._output = Path(output)
         self._options = EncodeOptions() if options is None else options
         self._overwrite = overwrite
-        if not self._folder.is_dir():
-            raise VideoError(f"{folder} is not a folder; give one with videos in it")
         if self._output.exists() and not self._output.is_dir():
             raise TokenFileError(f"{output} is a file; expected a folder for the token files of {folder}")
-        suffixes = VIDEO_SUFFIXES + PICTURE_SUFFIXES
-        self.inputs = [Path(path) for path in find_files(self._folder, suffixes)]
-        if not self.inputs:
-            raise VideoError(
-                f"{folder} has no videos and no pictures below it; expected files that end in {', '.join(suffixes)}"
-            )
+        self._found = find_inputs(folder, VIDEO_SUFFIXES + PICTURE_SUFFIXES)
+        self.inputs = self._found.paths
 
     def run(
         self, model: VideoModel, announce: Announce | None = None, waiting: Callable[[Path], None] | None = None
@@ -132,8 +126,8 @@ class TreeJob:
 
     def _place(self, path: Path) -> Path:
         """The token file of the input `path`."""
-        relative = path.relative_to(self._folder)
-        return self._output / relative.parent / (relative.name + TOKEN_SUFFIX)
+        place = self._found.place(self._output, path)
+        return place.with_name(place.name + TOKEN_SUFFIX)
 
     def _refuse_others(self, made: _Made) -> None:
         """Raise `TokenFileError` if the tree has token files made with another model or other options."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from bisect import bisect_left
@@ -13,6 +14,8 @@ from vidtok.models.tiles import Tiling
 from vidtok.runtime.limits import CLIP_FRAMES, frames_at_a_time
 from vidtok.runtime.memory import Direction, Footprints, footprints, memory_bytes, resting_bytes, with_unseen
 from vidtok.runtime.options import ComputeOptions
+
+log = logging.getLogger(__name__)
 
 _SMALLEST_CHOSEN = 128
 """Pixels a side below which no tile is chosen for a budget: it would see too little, and overlap too much."""
@@ -51,6 +54,22 @@ def plan(
 
     Raises `VidTokError` if no tiles stay within the budget, or an option does not fit the model.
     """
+    chosen = _plan(model, size, options, direction, length)
+    tiles = None if chosen.tiling is None else chosen.tiling.grid(size, model.spatial_factor)
+    log.info(
+        "frames of %d x %d pixels, %d at a time, %s%s",
+        size[1],
+        size[0],
+        chosen.frames,
+        "whole" if tiles is None else "in {rows} x {columns} tiles".format(**tiles),
+        "" if chosen.memory is None else f", about {chosen.memory / 1e9:.1f} GB",
+    )
+    return chosen
+
+
+def _plan(
+    model: VideoModel, size: tuple[int, int], options: ComputeOptions, direction: Direction, length: int | None
+) -> Plan:
     if options.tile is None and options.max_memory is None:
         return Plan(model.tiling, frames_at_a_time(model.config, size, options.chunk_frames), None)
     model.check_tiles()

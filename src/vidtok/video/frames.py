@@ -1,20 +1,24 @@
 """Frames as arrays and tensors, in the ranges and sizes that the models expect.
 
 Pixels are `(T, H, W, 3)` uint8 RGB outside of the models and `(B, 3, T, H, W)` float in -1..1 inside of them.
+
+Functions import PyTorch where they need it, so that commands can look at videos before it is loaded.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from vidtok.errors import VideoError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _NTSC_NOMINAL = (12, 15, 24, 30, 48, 60, 120, 240)
 _LARGEST_SIDE = 2**16 - 1
@@ -42,6 +46,8 @@ def to_float(frames: npt.NDArray[Any] | Tensor) -> Tensor:
 
     `to_uint8` undoes it exactly. Raises `VideoError` for another shape or type.
     """
+    import torch
+
     tensor = torch.from_numpy(np.ascontiguousarray(frames)) if isinstance(frames, np.ndarray) else frames
     if tensor.dtype != torch.uint8 or tensor.ndim != 4 or tensor.shape[-1] != 3:
         raise VideoError(f"frames are {tensor.dtype} of shape {tuple(tensor.shape)}; expected uint8 (T, H, W, 3)")
@@ -61,6 +67,8 @@ def to_uint8(video: Tensor) -> Pixels:
         raise VideoError(f"video is {video.dtype} of shape {shape}; expected float (1, 3, T, H, W) or (3, T, H, W)")
     if bool(video.isnan().any()):
         raise VideoError("the video has pixels that are NaN; expected values in -1..1")
+    import torch
+
     levels = video.detach().to(torch.float32).add(1.0).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
     pixels: Pixels = levels.permute(1, 2, 3, 0).contiguous().cpu().numpy()
     return pixels
@@ -98,6 +106,12 @@ class Fit:
             resized = (max(height, int(width * rows / columns)), width)
         return cls(resized, (height, width))
 
+    @property
+    def kept(self) -> float:
+        """The share of the picture that the crop leaves, from above 0 to 1."""
+        sides = zip(self.resized, self.cropped, strict=True)
+        return math.prod(min(1.0, cropped / resized) for resized, cropped in sides)
+
     def __call__(self, pixels: Pixels) -> Pixels:
         """`pixels`, (H, W, 3) uint8 of the size planned for, resized (bilinear, antialiased) and cropped.
 
@@ -105,6 +119,8 @@ class Fit:
         the same resize of float pixels.
         """
         if pixels.shape[:2] != self.resized:
+            import torch
+
             planes = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).unsqueeze(0).to(torch.float32)
             planes = torch.nn.functional.interpolate(
                 planes, size=self.resized, mode="bilinear", align_corners=False, antialias=True

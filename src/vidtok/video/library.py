@@ -6,6 +6,8 @@ import csv
 import io
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 from vidtok.errors import VideoError, VidTokError
 from vidtok.text import near, reason
@@ -15,7 +17,52 @@ VIDEO_SUFFIXES = (
     ".3gp", ".gif", ".y4m", ".mxf",
 )  # fmt: skip
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+LIST_SUFFIXES = (".txt", ".csv", ".lst")
 _COLUMN = "videos"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Files to work on one after the other: those below a folder, or those that a list names."""
+
+    root: Path
+    """The folder that all of them lie below; outputs mirror its folders."""
+    paths: list[Path]
+
+    def place(self, output: Path, path: Path) -> Path:
+        """The path below the folder `output` that stands for the input `path`."""
+        return output / path.relative_to(self.root)
+
+
+def is_list(path: str | os.PathLike[str]) -> bool:
+    """True for a file whose name says that it lists others (`LIST_SUFFIXES`)."""
+    return Path(path).suffix.lower() in LIST_SUFFIXES and Path(path).is_file()
+
+
+def find_inputs(source: str | os.PathLike[str], suffixes: tuple[str, ...]) -> Inputs:
+    """The files below the folder `source` that `find_files` finds, or those that the list `source` names.
+
+    Paths in a list count from the list's own folder, and come in its order, each once. Raises `VideoError` if there are
+    none, `source` is neither folder nor list, or the list cannot be read.
+    """
+    source = Path(source)
+    if is_list(source):
+        paths = list(dict.fromkeys(source.parent / name for name in read_list(source)))
+        if not paths:
+            raise VideoError(
+                f"{source} names no files; expected one path a line, or a CSV file with a column {_COLUMN}"
+            )
+        whole = [Path(os.path.abspath(path)) for path in paths]
+        return Inputs(Path(os.path.commonpath([path.parent for path in whole])), whole)
+    if not source.is_dir():
+        raise VideoError(
+            f"{source} is not a folder; give one with videos in it, or a list ({', '.join(LIST_SUFFIXES)})"
+        )
+    paths = [Path(path) for path in find_files(source, suffixes)]
+    if not paths:
+        what = "videos and no pictures" if len(suffixes) > 1 else f"{suffixes[0]} files"
+        raise VideoError(f"{source} has no {what} below it; expected files that end in {', '.join(suffixes)}")
+    return Inputs(source, paths)
 
 
 def is_media(name: str, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> bool:

@@ -8,10 +8,9 @@ import weakref
 from collections.abc import Generator, Iterator, Sequence
 from fractions import Fraction
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from vidtok.errors import DamagedVideoError, VideoError
 from vidtok.video.container import VideoInfo, reading
@@ -19,6 +18,9 @@ from vidtok.video.frames import Fit, Frame, Pixels, as_rate
 from vidtok.video.media import DecodedFrame
 from vidtok.video.packets import Window
 from vidtok.video.source import FrameSource, open_source
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Seconds beyond the wanted frames whose packets are read for the timing too.
 _MARGIN = 2.0
@@ -160,6 +162,11 @@ class VideoReader:
         self.size = self._fit.cropped
         self._fits = (height, width)
 
+    @property
+    def fitting(self) -> Fit:
+        """The resize and crop of the frames that this reader yields."""
+        return self._fit
+
     def take(self, numbers: Sequence[int]) -> None:
         """Yield the stored frames of these rising `numbers` from now on, whatever `sample_fps` and `max_frames` say.
 
@@ -278,4 +285,6 @@ def read_video(
         allow_truncated=allow_truncated,
         stream=stream,
     ) as reader:
+        import torch
+
         return torch.from_numpy(np.stack([frame.pixels for frame in reader]))

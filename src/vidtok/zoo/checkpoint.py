@@ -18,26 +18,17 @@ from vidtok.fields import shown
 from vidtok.models.base import VideoModel, plain_name
 from vidtok.text import reason, shortened
 from vidtok.zoo.archive import ArchiveError
+from vidtok.zoo.head import ZIP, head_of, kind_of
 from vidtok.zoo.int8 import restored
 from vidtok.zoo.matching import fitting_models
 from vidtok.zoo.pickled import ForeignError, load_pickled
 
-_ZIP = b"PK\x03\x04"
 _NOT_OURS = "loss."
 _EMA = "model_ema."
 _NAMED = 3
 """The most keys of one kind that an error lists."""
 _REASON = 160
 """The most characters of another library's message that an error repeats."""
-
-# First bytes of files that are mistaken for checkpoints.
-_FOREIGN: tuple[tuple[bytes, str], ...] = (
-    (b"version https://git-lfs", "a Git LFS pointer, which stands for a file that was not fetched (`git lfs pull`)"),
-    (b"<", "a web page, as a download that failed leaves it"),
-    (b"\xff\xd8\xff", "a JPEG picture"),
-    (b"\x89PNG", "a PNG picture"),
-    (b"\x80", "a pickle or a PyTorch file from before version 1.6; open it where you trust it and save it anew"),
-)
 
 
 def read_checkpoint(path: str | PathLike[str], *, ema: bool = False, objective: bool = False) -> dict[str, Tensor]:
@@ -70,9 +61,9 @@ def read_content(path: str | PathLike[str]) -> dict[str, Any]:
     Raises `CheckpointError` as `read_checkpoint` does, and if the file holds no mapping.
     """
     path = Path(path)
-    head = _head(path)
-    if not head.startswith(_ZIP):
-        raise CheckpointError(f"{path} is not a checkpoint of training{_kind(head)}; expected a .ckpt file")
+    head = head_of(path)
+    if not head.startswith(ZIP):
+        raise CheckpointError(f"{path} is not a checkpoint of training{kind_of(head)}; expected a .ckpt file")
     content = _load_torch(path, mapped=False)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}; expected a mapping")
@@ -153,36 +144,14 @@ def _check_finite(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source
 
 def _whole_state(path: Path) -> dict[str, Tensor]:
     """All the weights in a checkpoint."""
-    head = _head(path)
+    head = head_of(path)
     if head[8:9] == b"{":
         state = _state_dict(_load_safetensors(path), path)
-    elif head.startswith(_ZIP):
+    elif head.startswith(ZIP):
         state = _state_dict(_load_torch(path), path)
     else:
-        raise CheckpointError(f"{path} is not a checkpoint{_kind(head)}; expected a .safetensors or .ckpt file")
+        raise CheckpointError(f"{path} is not a checkpoint{kind_of(head)}; expected a .safetensors or .ckpt file")
     return restored({plain_name(name): value for name, value in state.items()}, str(path))
-
-
-def _head(path: Path) -> bytes:
-    """The first bytes of the file. Raises `CheckpointError` if it cannot be read or is empty."""
-    try:
-        if path.is_dir():
-            raise CheckpointError(f"{path} is a folder; expected a checkpoint file (.safetensors or .ckpt)")
-        with path.open("rb") as file:
-            head = file.read(64)
-    except FileNotFoundError:
-        raise CheckpointError(f"the checkpoint {path} does not exist; expected a .safetensors or .ckpt file") from None
-    except OSError as error:
-        raise CheckpointError(f"the checkpoint {path} cannot be read: {reason(error)}") from error
-    if not head:
-        raise CheckpointError(f"the checkpoint {path} is empty; fetch it again")
-    return head
-
-
-def _kind(head: bytes) -> str:
-    """The likely kind of a file that begins with `head`, as the middle of a sentence."""
-    found = next((kind for start, kind in _FOREIGN if head.lstrip().startswith(start)), None)
-    return f" but seems to be {found}" if found else f" (it begins with {head[:8]!r})"
 
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:

@@ -7,9 +7,7 @@ import os
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from vidtok.config.families import FAMILIES
 from vidtok.errors import CheckpointError, ConfigError
@@ -20,6 +18,9 @@ from vidtok.models.vidtok.config import AutoencoderConfig
 from vidtok.text import reason
 from vidtok.zoo import diffusers_format
 from vidtok.zoo.hub import FOLDER_FILES
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT_VERSION = 1
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike, fspath
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +16,7 @@ from vidtok.fields import shown
 from vidtok.models.config import ModelConfig
 from vidtok.text import near
 from vidtok.zoo.folder import read_folder
+from vidtok.zoo.head import check_kind
 from vidtok.zoo.hub import resolve_hub_repo
 from vidtok.zoo.runs import is_run, run_checkpoint, run_config, run_model_name
 from vidtok.zoo.weights import fetch_weights
@@ -40,7 +44,7 @@ def locate(
     given = None if checkpoint is None else Path(checkpoint)
     path = Path(text).expanduser()
     text = named_by_repo(text) if not path.exists() else text
-    in_hub = not path.exists() and text not in models() and _names_a_repo(text)
+    in_hub = _is_in_hub(text)
     if revision is not None and not in_hub:
         raise ConfigError(f"revision is {shown(revision)}, but {text} is no Hub repository OWNER/NAME; leave it out")
     if text in models():
@@ -65,6 +69,35 @@ def locate(
             "`vidtok models` lists the names"
         )
     return found if given is None else found._replace(weights=given)
+
+
+def check_source(source: str | PathLike[str], checkpoint: str | PathLike[str] | None = None) -> None:
+    """Raise the errors of `load` that show before PyTorch is loaded: names, configurations, missing or other files.
+
+    Weights of a model by name are downloaded if they are not at hand. A Hub repository is left to `locate`.
+    """
+    text = fspath(source)
+    if checkpoint is not None:
+        check_kind(Path(checkpoint))
+    with _once():
+        if not _is_in_hub(named_by_repo(text)):
+            check_kind(locate(source, checkpoint).weights)
+
+
+@contextmanager
+def _once() -> Iterator[None]:
+    """Keep back warnings about a configuration, which come when it is read in earnest."""
+    log = logging.getLogger("vidtok.config")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def _is_in_hub(text: str) -> bool:
+    return not Path(text).expanduser().exists() and text not in models() and _names_a_repo(text)
 
 
 def _names_a_repo(text: str) -> bool:

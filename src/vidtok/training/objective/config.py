@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from vidtok.fields import Check, Within, build, check, plain, require
 from vidtok.models.config import BOTTLENECKS
 from vidtok.text import near
-from vidtok.training.objective.discriminator import DiscriminatorType
 
+DiscriminatorType = Literal["2d", "3d"]
 DiscriminatorLoss = Literal["hinge", "vanilla"]
 PixelLoss = Literal["l1", "l2"]
 

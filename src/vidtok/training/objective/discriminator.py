@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor, nn
 
 from vidtok.errors import VidTokError
 from vidtok.metrics.image import as_frames
-
-DiscriminatorType = Literal["2d", "3d"]
+from vidtok.training.objective.config import DiscriminatorType
 
 
 class PatchDiscriminator(nn.Module):

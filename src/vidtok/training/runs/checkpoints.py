@@ -11,9 +11,8 @@ import json
 import math
 import os
 import shutil
-from dataclasses import InitVar, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -22,8 +21,8 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from vidtok.config.registry import entry, models
 from vidtok.errors import CheckpointError, ConfigError, TrainingError
-from vidtok.fields import Within, check
 from vidtok.files import aside, write_whole, writing
+from vidtok.training.runs.settings import CheckpointConfig
 from vidtok.zoo.checkpoint import copy_state, read_checkpoint, read_content, without_derived
 from vidtok.zoo.folder import read_folder
 from vidtok.zoo.runs import LAST, is_run, run_checkpoint
@@ -33,23 +32,6 @@ if TYPE_CHECKING:
     from vidtok.training.module import TrainingModule
 
 _BEST = "best.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointConfig:
-    """Checkpoints to keep; the published values by default. Values out of range raise `ConfigError`."""
-
-    every_n_train_steps: Annotated[int, Within(1)] = 5000
-    """Steps, as Lightning counts them (two a batch with a discriminator), between checkpoints."""
-    keep: Annotated[int, Within(-1)] = -1
-    """The number of newest such checkpoints to keep; -1: all."""
-    save_top_k: Annotated[int, Within(0)] = 3
-    """The number of best checkpoints to keep, by the monitored metric after each validation."""
-    save_last: bool = True
-    place: InitVar[str] = "lightning.modelcheckpoint.params"
-
-    def __post_init__(self, place: str) -> None:
-        check(self, place)
 
 
 class WholeFiles(CheckpointIO):

@@ -8,14 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-import torch
-
 from vidtok.config.dialect import look_up, params_of, warn_without_effect
 from vidtok.errors import ConfigError
 from vidtok.fields import Within, build, check, mapping_at, refuse_unknown, require, shown
 from vidtok.training.runs.arguments import TRAINER_OPTIONS, Seed, check_trainer_option
-from vidtok.training.runs.checkpoints import CheckpointConfig
-from vidtok.training.runs.media import MediaConfig
+from vidtok.training.runs.settings import CheckpointConfig, MediaConfig
 
 log = logging.getLogger(__name__)
 
@@ -148,4 +145,6 @@ def _devices(trainer: Mapping[str, Any]) -> int:
         return devices
     if isinstance(devices, str) and devices not in ("auto", "-1"):
         return len([part for part in devices.split(",") if part.strip()]) if "," in devices else int(devices)
+    import torch
+
     return torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else 1
