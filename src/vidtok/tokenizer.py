@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from vidtok.config.dialect import frozen_parts
 from vidtok.config.families import family_of
 from vidtok.config.read import read_config
 from vidtok.device import choose_device
-from vidtok.errors import ConfigError
+from vidtok.errors import ConfigError, VidTokError
 from vidtok.jobs.reconstruct import Reconstruction, ReconstructOptions, reconstruct
 from vidtok.models.base import VideoModel
 from vidtok.models.config import ModelConfig
@@ -28,6 +29,7 @@ from vidtok.zoo.checkpoint import load_state, read_checkpoint, take_weights
 from vidtok.zoo.folder import save_folder
 from vidtok.zoo.hub import upload
 from vidtok.zoo.int8 import quantized
+from vidtok.zoo.latents import LatentScale
 from vidtok.zoo.source import locate
 
 __all__ = ["Tokenizer", "TwinLatent", "VidTok", "VidTwin", "VidTwinConfig", "load"]
@@ -47,7 +49,11 @@ class Tokenizer(VideoModel):
         name: the model's name, or the name of the file or folder it was loaded from.
         tiling: the tiles (`vidtok.Tiling`) that large frames are cut into for encoding and decoding; None: frames are
             not cut. `with_tiling` returns a model with tiles.
+        latents: mean and standard deviation of the model's latents by channel, as `vidtok stats` found them and its
+            folder holds them; None: unknown.
     """
+
+    latents: LatentScale | None = None
 
     _kinds: ClassVar[dict[type[VideoModel], type[Tokenizer]]] = {}
 
@@ -88,6 +94,41 @@ class Tokenizer(VideoModel):
         model untouched, if other weights are missing, unexpected or misshapen.
         """
         take_weights(self, path, ignore_keys)
+        self.latents = None  # they were of other weights
+
+    @property
+    def latents_mean(self) -> tuple[float, ...] | None:
+        """Mean of the latents, z values; None if unknown."""
+        return None if self.latents is None else self.latents.mean
+
+    @property
+    def latents_std(self) -> tuple[float, ...] | None:
+        """Standard deviation of the latents, z values above 0; None if unknown."""
+        return None if self.latents is None else self.latents.std
+
+    def normalize(self, z: Any) -> Any:
+        """The latent `z`, as `encode` returns it, with mean 0 and variance 1 in each channel.
+
+        The statistics are `latents_mean` and `latents_std`. Raises `VidTokError` if they are unknown.
+        """
+        mean, std = self._scale(z)
+        return self.unpack((self.pack(z) - mean) / std)
+
+    def denormalize(self, z: Any) -> Any:
+        """The latent that `normalize` made `z` of, for `decode`; see there."""
+        mean, std = self._scale(z)
+        return self.unpack(self.pack(z) * std + mean)
+
+    def _scale(self, z: Any) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, (z, 1, 1, 1), where and in the dtype that the latent `z` is in."""
+        if self.latents is None:
+            raise VidTokError(
+                f"the statistics of {self.name}'s latents are unknown; `vidtok stats FOLDER DATA` computes them and "
+                "writes them into a model's folder, which `vidtok export` makes"
+            )
+        packed = self.pack(z)
+        mean, std = (packed.new_tensor(values).view(-1, 1, 1, 1) for values in (self.latents.mean, self.latents.std))
+        return mean, std
 
     def save_pretrained(
         self, save_directory: str | PathLike[str], *, int8: bool = False, push_to_hub: bool = False, **hub: Any
@@ -99,7 +140,7 @@ class Tokenizer(VideoModel):
         `hub` holds the arguments of `Tokenizer.push_to_hub`. Raises `CheckpointError` if the folder cannot be written.
         """
         state = self.named_weights()
-        folder = save_folder(save_directory, self.config, quantized(state) if int8 else state, self.name)
+        folder = save_folder(save_directory, self.config, quantized(state) if int8 else state, self.name, self.latents)
         if push_to_hub:
             upload(folder, **{"repo_id": folder.name, **hub})
         return folder
@@ -197,6 +238,7 @@ def load(
     state = read_checkpoint(found.weights, ema=ema)
     with torch.device("meta"):
         model = Tokenizer(found.config, name=found.name).with_padding(padding)
+    model.latents = found.latents
     model.to(dtype if dtype is not None else torch.float32)
     load_state(model, state, str(found.weights))
     if place is not None:

@@ -10,6 +10,7 @@ from vidtok.config.read import read_config
 from vidtok.config.registry import SHIPPED, package_folder
 from vidtok.metrics.image import psnr
 from vidtok.synthetic import SyntheticConfig, synthetic_batch
+from vidtok.tokens import model_identity
 from vidtok.zoo.folder import read_folder
 
 KL, FSQ = SHIPPED
@@ -61,3 +62,14 @@ def test_the_discrete_model_reconstructs_from_its_tokens(video: torch.Tensor) ->
     reconstruction = model.decode(tokens, decode_from_indices=True)
     assert psnr(reconstruction.clamp(-1, 1), video).mean() > 26
     assert tokens.unique().numel() > 0.75 * tokens.numel()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_statistics_of_the_latents_are_of_these_weights(name: str, video: torch.Tensor) -> None:
+    model = vidtok.load(name)
+    command = f"run `vidtok stats {name} synthetic --write` after a change of the weights"
+    assert model.latents is not None, command
+    assert model.latents.statistics["weights"] == model_identity(model).signs, command
+    normal = model.normalize(model.encode(video, sample=False))
+    assert normal.mean().abs() < 0.5
+    assert 0.4 < normal.std() < 1.6

@@ -25,6 +25,7 @@ from vidtok.cli import (
     recipes,
     reconstruct,
     reenact,
+    stats,
     synthesize,
     train,
 )
@@ -91,6 +92,7 @@ app.command("compare", panel=_FIGURES)(compare.compare)
 app.add_typer(metrics.app, name="metrics", rich_help_panel=_FIGURES)
 app.add_typer(models.app, name="models", rich_help_panel=_MODELS)
 app.command("export", panel=_MODELS)(export.export)
+app.command("stats", panel=_MODELS)(stats.stats)
 app.command("train", panel=_TRAINING, verbosity=False, context_settings=train.SETTINGS)(train.train)
 app.command("recipes", panel=_TRAINING)(recipes.recipes)
 

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -46,11 +47,32 @@ def list_models(
 
 
 @app.command("show")
-def show(name: Annotated[str, typer.Argument(help="A model's or a recipe's name, or a YAML file.")]) -> None:
-    """Print the whole YAML of a model or recipe: the parts that it shares with others, and its own."""
-    from vidtok.config.read import show as whole_yaml
+def show(
+    name: Annotated[str, typer.Argument(help="A model's or a recipe's name, a YAML file, or a saved model's folder.")],
+) -> None:
+    """Print the whole YAML of a model or recipe: the parts that it shares with others, and its own.
 
+    Of a folder, print its config.json. Where `vidtok stats` has found a model's latents, the mean and the standard
+    deviation of each channel are shown too, in YAML as comments.
+    """
+    from vidtok.config.read import read_config
+    from vidtok.config.read import show as whole_yaml
+    from vidtok.config.registry import models
+    from vidtok.zoo.folder import read_folder, read_latents
+    from vidtok.zoo.latents import MEAN, STD
+    from vidtok.zoo.weights import weights_at_hand
+
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        read_folder(folder)
+        typer.echo((folder / "config.json").read_text(encoding="utf-8"), nl=False)
+        return
     typer.echo(whole_yaml(name), nl=False)
+    weights = weights_at_hand(models()[name]) if name in models() else None
+    latents = None if weights is None else read_latents(read_config(name).model, weights)
+    if latents is not None:
+        for key, values in ((MEAN, latents.mean), (STD, latents.std)):
+            typer.echo(f"# {key}: [{', '.join(f'{value:g}' for value in values)}]")
 
 
 def _entries() -> list[dict[str, Any]]:

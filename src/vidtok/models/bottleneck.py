@@ -53,6 +53,10 @@ class Bottleneck(nn.Module):
     def want(self, losses: Collection[str]) -> None:
         """Keep only the losses with these names in the log in training; others are not computed."""
 
+    def variance(self, moments: Tensor) -> Tensor | None:
+        """The posterior's variance, (B, z, T', H', W') float32, of `moments`; None if the latent is not drawn."""
+        return None
+
     def decode_indices(self, indices: Tensor) -> Tensor:
         """The latent (B, z, T', H', W'), float32, of `indices` (B, T', H', W'), whole numbers below the codebook size.
 
@@ -87,6 +91,9 @@ class DiagonalGaussian(Bottleneck, config=KLConfig):
         if self.sample if sample is None else sample:
             z = mean + torch.exp(0.5 * log_variance) * _noise_by_frame(mean, generator)
         return z.to(moments.dtype), {"kl_loss": kl}
+
+    def variance(self, moments: Tensor) -> Tensor:
+        return moments.float().chunk(2, dim=1)[1].clamp(*LOG_VARIANCE_RANGE).exp()
 
 
 class FiniteScalarQuantizer(Bottleneck, config=FSQConfig):

@@ -18,6 +18,7 @@ from vidtok.models.vidtok.config import AutoencoderConfig
 from vidtok.text import reason
 from vidtok.zoo import diffusers_format
 from vidtok.zoo.hub import FOLDER_FILES
+from vidtok.zoo.latents import KEYS, LatentScale, scale_of, text_of, write_scale
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,20 +29,26 @@ _CONFIG_FILE, _WEIGHTS_FILE = FOLDER_FILES
 _MAX_CONFIG_BYTES = 1 << 20
 
 
-def save_folder(folder: str | PathLike[str], config: ModelConfig, state: Mapping[str, Tensor], name: str) -> Path:
+def save_folder(
+    folder: str | PathLike[str],
+    config: ModelConfig,
+    state: Mapping[str, Tensor],
+    name: str,
+    latents: LatentScale | None = None,
+) -> Path:
     """Write the model of `config` with the weights `state` to `folder`, made if missing, and return the folder.
 
-    Both files are written aside and renamed when whole; other files in the folder stay. Raises `CheckpointError` if the
-    folder cannot be written.
+    `latents` are the statistics of the model's latents, where they are known. Both files are written aside and renamed
+    when whole; other files in the folder stay. Raises `CheckpointError` if the folder cannot be written.
     """
     folder = Path(os.path.abspath(folder))
-    text = json.dumps(_header(config.family, name) | config.to_dict(), indent=2)
+    text = text_of(_header(config.family, name) | config.to_dict() | ({} if latents is None else latents.to_dict()))
     problem = f"the model cannot be saved to {folder}"
     with aside(folder, CheckpointError, folder=True, sync=True, problem=problem) as new:
         if folder.exists() and not folder.is_dir():
             raise CheckpointError(f"{folder} is a file; expected a folder to save the model in")
         _write_weights(new / _WEIGHTS_FILE, state)
-        (new / _CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        (new / _CONFIG_FILE).write_text(text, encoding="utf-8")
     return folder
 
 
@@ -87,7 +94,7 @@ def read_folder(folder: str | PathLike[str]) -> tuple[ModelConfig, str, Path]:
     name = _check_header(values, path)
     try:
         from_dict = FAMILIES[values["model_type"]].from_dict
-        config = from_dict({key: value for key, value in values.items() if key not in _header("", "")})
+        config = from_dict({key: value for key, value in values.items() if key not in {*_header("", ""), *KEYS}})
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     return config, name, folder / _WEIGHTS_FILE
@@ -100,6 +107,31 @@ def _read_diffusers(folder: Path) -> tuple[ModelConfig, str, Path]:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     return config, name or folder.resolve().name, folder / diffusers_format.WEIGHTS_FILE
+
+
+def read_latents(config: ModelConfig, weights: str | PathLike[str]) -> LatentScale | None:
+    """Statistics of the latents of the model of `config` whose folder holds the file `weights`; None if there are none.
+
+    Raises `CheckpointError` if they are malformed.
+    """
+    path = Path(weights).with_name(_CONFIG_FILE)
+    if Path(weights).name != _WEIGHTS_FILE or not path.is_file():
+        return None
+    return scale_of(_read_json(path), config.z_channels, path)
+
+
+def write_latents(folder: str | PathLike[str], latents: LatentScale | None) -> Path:
+    """Put `latents` into the `config.json` of the model in `folder`, or take them out, and return the file.
+
+    Raises `CheckpointError` if `folder` holds no model of this package, or cannot be written.
+    """
+    path = Path(folder) / _CONFIG_FILE
+    if read_folder(folder)[2].name != _WEIGHTS_FILE:
+        raise CheckpointError(
+            f"{folder} is a folder of diffusers; `vidtok export {folder} OTHER` makes one of this package"
+        )
+    write_scale(path, _read_json(path), latents)
+    return path
 
 
 def _header(family: str, name: str) -> dict[str, Any]:

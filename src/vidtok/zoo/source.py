@@ -15,9 +15,10 @@ from vidtok.errors import CheckpointError, ConfigError
 from vidtok.fields import shown
 from vidtok.models.config import ModelConfig
 from vidtok.text import near
-from vidtok.zoo.folder import read_folder
+from vidtok.zoo.folder import read_folder, read_latents
 from vidtok.zoo.head import check_kind
 from vidtok.zoo.hub import resolve_hub_repo
+from vidtok.zoo.latents import LatentScale
 from vidtok.zoo.runs import is_run, run_checkpoint, run_config, run_model_name
 from vidtok.zoo.weights import fetch_weights
 
@@ -28,6 +29,11 @@ class Located(NamedTuple):
     config: ModelConfig
     name: str
     weights: Path
+
+    @property
+    def latents(self) -> LatentScale | None:
+        """Statistics of the latents, from the folder that holds the weights; None if it has none."""
+        return read_latents(self.config, self.weights)
 
 
 def locate(
