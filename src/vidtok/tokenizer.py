@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -16,21 +16,28 @@ from vidtok.config.dialect import frozen_parts
 from vidtok.config.families import family_of
 from vidtok.config.read import read_config
 from vidtok.device import choose_device
-from vidtok.errors import ConfigError, VidTokError
+from vidtok.errors import CheckpointError, ConfigError, VidTokError
+from vidtok.fields import shown
 from vidtok.jobs.reconstruct import Reconstruction, ReconstructOptions, reconstruct
 from vidtok.models.base import VideoModel
 from vidtok.models.config import ModelConfig
+from vidtok.models.decoders.base import AbsentPart, OwnDecoder, own_decoder, with_decoder, without_parts
+from vidtok.models.decoders.make import make_decoder
 from vidtok.models.padding import Padding
 from vidtok.models.vidtok.autoencoder import VideoAutoencoder
 from vidtok.models.vidtok.config import AutoencoderConfig
 from vidtok.models.vidtwin.autoencoder import TwinLatent, VidTwinAutoencoder
 from vidtok.models.vidtwin.config import VidTwinConfig
-from vidtok.zoo.checkpoint import load_state, read_checkpoint, take_weights
+from vidtok.tokens.identity import ENCODER, config_hash, encoder_hash, encodes, origin_of, origin_of_weights
+from vidtok.zoo.checkpoint import holds_averages, load_state, read_files, take_weights, without_derived
 from vidtok.zoo.folder import save_folder
 from vidtok.zoo.hub import upload
 from vidtok.zoo.int8 import quantized
 from vidtok.zoo.latents import LatentScale
-from vidtok.zoo.source import locate
+from vidtok.zoo.source import FULL, Located, locate, locate_decoder
+
+T = TypeVar("T", bound="Tokenizer")
+Part = Literal["encoder", "decoder"]
 
 __all__ = ["Tokenizer", "TwinLatent", "VidTok", "VidTwin", "VidTwinConfig", "load"]
 
@@ -47,6 +54,7 @@ class Tokenizer(VideoModel):
     Attributes:
         config: the model's configuration.
         name: the model's name, or the name of the file or folder it was loaded from.
+        decoder_name: "full" with the family's decoder, else the name of the decoder in its place.
         tiling: the tiles (`vidtok.Tiling`) that large frames are cut into for encoding and decoding; None: frames are
             not cut. `with_tiling` returns a model with tiles.
         latents: mean and standard deviation of the model's latents by channel, as `vidtok stats` found them and its
@@ -54,6 +62,7 @@ class Tokenizer(VideoModel):
     """
 
     latents: LatentScale | None = None
+    decoder_name: str = FULL
 
     _kinds: ClassVar[dict[type[VideoModel], type[Tokenizer]]] = {}
 
@@ -131,19 +140,43 @@ class Tokenizer(VideoModel):
         return mean, std
 
     def save_pretrained(
-        self, save_directory: str | PathLike[str], *, int8: bool = False, push_to_hub: bool = False, **hub: Any
-    ) -> Path:
+        self, save_directory: str | PathLike[str], *, int8: bool = False, parts: Part | Literal["both"] | None = None,
+        push_to_hub: bool = False, **hub: Any,
+    ) -> Path:  # fmt: skip
         """Write `config.json` and `model.safetensors` to a folder, whole or not at all, and return the folder.
 
-        `vidtok.load(save_directory)` reads them back. With `int8`, weights are stored in 8 bits, a quarter of float32's
+        `vidtok.load(save_directory)` reads them back. With `parts` "both", encoder and decoder have files of their own,
+        so that either can be fetched and loaded alone; "encoder" or "decoder" writes that part alone, as is done for a
+        model that was loaded without the other. With `int8`, weights are stored in 8 bits, a quarter of float32's
         bytes, and are floats again when loaded (`vidtok.zoo.int8`). With `push_to_hub`, the folder is uploaded too, and
         `hub` holds the arguments of `Tokenizer.push_to_hub`. Raises `CheckpointError` if the folder cannot be written.
         """
         state = self.named_weights()
-        folder = save_folder(save_directory, self.config, quantized(state) if int8 else state, self.name, self.latents)
+        state = quantized(state) if int8 else state
+        own = own_decoder(self)
+        here = {"encoder": self._has(self.encoding_modules), "decoder": self._has(self.decoding_modules)}
+        apart = parts is not None or not all(here.values())
+        here = {part: is_here and parts in (None, "both", part) for part, is_here in here.items()}
+        if not any(here.values()):
+            raise CheckpointError(f"the model was loaded without its {parts}; load it whole to save that part")
+        origin = origin_of(self) if apart or own is not None else None
+        folder = save_folder(
+            save_directory, self.config, _apart(state, self, here) if apart else state, self.name, self.latents,
+            decoder=own, origin=origin,
+        )  # fmt: skip
         if push_to_hub:
             upload(folder, **{"repo_id": folder.name, **hub})
         return folder
+
+    def with_decoder(self: T, decoder: OwnDecoder, name: str) -> T:
+        """A copy with the decoder of its own `decoder`, called `name`; all other parts are shared."""
+        twin = with_decoder(self, decoder)
+        twin.origin, twin.decoder_name = origin_of(self), name
+        return twin
+
+    def _has(self, parts: Sequence[str]) -> bool:
+        """True if the parts called `parts` were loaded."""
+        return not any(isinstance(self.get_submodule(name), AbsentPart) for name in parts)
 
     def push_to_hub(self, repo_id: str, **hub: Any) -> str:
         """Upload the model to the Hugging Face Hub as `repo_id` and return its address.
@@ -173,6 +206,14 @@ class Tokenizer(VideoModel):
 def _model_class(tokenizer: type[Tokenizer]) -> type[VideoModel]:
     """The model class that `tokenizer` joins with `Tokenizer`."""
     return next(c for c in tokenizer.__mro__ if issubclass(c, VideoModel) and not issubclass(c, Tokenizer))
+
+
+def _apart(state: Mapping[str, Tensor], model: VideoModel, here: Mapping[str, bool]) -> dict[str, dict[str, Tensor]]:
+    """The weights of each part that is `here`."""
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in here}
+    for name, value in state.items():
+        parts["encoder" if encodes(name, model) else "decoder"][name] = value
+    return {part: weights for part, weights in parts.items() if here[part]}
 
 
 def _kind_of(config: ModelConfig) -> type[Tokenizer]:
@@ -207,6 +248,8 @@ def load(
     ema: bool = False,
     revision: str | None = None,
     padding: Padding = "end",
+    decoder: str | PathLike[str] | None = None,
+    parts: Part | None = None,
 ) -> Tokenizer:
     """Load a tokenizer, ready to encode and decode (in evaluation mode).
 
@@ -224,6 +267,10 @@ def load(
             for models of version 1.1, as published: T frames make T' = ceil(T / f) latent frames for the temporal
             factor f, these decode to T' f frames, and the clip is the last T of them. Clips of 1 + k f frames give the
             same latent either way.
+        decoder: a decoder in place of the model's own: a folder that `vidtok distill` or `vidtok preview` wrote, or the
+            name of one that comes with the model, such as "fast"; "full" or None: the model's own.
+        parts: "decoder" or "encoder" loads that part alone, with the bottleneck; the other one then raises
+            `VidTokError`. A decoder of its own needs no weights of `source` at all.
 
     Raises:
         ConfigError: unknown name, unreadable or contradictory configuration, a dtype that is not of floating point.
@@ -232,15 +279,98 @@ def load(
     """
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ConfigError(f"dtype is {dtype!r}; expected torch.float32, torch.bfloat16 or torch.float16")
+    if parts is not None and parts not in get_args(Part):
+        raise ConfigError(f"parts is {shown(parts)}; expected {' or '.join(get_args(Part))}, or None for both")
     place = None if device is None else choose_device(str(device))
-    found = locate(source, checkpoint, revision)
-    log.info("%s: weights in %s", found.name, found.weights)
-    state = read_checkpoint(found.weights, ema=ema)
-    with torch.device("meta"):
-        model = Tokenizer(found.config, name=found.name).with_padding(padding)
-    model.latents = found.latents
+    apart = decoder is not None and str(decoder) != FULL
+    found = locate(source, checkpoint, revision, weights=not (apart and parts == "decoder"))
+    own = locate_decoder(decoder, found) if decoder is not None else None
+    files = " and ".join(map(str, [*found.weights, *(own.weights if own else ())]))
+    log.info("%s: weights in %s", found.name, files)
+    model, origin = _built(found, own, padding), None
+    state = _weights(model, found, own, parts, ema)
+    if own is not None or parts is not None or found.decoder is not None:
+        origin = _origin(model, state, found, own, dtype or torch.float32)
+    if parts is not None:
+        left = model.decoding_modules if parts == "encoder" else model.encoding_modules
+        advice = f"load the model without parts={parts!r} for it"
+        model = without_parts(model, left, advice)
+        state = {name: value for name, value in state.items() if name.partition(".")[0] not in left}
     model.to(dtype if dtype is not None else torch.float32)
-    load_state(model, state, str(found.weights))
+    load_state(model, state, files)
+    model.origin = origin
+    model.latents = found.latents or (None if own is None else own.latents)
     if place is not None:
         model.to(place)
     return model.eval()
+
+
+def _built(found: Located, own: Located | None, padding: Padding) -> Tokenizer:
+    """The model that was found, without weights, with the decoder `own` in place of its own."""
+    with torch.device("meta"):
+        model = Tokenizer(found.config, name=found.name).with_padding(padding)
+        if own is not None:
+            _check_latent(own, found)
+        config = found.decoder if own is None else own.decoder
+        if config is not None:
+            model = with_decoder(model, make_decoder(config, found.config))
+            model.decoder_name = (found if own is None else own).name
+    return model
+
+
+def _weights(model: Tokenizer, found: Located, own: Located | None, parts: Part | None, ema: bool) -> dict[str, Tensor]:
+    """The weights of the model, and of its decoder `own`, as far as they are at hand and wanted."""
+    for here, wanted in ((found, "encoder" if own is not None else parts), (own, "decoder")):
+        if here is not None and len(here.parts) == 1 and here.weights and here.parts != (wanted,):
+            raise CheckpointError(
+                f"{here.folder} has the {here.parts[0]} alone; load it with parts={here.parts[0]!r}"
+                + (", or give it as the decoder of its model" if here.parts == ("decoder",) else "")
+            )
+    state: dict[str, Tensor] = {}
+    if not (own is not None and parts == "decoder"):
+        files = [path for path in found.weights if parts is None or not found.parts or path.stem == parts]
+        state = without_derived(read_files(files, ema=ema), model)
+    if own is not None:
+        state = {name: value for name, value in state.items() if encodes(name, model)}
+        averaged = any(path.suffix == ".ckpt" and holds_averages(path) for path in own.weights)
+        new = read_files(own.weights, ema=averaged)
+        state |= {name: value for name, value in new.items() if not encodes(name, model)}
+    return state
+
+
+def _origin(
+    model: Tokenizer, state: Mapping[str, Tensor], found: Located, own: Located | None, dtype: torch.dtype
+) -> Mapping[str, str]:
+    """The identity of the model whose latents these are.
+
+    Raises `CheckpointError` if the decoder `own` was made for another encoder than the one in `state`.
+    """
+    noted = own.origin if own is not None else found.origin
+    if noted is None:
+        return origin_of_weights(model, found.name, state, dtype)
+    encoding = [name for name in state if encodes(name, model)]
+    if own is not None and encoding and encoder_hash(state, model) != noted.get(ENCODER):
+        raise CheckpointError(
+            f"the decoder {own.name} is for latents of {noted.get('name')} with the encoder "
+            f"{str(noted.get(ENCODER))[:12]}; {found.name} has the encoder {encoder_hash(state, model)[:12]}: give the "
+            "decoder of this model, or that model"
+        )
+    return noted
+
+
+def _check_latent(own: Located, found: Located) -> None:
+    """Raise `CheckpointError` unless the decoder `own` was made for models of the configuration of `found`."""
+    if config_hash(own.config) != config_hash(found.config):
+        raise CheckpointError(
+            f"the decoder {own.name} is for latents of {_described(own.config)}; {found.name} has latents of "
+            f"{_described(found.config)}: give a decoder that was made for it"
+        )
+
+
+def _described(config: ModelConfig) -> str:
+    """The latent of a model of `config` in words."""
+    kind = "a causal" if config.is_causal else "a non-causal"
+    codes = config.bottleneck.codebook_size
+    values = f"{config.z_channels} channels" + ("" if codes is None else f", a codebook of {codes:,}")
+    factors = f"{config.temporal_factor} x {config.spatial_factor} x {config.spatial_factor}"
+    return f"{kind} {config.family} ({values}, factors {factors}, configuration {config_hash(config)[:12]})"

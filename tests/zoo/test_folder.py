@@ -28,9 +28,9 @@ def state() -> dict[str, Tensor]:
 def test_every_configuration_survives(tmp_path: Path, name: str) -> None:
     config = read_config(name).model
     save_folder(tmp_path / "model", config, {}, name)
-    read, read_name, weights = read_folder(tmp_path / "model")
+    read, read_name, weights, *_ = read_folder(tmp_path / "model")
     assert (read, read_name) == (config, name)
-    assert weights == tmp_path / "model" / "model.safetensors"
+    assert weights == (tmp_path / "model" / "model.safetensors",)
 
 
 def test_weights_survive_whatever_their_memory(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_weights_survive_whatever_their_memory(tmp_path: Path) -> None:
         "trained": torch.nn.Parameter(torch.ones(2)),
     }
     save_folder(tmp_path / "model", CONFIG, state, "mine")
-    read = read_checkpoint(read_folder(tmp_path / "model")[2])
+    read = read_checkpoint(read_folder(tmp_path / "model").files[0])
     assert set(read) == set(state)
     assert all(torch.equal(read[name], value) and read[name].dtype == value.dtype for name, value in state.items())
     with safe_open(tmp_path / "model" / "model.safetensors", "pt") as file:

@@ -12,6 +12,7 @@ from vidtok.cli.early import TOKEN_SUFFIX, check_exists, check_model, check_outp
 from vidtok.cli.many import SkipExistingOption, are_many, say_result, title
 from vidtok.cli.options import (
     CheckpointOption,
+    DecoderOption,
     DeviceOption,
     DType,
     DTypeOption,
@@ -96,6 +97,7 @@ def decode(
     ],
     model: ModelOption = None,
     checkpoint: CheckpointOption = None,
+    decoder: DecoderOption = None,
     start: StartOption = None,
     end: EndOption = None,
     audio: AudioOption = True,
@@ -113,7 +115,7 @@ def decode(
 
     The video has the frame rate, size and length of the encoded one. A part equals the same frames of the whole, and is
     computed from no more of the past than the model's layers look back on. A model with other weights than the file's
-    is refused. An existing OUTPUT is replaced, once the new one is whole.
+    is refused. The encoder's weights are not loaded. An existing OUTPUT is replaced, once the new one is whole.
 
     If INPUT is a folder or a list, and OUTPUT a folder, all token files of INPUT are decoded, and OUTPUT mirrors its
     folders. Those that could not be are named at the end.
@@ -123,7 +125,7 @@ def decode(
         check_exists(input, "a token file that `vidtok encode` wrote", TokenFileError)
         check_output(output, input=input)
     if model is not None:
-        check_model(model, checkpoint)
+        check_model(model, checkpoint, decoder, parts="decoder")
 
     from vidtok.jobs import DecodeOptions
 
@@ -144,7 +146,10 @@ def decode(
         name = model if model is not None else _known_model(job.header.model.name, input)
         if name not in loaded:
             loaded.clear()
-            loaded[name] = load_model(name, checkpoint, device, dtype, limited=max_memory is not None)
+            limited = max_memory is not None
+            loaded[name] = load_model(
+                name, checkpoint, device, dtype, limited=limited, decoder=decoder, parts="decoder"
+            )
         return loaded[name]
 
     if many:
@@ -201,6 +206,7 @@ def _summary(result: Decoded, model: Tokenizer) -> str:
     rows = [
         ("output", f"{result.output}{', with sound' if result.sound else ''}"),
         ("model", f"{model.name}, {str(model.dtype).removeprefix('torch.')} on {model.device}"),
+        ("decoder", model.decoder_name),
         ("frames", f"{result.frames:,}{rate}, {result.width} x {result.height} pixels"),
         *(("damage", damage) for damage in result.damages),
         ("time", f"{result.seconds:.2f} s, {result.frames / result.seconds:.2f} frames a second"),

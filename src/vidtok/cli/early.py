@@ -13,14 +13,16 @@ from vidtok.files import check_place
 TOKEN_SUFFIX = ".vtok"
 
 
-def check_model(model: str, checkpoint: Path | None = None) -> None:
+def check_model(
+    model: str, checkpoint: Path | None = None, decoder: str | None = None, parts: str | None = None
+) -> None:
     """Raise `VidTokError` for a model that does not exist, a configuration or weights that cannot be used.
 
     Weights of a model by name are downloaded now if they are not on this machine.
     """
     from vidtok.zoo.source import check_source
 
-    check_source(model, checkpoint)
+    check_source(model, checkpoint, decoder, parts)
 
 
 def check_input(path: Path) -> None:

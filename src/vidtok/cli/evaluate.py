@@ -46,6 +46,15 @@ ModelsOption = Annotated[
         help="A model, as for `vidtok encode`, with =CHECKPOINT for other weights; may be repeated.",
     ),
 ]
+DecodersOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--decoder",
+        metavar="full|fast|FOLDER",
+        help="A decoder for the models, as for `vidtok decode`; repeated, each model is measured with each.",
+        show_default="full",
+    ),
+]
 BaselinesOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -107,6 +116,7 @@ ReportOption = Annotated[bool, typer.Option("--report/--no-report", help="Write 
 def evaluate(
     data: DataArgument,
     model: ModelsOption = None,
+    decoder: DecodersOption = None,
     baseline: BaselinesOption = None,
     out: OutOption = Path("results"),
     meta: MetaOption = None,
@@ -149,7 +159,7 @@ def evaluate(
     )  # fmt: skip
     try:
         evaluation = measured(
-            data, [_maker(each, device, dtype) for each in model or []], out,
+            data, [_maker(each, name, device, dtype) for each in model or [] for name in decoder or ["full"]], out,
             baselines=list(dict.fromkeys(baseline or [])), options=options, meta=meta, lpips=lpips, i3d=i3d,
             device=choose_device(device), workers=workers, report=report, announce=_announce,
         )  # fmt: skip
@@ -174,16 +184,18 @@ def _split(text: str) -> tuple[str, Path | None]:
     return source, Path(weights) if weights else None
 
 
-def _maker(text: str, device: str | None, dtype: DType) -> ModelMaker:
-    """A function that loads the model of `--model TEXT`."""
+def _maker(text: str, decoder: str, device: str | None, dtype: DType) -> ModelMaker:
+    """A function that loads the model of `--model TEXT` with the decoder of `--decoder`."""
     from vidtok.evaluation.subjects import ModelSubject
+    from vidtok.models.decoders.base import own_decoder
 
     source, checkpoint = _split(text)
 
     def make() -> ModelSubject:
-        model = load_model(source, checkpoint, device, dtype)
+        model = load_model(source, checkpoint, device, dtype, decoder=decoder)
         own = checkpoint is not None and checkpoint.stem != model.name
-        return ModelSubject(model, f"{model.name}={checkpoint.stem}" if checkpoint and own else model.name)
+        name = f"{model.name}={checkpoint.stem}" if checkpoint and own else model.name
+        return ModelSubject(model, name if own_decoder(model) is None else f"{name}+{model.decoder_name}")
 
     return make
 

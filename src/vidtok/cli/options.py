@@ -17,7 +17,7 @@ from vidtok.fields import shown
 if TYPE_CHECKING:
     import torch
 
-    from vidtok.tokenizer import Tokenizer
+    from vidtok.tokenizer import Part, Tokenizer
 
 _OVERLAP = 64
 _PUBLISHED_SIZE = 256
@@ -66,6 +66,15 @@ ModelOption = Annotated[
 ]
 CheckpointOption = Annotated[
     Path | None, typer.Option(help="Weights to use (.safetensors, .ckpt or .pt) instead of the model's own.")
+]
+DecoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--decoder",
+        metavar="full|fast|FOLDER",
+        help="Decoder in place of the model's own: one that comes with it, by name, or a folder of `vidtok distill`.",
+        show_default="full",
+    ),
 ]
 DeviceOption = Annotated[
     str | None,
@@ -167,17 +176,25 @@ def frame_size(height: int | None, width: int | None, size: str | None) -> tuple
 
 
 def load_model(
-    model: str, checkpoint: Path | None, device: str | None, dtype: DType, *, limited: bool = False
+    model: str,
+    checkpoint: Path | None,
+    device: str | None,
+    dtype: DType,
+    *,
+    limited: bool = False,
+    decoder: str | None = None,
+    parts: Part | None = None,
 ) -> Tokenizer:
     """The tokenizer that these options name. Memory is kept between layers, unless `limited` (by --max-memory)."""
-    check_model(model, checkpoint)
+    check_model(model, checkpoint, decoder, parts)
     with status(f"loading {model}"):
         import vidtok
         from vidtok.device import choose_device, keep_freed_memory
 
         if not limited:
             keep_freed_memory()
-        return vidtok.load(model, checkpoint, device=choose_device(device), dtype=dtype.torch)
+        place = choose_device(device)
+        return vidtok.load(model, checkpoint, device=place, dtype=dtype.torch, decoder=decoder, parts=parts)
 
 
 def say_other_streams(said: str) -> None:

@@ -14,6 +14,7 @@ from vidtok.cli.many import SkipExistingOption, are_many, say_result, title
 from vidtok.cli.options import (
     CheckpointOption,
     ChunkFramesOption,
+    DecoderOption,
     DeviceOption,
     DType,
     DTypeOption,
@@ -71,6 +72,7 @@ def reconstruct(
     ],
     model: OptionalModel = None,
     checkpoint: CheckpointOption = None,
+    decoder: DecoderOption = None,
     height: HeightOption = None,
     width: WidthOption = None,
     size: SizeOption = None,
@@ -106,7 +108,7 @@ def reconstruct(
         check_input(input)
         check_output(output, input=input)
     chosen = _SMALL if model is None else model
-    check_model(chosen, checkpoint)
+    check_model(chosen, checkpoint, decoder)
 
     from vidtok.jobs.reconstruct import ReconstructOptions
 
@@ -123,7 +125,8 @@ def reconstruct(
         side_by_side=side_by_side,
         allow_truncated=allow_truncated,
     )
-    load = partial(load_model, chosen, checkpoint, device, dtype, limited=max_memory is not None)
+    limited = max_memory is not None
+    load = partial(load_model, chosen, checkpoint, device, dtype, limited=limited, decoder=decoder)
     if many:
         _all(input, output, options, load, skip_existing)
     else:

@@ -58,23 +58,22 @@ def summary(result: Reconstruction, model: Tokenizer) -> str:
     rows = [
         ("output", str(result.output)),
         ("model", f"{model.name}, {str(model.dtype).removeprefix('torch.')} on {model.device}"),
-        (
-            "frames",
-            f"{result.frames:,}{rate}, {pixels}",
-        ),
+        ("decoder", model.decoder_name),
+        ("frames", f"{result.frames:,}{rate}, {pixels}"),
         ("PSNR", f"{result.psnr:.2f} dB"),
         ("SSIM", undefined if result.ssim is None else f"{result.ssim:.4f}"),
         size,
         ("rate", f"{result.bits_per_pixel:.4f} bits per pixel, {result.compression:.1f} times smaller than 24-bit RGB"),
         ("time", f"{result.seconds:.2f} s, {result.frames_per_second:.2f} frames a second"),
     ]
+    at = 4  # further rows follow on the frames
     grid_of_tiles = result.tiling and result.tiling.grid((result.height, result.width), model.config.spatial_factor)
     if grid_of_tiles:
-        rows.insert(3, tiles(grid_of_tiles))
+        rows.insert(at, tiles(grid_of_tiles))
     if result.truncated:
-        rows.insert(3, ("damage", f"the input is damaged after {result.frames:,} frames; the rest is left out"))
+        rows.insert(at, ("damage", f"the input is damaged after {result.frames:,} frames; the rest is left out"))
     if result.sound_left_out:
-        rows.insert(3, ("sound", "left out, since only a part of the video was asked for"))
+        rows.insert(at, ("sound", "left out, since only a part of the video was asked for"))
     if result.output.suffix.lower() != ".png" and (result.height % 2 or result.width % 2):
-        rows.insert(3, ("file", "one pixel larger where a side is odd: H.264 wants even sides"))
+        rows.insert(at, ("file", "one pixel larger where a side is odd: H.264 wants even sides"))
     return "\n".join(f"{name:<8}{value}" for name, value in rows)

@@ -33,9 +33,10 @@ _SECTIONS = ("model", "data", "lightning")
 _MODEL_KEYS = ("base_learning_rate", "target", "params")
 ENGINE = "model.params"
 ENGINE_PARTS = ("encoder_config", "decoder_config", "regularizer_config", "loss_config", "optimizer_config")
+DISTILL = "distill_config"
 ENGINE_TRAINING = (
     "monitor", "mode", "ckpt_path", "ignore_keys", "ema_decay", "lr_g_factor", "lr_schedule", "lr_scheduler_config",
-    "compile_model", "guide_steps",
+    "compile_model", "guide_steps", DISTILL,
 )  # fmt: skip
 _ENGINE_ASKING = ("use_tiling", "use_overlap")
 # The original engine's ways of computing: here these change nothing, since streaming is exact.
@@ -86,6 +87,7 @@ TARGETS: dict[str, Target] = {
     "vidtok.data.datamodule.DataModuleFromConfig": Target("data module", kind="from_config"),
     "vidtok.data.vidtok.VidTokDataset": Target("dataset", kind="videos"),
     "vidtok.data.synthetic.SyntheticClips": Target("dataset", kind="synthetic"),
+    "vidtok.data.tokens.TokenClips": Target("dataset", kind="tokens"),
     "vidtok.modules.logger.ImageVideoLogger": Target("callback", kind="image_logger"),
     **{f"{p}.strategies.DDPStrategy": Target("strategy", kind="ddp") for p in _LIGHTNING},
     **{f"{p}.strategies.FSDPStrategy": Target("strategy", kind="fsdp") for p in _LIGHTNING},

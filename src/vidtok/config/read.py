@@ -19,9 +19,13 @@ from vidtok.config.budget import Budget
 from vidtok.config.families import FAMILIES
 from vidtok.config.recipes import recipes
 from vidtok.errors import ConfigError
-from vidtok.fields import shown
+from vidtok.fields import fit, mapping_at, shown
 from vidtok.models.config import ModelConfig
+from vidtok.models.decoders.config import DecoderConfig, decoder_from_dict
 from vidtok.text import near
+
+TEACHER = "teacher"
+"""Key of `distill_config` that a run fills in."""
 
 ConfigSource = str | PathLike[str] | Mapping[str, Any] | DictConfig
 
@@ -37,6 +41,18 @@ class Configuration:
     """All sections as plain values, with bases, overrides and interpolations merged in; `"???"` for one not given."""
     ckpt_path: str | None
     """`model.params.ckpt_path`: the checkpoint whose weights training starts from."""
+    decoder: DecoderConfig | None = None
+    """The decoder that training makes for the model's latents; None: it trains the model itself."""
+
+    @property
+    def teacher(self) -> Mapping[str, str] | None:
+        """Identity of the model that the decoder of a run was trained from (`vidtok.tokens.identity`)."""
+        section = self.raw["model"]["params"].get(dialect.DISTILL) or {}
+        place = f"{dialect.ENGINE}.{dialect.DISTILL}.{TEACHER}"
+        if section.get(TEACHER) is None:
+            return None
+        found: Mapping[str, str] = fit(section[TEACHER], Mapping[str, str], place)
+        return found
 
 
 def read_config(path_or_name_or_mapping: ConfigSource, overrides: Sequence[str] = ()) -> Configuration:
@@ -61,9 +77,10 @@ def read_configs(sources: Sequence[ConfigSource], overrides: Sequence[str] = ())
     try:
         model = _model_config(raw)
         checkpoint = dialect.checkpoint_path(raw)
+        decoder = _decoder(raw, model)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
-    return Configuration(model=model, name=name, raw=raw, ckpt_path=checkpoint)
+    return Configuration(model=model, name=name, raw=raw, ckpt_path=checkpoint, decoder=decoder)
 
 
 def show(path_or_name: str | PathLike[str]) -> str:
@@ -75,6 +92,18 @@ def _model_config(raw: Mapping[str, Any]) -> ModelConfig:
     """The model that plain sections describe, read by its family."""
     target = dialect.model_target(raw)
     return FAMILIES[target.family].read(raw, target.kind)
+
+
+def _decoder(raw: Mapping[str, Any], model: ModelConfig) -> DecoderConfig | None:
+    """The decoder of `model.params.distill_config`; `ConfigError` if it cannot decode the latents of `model`."""
+    params = raw["model"]["params"]
+    if params.get(dialect.DISTILL) is None:
+        return None
+    place = f"{dialect.ENGINE}.{dialect.DISTILL}"
+    section = mapping_at(params, dialect.DISTILL, dialect.ENGINE)
+    decoder = decoder_from_dict(mapping_at(section, "decoder", place), f"{place}.decoder")
+    decoder.check_latent(model)
+    return decoder
 
 
 def _read(source: ConfigSource, budget: Budget) -> tuple[DictConfig, str, str]:

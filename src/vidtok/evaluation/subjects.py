@@ -17,12 +17,14 @@ from vidtok.evaluation.codecs import Codec, Coding, RateSearch, coded_pairs
 from vidtok.evaluation.linear import FITTING_CLIPS, FITTING_SEED, LARGEST_BLOCK, BlockShape, BlockTransform
 from vidtok.evaluation.measuring import Tally
 from vidtok.evaluation.options import EvaluationOptions, independent_clip
+from vidtok.fields import plain
 from vidtok.metrics.codebook import CodebookUse
 from vidtok.metrics.rate import LATENT_BITS, nominal_bits
 from vidtok.models.base import VideoModel
+from vidtok.models.decoders.base import own_decoder
 from vidtok.runtime.limits import CLIP_FRAMES, check_finite, check_frame_size, frames_at_a_time, memory_advice
 from vidtok.runtime.passes import Pair, pairs
-from vidtok.tokens.identity import model_identity
+from vidtok.tokens.identity import encodes, model_identity, weights_hash
 from vidtok.video import Pixels
 
 _HELD_BYTES = 1 << 29
@@ -118,7 +120,15 @@ class ModelSubject(Subject):
             "spatial_factor": config.spatial_factor,
             "values": config.z_channels,
             "codebook_size": self.model.codebook_size,
-        }
+        } | self._decoder()
+
+    def _decoder(self) -> dict[str, Any]:
+        """The decoder in place of the model's own, if it has one."""
+        config = own_decoder(self.model)
+        if config is None:
+            return {}
+        weights = {name: value for name, value in self.model.named_weights().items() if not encodes(name, self.model)}
+        return {"decoder": plain(config), "decoder_sha256": weights_hash(weights)}
 
     def check(self, options: EvaluationOptions) -> None:
         """Raise `VidTokError` if the model does not take frames of the size that `options` give."""

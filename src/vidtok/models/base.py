@@ -13,7 +13,7 @@ tiles with a reason.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from copy import copy
 from typing import Any, ClassVar, Literal, TypeVar, get_args, overload
 
@@ -59,6 +59,8 @@ class VideoModel(nn.Module):
     """Tiles that large frames are cut into, wherever the model encodes or decodes; None: frames are left whole."""
     padding: Padding = "end"
     """End of a clip at which it is filled up to whole latent frames; `with_padding` gives a model with the other."""
+    origin: Mapping[str, str] | None = None
+    """Identity of the model whose latents these are (`vidtok.tokens.identity`), where its weights are not all here."""
 
     encoding_modules: ClassVar[tuple[str, ...]] = ("encoder",)
     """Children that encode: frozen by `fix_encoder` in training."""
@@ -135,6 +137,13 @@ class VideoModel(nn.Module):
         None: all frames depend on the whole past.
         """
         return None
+
+    def decoder_stages(self, z: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The video of a whole latent, and the decoder's features (B, T, H, W, C) on the way to it, if it tells them.
+
+        A decoder that is trained from this one learns to have them too.
+        """
+        return self.decode(z), []
 
     def start_latent(self, frame: int) -> int:
         """The last latent frame at which decoding can start and still give `frame`, and all after it, exactly."""

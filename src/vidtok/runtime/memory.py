@@ -24,6 +24,9 @@ from vidtok.errors import VidTokError
 from vidtok.fields import shown
 from vidtok.models.base import VideoModel
 from vidtok.models.config import ModelConfig
+from vidtok.models.decoders.base import own_decoder, with_decoder
+from vidtok.models.decoders.config import DecoderConfig
+from vidtok.models.decoders.make import make_decoder
 from vidtok.models.state import StreamState
 
 Direction = Literal["encode", "decode", "both"]
@@ -99,7 +102,7 @@ def footprints(model: VideoModel, frames: int, height: int, width: int) -> Footp
     """
     kind: Any = type(model)
     config: Any = model.config
-    return dry_run(kind, config, model.dtype, model.device.type, frames, height, width)
+    return dry_run(kind, config, model.dtype, model.device.type, frames, height, width, own_decoder(model))
 
 
 @lru_cache(maxsize=64)
@@ -111,12 +114,19 @@ def dry_run(
     frames: int,
     height: int,
     width: int,
+    decoder: DecoderConfig | None = None,
 ) -> Footprints:
-    """As `footprints`, of `kind(config)` in `dtype` on `device`, "cpu" or "cuda", which this machine need not have."""
+    """As `footprints`, of `kind(config)` in `dtype` on `device`, "cpu" or "cuda", which this machine need not have.
+
+    With `decoder`, it has a decoder of that configuration in place of its own.
+    """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with torch.device("meta"):
-        model: VideoModel = kind(config).eval().to(dtype)
+        model = kind(config).eval()
+        if decoder is not None:
+            model = with_decoder(model, make_decoder(decoder, config))
+        model.to(dtype)
     rows, columns = height // config.spatial_factor, width // config.spatial_factor
     with torch.no_grad(), FakeTensorMode():
         for module in model.modules():

@@ -11,6 +11,10 @@ device that they are on:
 - `signs`: the same, but with one bit for each value, 1 if it is negative (eight to a byte, the first in the highest
   bit, zeros at the end of the last byte). Rounding changes no sign, not even of zero, so that this hash is the same in
   any dtype.
+
+A decoder of its own notes the identity of the model that its latents come from, its origin, and with it `encoder`: as
+`signs`, of the weights that encode alone. So a token file is decoded by either, and no decoder is put behind another
+encoder.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,27 +30,63 @@ import torch
 from torch import Tensor
 
 from vidtok.errors import TokenFileError
+from vidtok.fields import build, plain
 from vidtok.models.base import VideoModel
 from vidtok.models.config import ModelConfig
 from vidtok.tokens.header import LatentLayout, ModelIdentity
 
 _UNORDERED = {"spatial_ds", "spatial_us", "tempo_ds", "tempo_us"}
 _SHOWN = 12
+ENCODER = "encoder"
+"""Key of an origin: the hash of the encoding weights."""
 _BLOCK = 1 << 22
 
 _known: weakref.WeakKeyDictionary[VideoModel, tuple[object, str, str]] = weakref.WeakKeyDictionary()
 
 
 def model_identity(model: VideoModel) -> ModelIdentity:
-    """The identity of `model`.
+    """The identity of `model`; with a decoder of its own or without some parts, of the model whose latents it has.
 
     Hashing takes about a second for 600 MB of weights; it is done again only if the weights change.
     """
+    if model.origin is not None:
+        return build(ModelIdentity, model.origin, "origin", ignore_unknown=True)
     weights, signs = _weight_hashes(model)
-    dtype = str(model.dtype).removeprefix("torch.")
-    return ModelIdentity(
-        name=model.name, config=config_hash(model.config), weights=weights, weights_dtype=dtype, signs=signs
-    )
+    return _identity(model.name, model.config, weights, signs, model.dtype)
+
+
+def origin_of(model: VideoModel) -> dict[str, str]:
+    """The identity of `model` as plain values, with `encoder`, the hash of its encoding weights (`encoder_hash`)."""
+    if model.origin is not None:
+        return dict(model.origin)
+    return {**plain(model_identity(model)), ENCODER: encoder_hash(model.named_weights(), model)}
+
+
+def origin_of_weights(model: VideoModel, name: str, state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, str]:
+    """`origin_of` a model like `model`, called `name`, with all the weights `state` in `dtype`."""
+    weights, signs = _hashes({key: value.to(dtype) for key, value in state.items()})
+    found = plain(_identity(name, model.config, weights, signs, dtype))
+    return {**found, ENCODER: encoder_hash(state, model)}
+
+
+def encoder_hash(state: Mapping[str, Tensor], model: VideoModel) -> str:
+    """The hash of the signs of the weights in `state` that encode, in a model like `model`: its latent's identity."""
+    return _hashes({name: value for name, value in state.items() if encodes(name, model)})[1]
+
+
+def weights_hash(state: Mapping[str, Tensor]) -> str:
+    """The hash `weights` of `state`."""
+    return _hashes(state)[0]
+
+
+def encodes(name: str, model: VideoModel) -> bool:
+    """True if the weight called `name` belongs to the encoder or the bottleneck of `model`."""
+    return name.partition(".")[0] not in model.decoding_modules
+
+
+def _identity(name: str, config: ModelConfig, weights: str, signs: str, dtype: torch.dtype) -> ModelIdentity:
+    kind = str(dtype).removeprefix("torch.")
+    return ModelIdentity(name=name, config=config_hash(config), weights=weights, weights_dtype=kind, signs=signs)
 
 
 def config_hash(config: ModelConfig) -> str:
@@ -102,6 +143,14 @@ def _weight_hashes(model: VideoModel) -> tuple[str, str]:
     known = _known.get(model)
     if known is not None and version is not None and known[0] == version:
         return known[1], known[2]
+    result = _hashes(state)
+    if version is not None:
+        _known[model] = (version, *result)
+    return result
+
+
+def _hashes(state: Mapping[str, Tensor]) -> tuple[str, str]:
+    """The hashes `weights` and `signs` of `state`."""
     weights, signs = hashlib.sha256(), hashlib.sha256()
     for name in sorted(state):
         value = state[name].detach()
@@ -113,10 +162,7 @@ def _weight_hashes(model: VideoModel) -> tuple[str, str]:
             values = np.ascontiguousarray(block.float().cpu().numpy(), dtype="<f4")
             weights.update(values.data)
             signs.update(np.packbits(np.signbit(values)).data)
-    result = weights.hexdigest(), signs.hexdigest()
-    if version is not None:
-        _known[model] = (version, *result)
-    return result
+    return weights.hexdigest(), signs.hexdigest()
 
 
 def _version(state: dict[str, Tensor]) -> Any:

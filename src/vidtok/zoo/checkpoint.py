@@ -50,6 +50,14 @@ def read_checkpoint(path: str | PathLike[str], *, ema: bool = False, objective: 
     return {name: value for name, value in state.items() if objective or not name.startswith(_NOT_OURS)}
 
 
+def read_files(paths: Iterable[Path], *, ema: bool = False) -> dict[str, Tensor]:
+    """The weights in all the checkpoints `paths`, such as those of the parts of one model; see `read_checkpoint`."""
+    state: dict[str, Tensor] = {}
+    for path in paths:
+        state.update(read_checkpoint(path, ema=ema))
+    return state
+
+
 def holds_averages(path: str | PathLike[str]) -> bool:
     """True if the checkpoint holds moving averages (`model_ema.*`). Raises as `read_checkpoint` does."""
     return any(name.startswith(_EMA) for name in _whole_state(Path(path)))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from vidtok.config.registry import ModelEntry, package_folder
 from vidtok.errors import CheckpointError
 from vidtok.zoo import hub
+
+_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
 
 
 def weights_at_hand(entry: ModelEntry) -> Path | None:
@@ -18,6 +21,17 @@ def weights_at_hand(entry: ModelEntry) -> Path | None:
     if shipped.is_file():
         return shipped
     return hub.cached_file(entry.hub_repo, entry.hub_file) if entry.hub_repo and entry.hub_file else None
+
+
+def decoder_at_hand(decoder: str, model: str, folder: Path | None) -> Path | None:
+    """The folder of the decoder called `decoder` that comes with a model; None if there is none.
+
+    It lies in the model's own `folder`, or in the package's for `model`, a model's name. Never touches the network.
+    """
+    if not _NAME.fullmatch(decoder):
+        return None
+    places = [folder] if folder is not None else [package_folder() / "zoo" / "weights" / model]
+    return next((place / decoder for place in places if (place / decoder / hub.FOLDER_FILES[0]).is_file()), None)
 
 
 def fetch_weights(entry: ModelEntry) -> Path:

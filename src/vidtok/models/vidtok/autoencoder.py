@@ -69,6 +69,9 @@ class VideoAutoencoder(VideoModel):
     def decoder_look_back(self) -> int:
         return first_exact_frame(self.decoder, 1) - self.temporal_factor
 
+    def decoder_stages(self, z: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return self.decoder.stages(self.latent(z))
+
     def _frames_at_a_time(self, *, encodes: bool) -> int | None:
         if not self.use_tiling or not self.is_causal or torch.is_grad_enabled():
             return None

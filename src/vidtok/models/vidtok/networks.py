@@ -313,6 +313,19 @@ class Decoder(_Coder):
         """
         state = StreamState.whole() if state is None else state
         h = run_stages(self._stages(), z.permute(0, 2, 3, 4, 1).contiguous(), state, in_pieces=self.is_causal)
+        return self._video(z, h, state)
+
+    def stages(self, z: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The video of a whole latent, and the features (B, T, H, W, C) after the mid and after each level."""
+        state, found = StreamState.whole(), []
+        h = z.permute(0, 2, 3, 4, 1).contiguous()
+        for stage in self._stages():
+            h = stage.run(h, state)
+            found.append(h)
+        return self._video(z, h, state), found[1:-1]
+
+    def _video(self, z: Tensor, h: Tensor, state: StreamState) -> Tensor:
+        """The next frames of a stream: the last layer's output `h` in pixels, with the transform beside it."""
         if not state.started and self.config.temporal_padding == "zeros":
             h = h[:, self.time_downsample_factor - 1 :]
         start, state.started = not state.started, True

@@ -23,7 +23,7 @@ from vidtok.config.registry import entry, models
 from vidtok.errors import CheckpointError, ConfigError, TrainingError
 from vidtok.files import aside, write_whole, writing
 from vidtok.training.runs.settings import CheckpointConfig
-from vidtok.zoo.checkpoint import copy_state, read_checkpoint, read_content, without_derived
+from vidtok.zoo.checkpoint import copy_state, read_checkpoint, read_content, read_files, without_derived
 from vidtok.zoo.folder import read_folder
 from vidtok.zoo.runs import LAST, is_run, run_checkpoint
 from vidtok.zoo.weights import fetch_weights
@@ -158,17 +158,17 @@ def link(source: Path, target: Path) -> None:
             shutil.copyfile(source, new)
 
 
-def weights_of(source: str) -> Path:
-    """The file of weights that `source` leads to: a model's name, a run's folder, a saved model's folder, or a file.
+def weights_of(source: str) -> tuple[Path, ...]:
+    """The files of weights that `source` leads to: a model's name, a run's folder, a saved model's folder, or a file.
 
-    Raises `CheckpointError` if there is none, or a model's weights cannot be fetched.
+    Raises `CheckpointError` if there are none, or a model's weights cannot be fetched.
     """
     path = Path(source).expanduser()
     if source in models():
-        return fetch_weights(entry(source))
+        return (fetch_weights(entry(source)),)
     if path.is_dir():
-        return run_checkpoint(path) if is_run(path) else read_folder(path)[2]
-    return path
+        return (run_checkpoint(path),) if is_run(path) else read_folder(path).files
+    return (path,)
 
 
 def start_from(module: TrainingModule, source: str, ignore_keys: tuple[str, ...]) -> None:
@@ -177,8 +177,8 @@ def start_from(module: TrainingModule, source: str, ignore_keys: tuple[str, ...]
     The model's weights must all be there; the objective's are taken as far as the checkpoint has them. Raises
     `CheckpointError` with a list of the names that do not fit.
     """
-    path = weights_of(source)
-    state = without_derived(read_checkpoint(path, objective=True), module.model)
+    path, *others = weights_of(source)
+    state = without_derived(read_checkpoint(path, objective=True) | read_files(others), module.model)
     kept = {name: value for name, value in state.items() if not name.startswith(ignore_keys)}
     if ignore_keys and len(kept) == len(state):
         raise ConfigError(
