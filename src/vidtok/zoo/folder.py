@@ -60,7 +60,8 @@ class SavedModel(NamedTuple):
 
 def save_folder(
     folder: str | PathLike[str], config: ModelConfig, state: Mapping[str, Tensor] | Mapping[str, Mapping[str, Tensor]],
-    name: str, latents: LatentScale | None = None, *, decoder: DecoderConfig | None = None, origin: Mapping[str, str] | None = None,
+    name: str, latents: LatentScale | None = None, *, decoder: DecoderConfig | None = None,
+    origin: Mapping[str, str] | None = None,
 ) -> Path:  # fmt: skip
     """Write the model of `config` with the weights `state` to `folder`, made if missing, and return the folder.
 
