@@ -21,7 +21,7 @@ FLOORS = (
     ("tokens", "runtime", "config"),
     ("jobs", "zoo"),
     ("tokenizer",),
-    ("evaluation", "interop"),
+    ("evaluation", "interop", "datasets"),
     ("training",),
     ("cli",),
     ("__main__",),

@@ -285,3 +285,20 @@ def test_streams_are_timed_beside_whole_clips(tmp_path: Path) -> None:
     written = result("streaming.py", tmp_path / "out.json", "--config", config, *options)
     assert set(written["tasks"]) == {"encode", "decode"}
     assert all(task["streamed_to_whole"] > 0 for task in written["tasks"].values())
+
+
+def test_bookkeeping_of_collections(tmp_path: Path) -> None:
+    found = result("collection.py", tmp_path / "out.json", "bookkeeping", "--records", "300", "--sinks", "bin")
+    assert found["figures"]["bin"]["work_ms"] > 0
+    assert found["figures"]["bin"]["read_per_second"] > 0
+    assert found["figures"]["listing"]["list_ms"] > 0
+
+
+def test_workers_of_collections(tmp_path: Path) -> None:
+    for number in range(6):
+        write_video(tmp_path / f"{number}.mp4", 35, 32, 32)
+    model = write_model(tmp_path, FSQ_1_0)
+    videos = [tmp_path / f"{number}.mp4" for number in range(6)]
+    options = ("--model", model.config, "--checkpoint", model.checkpoint, "--size", "32", "--turns", "1")
+    found = result("collection.py", tmp_path / "out.json", "workers", *videos, *options, "--engines", "one process")
+    assert found["figures"]["one process"]["ratio"] == 1

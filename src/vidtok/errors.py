@@ -55,6 +55,10 @@ class DataError(VidTokError):
     """Training data cannot be used: no videos, or more of them unreadable than allowed."""
 
 
+class CollectionError(VidTokError):
+    """A collection of records cannot be planned, written or read, or was made otherwise."""
+
+
 def without_truncation(message: str) -> str:
     """`message` without `TRUNCATION_ADVICE`, for commands that need every video whole."""
     return message.replace(TRUNCATION_ADVICE, "; get an undamaged copy")

@@ -61,7 +61,10 @@ class Aside:
                 self.path.mkdir(parents=True, exist_ok=True)
                 if os.name == "nt":  # which opens no folders
                     return self.path
-                handle = os.open(self.path, os.O_RDONLY)
+                try:
+                    handle = os.open(self.path, os.O_RDONLY)
+                except FileNotFoundError:  # a sweep was quicker
+                    continue
             else:
                 handle = os.open(self.path, os.O_CREAT | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o666)
             if self._hold(handle):
@@ -192,21 +195,24 @@ def sweep_folder(folder: Path) -> None:
 def _sweep(folder: Path, leftover: re.Pattern[str]) -> None:
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for path in [Path(entry.path) for entry in entries if leftover.fullmatch(entry.name)]:
-            if _is_abandoned(path):
-                _remove(path)
+            _remove_abandoned(path)
 
 
-def _is_abandoned(path: Path) -> bool:
-    """True if no process holds `path`; False if one does, or that cannot be found out."""
+def _remove_abandoned(path: Path) -> None:
+    """Remove `path` unless a process holds it, or that cannot be found out.
+
+    The lock is kept until it is removed, so that whoever has just made it and not locked it yet makes another.
+    """
     try:
         # Some network file systems lock no file that is opened for reading alone.
         handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     except OSError:
-        return False
+        return
     try:
-        return lock(handle)
+        if lock(handle):
+            _remove(path)
     except BlockingIOError:
-        return False
+        pass
     finally:
         os.close(handle)
 

@@ -14,7 +14,7 @@ from vidtok.cli import main
 from vidtok.errors import ConfigError
 from vidtok.training.runs.arguments import parse_arguments
 
-_ZERO = {"--start", "--stream", "--seed", "--tile-overlap", "--end"}
+_ZERO = {"--start", "--stream", "--seed", "--tile-overlap", "--end", "--gpus", "--retries", "--max-failures"}
 """Options for which 0 is a value; what is wrong then is the input."""
 _TRAINER_ZERO = {
     "--max_epochs", "--max_steps", "--num_sanity_val_steps", "--min_epochs", "--min_steps", "--log_every_n_steps",

@@ -27,6 +27,7 @@ from vidtok.cli import (
     reenact,
     stats,
     synthesize,
+    tokenize,
     train,
 )
 from vidtok.cli.commands import MOST_COLUMNS, App
@@ -83,6 +84,7 @@ _VIDEOS, _FIGURES, _MODELS, _TRAINING = "Videos and tokens", "Evaluation", "Mode
 app.command("example", panel=_VIDEOS)(example.example)
 app.command("reconstruct", panel=_VIDEOS)(reconstruct.reconstruct)
 app.command("encode", panel=_VIDEOS)(encode.encode)
+app.command("tokenize", panel=_VIDEOS)(tokenize.tokenize)
 app.command("decode", panel=_VIDEOS)(decode.decode)
 app.command("info", panel=_VIDEOS)(info.info)
 app.command("reenact", panel=_VIDEOS)(reenact.reenact)

@@ -63,6 +63,11 @@ def allowing_bases(*paths: str | PathLike[str]) -> Iterator[None]:
         _allowed.reset(token)
 
 
+def allowed_bases() -> tuple[Path, ...]:
+    """The files and folders that `allowing_bases` permits here."""
+    return _allowed.get()
+
+
 def read_layers(path: Path, budget: Budget | None = None) -> DictConfig:
     """The file at `path` merged over the files that its `base:` names, later ones over earlier ones, without `base`.
 

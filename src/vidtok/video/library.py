@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ VIDEO_SUFFIXES = (
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 LIST_SUFFIXES = (".txt", ".csv", ".lst")
 _COLUMN = "videos"
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,16 @@ def read_list(path: str | os.PathLike[str], named: str = "", error: type[VidTokE
         ) from cause
     lines = map(str.strip, text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def unbraced(pattern: str) -> list[str]:
+    """The names that ranges in braces stand for: `a{08..10}b` gives `a08b`, `a09b` and `a10b`."""
+    found = _BRACES.search(pattern)
+    if found is None:
+        return [pattern]
+    first, last = found.groups()
+    numbers = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+    return [rest for number in numbers for rest in unbraced(pattern[: found.start()] + number + pattern[found.end() :])]
 
 
 def _column(text: str, place: str, error: type[VidTokError]) -> list[str]:

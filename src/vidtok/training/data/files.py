@@ -6,7 +6,6 @@ import glob
 import logging
 import math
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
@@ -16,12 +15,11 @@ from vidtok.errors import ConfigError, DataError, VideoError
 from vidtok.text import counted
 from vidtok.training.data.shards import SHARD_SUFFIXES, shard_videos
 from vidtok.video import MediaSlice
-from vidtok.video.library import VIDEO_SUFFIXES, find_files, read_list
+from vidtok.video.library import VIDEO_SUFFIXES, find_files, read_list, unbraced
 
 log = logging.getLogger(__name__)
 
 _LOOKED_FOR = 20
-_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 class VideoFiles(Sequence["str | MediaSlice"]):
@@ -137,7 +135,7 @@ def _below(data_dir: str, place: str) -> list[str]:
     if os.path.exists(data_dir):
         return [data_dir]
     found: list[str] = []
-    for name in _unbraced(data_dir):
+    for name in unbraced(data_dir):
         matches = sorted(glob.glob(name, recursive=True))
         if not matches:
             raise ConfigError(
@@ -146,15 +144,3 @@ def _below(data_dir: str, place: str) -> list[str]:
             )
         found += matches
     return found
-
-
-def _unbraced(pattern: str) -> list[str]:
-    """`a{08..10}b` as `a08b`, `a09b`, `a10b`."""
-    found = _BRACES.search(pattern)
-    if found is None:
-        return [pattern]
-    first, last = found.groups()
-    numbers = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
-    return [
-        rest for number in numbers for rest in _unbraced(pattern[: found.start()] + number + pattern[found.end() :])
-    ]
