@@ -15,6 +15,7 @@ import vidtok
 from vidtok.cli import (
     compare,
     decode,
+    distill,
     encode,
     evaluate,
     example,
@@ -96,6 +97,8 @@ app.add_typer(models.app, name="models", rich_help_panel=_MODELS)
 app.command("export", panel=_MODELS)(export.export)
 app.command("stats", panel=_MODELS)(stats.stats)
 app.command("train", panel=_TRAINING, verbosity=False, context_settings=train.SETTINGS)(train.train)
+app.command("distill", panel=_TRAINING, context_settings=distill.SETTINGS)(distill.distill)
+app.command("preview", panel=_TRAINING)(distill.preview)
 app.command("recipes", panel=_TRAINING)(recipes.recipes)
 
 

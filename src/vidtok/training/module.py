@@ -23,6 +23,7 @@ from torch.distributed.fsdp import FSDPModule
 from vidtok.errors import TrainingError
 from vidtok.metrics.image import SSIM_SMALLEST_SIDE, psnr, ssim
 from vidtok.models.base import VideoModel
+from vidtok.models.bottleneck import RegLog
 from vidtok.training.config import TrainingConfig
 from vidtok.training.ema import MovingAverages
 from vidtok.training.guide import TransformGuide
@@ -192,7 +193,7 @@ class TrainingModule(LightningModule):
         guide = self._guide if step < self.settings.guide_steps else None
         with timed("forward"):
             if guide is None:
-                _, reconstruction, reg_log = self.model(video, step=step)
+                reconstruction, reg_log = self._reconstructed(batch, step)
             else:
                 moments = self.model.moments(video)
                 reconstruction = self.model.decode(guide.latent(video), size=video.shape[2:])
@@ -200,6 +201,9 @@ class TrainingModule(LightningModule):
             at = _STEPS_PER_BATCH * step
             if guide is None:
                 loss, log = self.loss(reg_log, video, reconstruction, 0, at, last_layer=self.model.last_layer)
+                more = self._more_losses()
+                loss = sum(more.values(), loss)
+                log |= {f"train/{name}": value.detach() for name, value in more.items()}
             else:
                 loss, parts = guide.loss(moments, reconstruction, video)
                 loss = loss + 0 * sum(p.sum() for p in self.loss.generator_parameters())  # ranks wait for all
@@ -222,11 +226,11 @@ class TrainingModule(LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Log losses and figures of a batch under `val/`, and with the moving averages under `val_ema/`."""
-        self._evaluate_both(batch["video"], "val")
+        self._evaluate_both(batch, "val")
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """As `validation_step`, under `test/` and `test_ema/`."""
-        self._evaluate_both(batch["video"], "test")
+        self._evaluate_both(batch, "test")
 
     def on_validation_epoch_end(self) -> None:
         self._log_codebook_use()
@@ -315,14 +319,23 @@ class TrainingModule(LightningModule):
                 "checkpoint is kept: look at those files, or resume from it with a lower model.base_learning_rate"
             )
 
-    def _evaluate_both(self, video: Tensor, split: str) -> None:
+    def _reconstructed(self, batch: dict[str, Any], step: int, *, sample: bool | None = None) -> tuple[Tensor, RegLog]:
+        """The reconstruction of a batch's video, and the bottleneck's log."""
+        _, reconstruction, log = self.model(batch["video"], sample=sample, step=step)
+        return reconstruction, log
+
+    def _more_losses(self) -> Log:
+        """Losses of the reconstruction made last, by name, which are added to the objective's."""
+        return {}
+
+    def _evaluate_both(self, batch: dict[str, Any], split: str) -> None:
         """Evaluate the weights, and then their moving averages."""
-        self._evaluate(video, split)
+        self._evaluate(batch, split)
         if self.model_ema is not None:
             try:
                 with self.model_ema.applied():
                     self._reshard()
-                    self._evaluate(video, f"{split}_ema")
+                    self._evaluate(batch, f"{split}_ema")
             finally:
                 self._reshard()
 
@@ -331,9 +344,10 @@ class TrainingModule(LightningModule):
             reshard(part)
 
     @torch.no_grad()
-    def _evaluate(self, video: Tensor, split: str) -> None:
+    def _evaluate(self, batch: dict[str, Any], split: str) -> None:
+        video = batch["video"]
         with torch.compiler.set_stance("force_eager"):  # evaluation has shapes of its own, and is soon done
-            _, reconstruction, reg_log = self.model(video, sample=False, step=self.batches_done)
+            reconstruction, reg_log = self._reconstructed(batch, self.batches_done, sample=False)
         step = _STEPS_PER_BATCH * self.batches_done
         log: Log = self.loss(reg_log, video, reconstruction, 0, step, split=split)[1]
         if self.loss.config.is_adversarial:

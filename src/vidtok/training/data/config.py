@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -12,6 +12,7 @@ from vidtok.config.dialect import NOT_GIVEN, given, look_up, params_of, warn_wit
 from vidtok.errors import ConfigError, VidTokError
 from vidtok.fields import Check, Within, check, mapping_at, refuse_unknown, require, shown
 from vidtok.synthetic import SyntheticConfig
+from vidtok.training.data.stored import StoredConfig
 from vidtok.video.frames import as_rate
 
 log = logging.getLogger(__name__)
@@ -116,15 +117,18 @@ class SyntheticClipsConfig:
         check(self, self.place, names={"count": f"{self.place}.clips_per_epoch"})
 
 
+PartConfig = VideosConfig | SyntheticClipsConfig | StoredConfig
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """The whole section. Values out of range raise `ConfigError`."""
 
     batch_size: _Count
     """Clips of each rank in a step."""
-    train: VideosConfig | SyntheticClipsConfig
-    validation: VideosConfig | SyntheticClipsConfig | None = None
-    test: VideosConfig | SyntheticClipsConfig | None = None
+    train: PartConfig
+    validation: PartConfig | None = None
+    test: PartConfig | None = None
     num_workers: Annotated[int, Within(0, 4096)] = 0
     """Worker processes of each rank; 0 makes clips in the training process."""
 
@@ -153,7 +157,7 @@ class DataConfig:
         return cls(batch_size=params["batch_size"], num_workers=0 if workers is None else workers, **parts)
 
 
-def _part(params: Mapping[str, Any], part: Part) -> VideosConfig | SyntheticClipsConfig:
+def _part(params: Mapping[str, Any], part: Part) -> PartConfig:
     place = f"{_PLACE}.{part}"
     section = mapping_at(params, part, _PLACE)
     # A null takes back what a base gives, even one that is meant for a data set of the other kind.
@@ -161,8 +165,26 @@ def _part(params: Mapping[str, Any], part: Part) -> VideosConfig | SyntheticClip
     values = {
         key: value for key, value in given(params_of(section, place)).items() if not (value is None and key in known)
     }
-    make = _synthetic if look_up(section, "dataset", place).kind == "synthetic" else _videos
+    makers: dict[str, Callable[[Mapping[str, Any], Part, str], PartConfig]] = {
+        "synthetic": _synthetic,
+        "tokens": _stored,
+    }
+    make = makers.get(look_up(section, "dataset", place).kind, _videos)
     return make(values, part, f"{place}.params")
+
+
+def _stored(values: Mapping[str, Any], part: Part, place: str) -> StoredConfig:
+    refuse_unknown(values, ("data_dir", "video_params", "max_unreadable"), place)
+    video = _video_params(values, place)
+    for key in ("data_dir", *(() if values.get("data_dir") is None else _SHAPE.values())):
+        if (values if key == "data_dir" else video).get(key) is None:
+            path = place if key == "data_dir" else f"{place}.video_params"
+            raise ConfigError(f"{path}.{key} is missing; expected a folder of token files, and the size of a clip")
+    shape = {name: video[key] for name, key in _SHAPE.items()}
+    return StoredConfig(
+        data_dir=values["data_dir"], place=place, **shape,
+        **({"max_unreadable": values["max_unreadable"]} if "max_unreadable" in values else {}),
+    )  # fmt: skip
 
 
 def _videos(values: Mapping[str, Any], part: Part, place: str) -> VideosConfig:

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 
-from vidtok.training.data.config import DataConfig, Part, SyntheticClipsConfig, VideosConfig
+from vidtok.training.data.config import DataConfig, Part, PartConfig, SyntheticClipsConfig, VideosConfig
 from vidtok.training.data.files import find_videos
 from vidtok.training.data.loader import ClipLoader, ClipSource, Loading, TrainingLoader
 from vidtok.training.data.order import EvaluationOrder, Position, Ranks, TrainingOrder, this_process
 from vidtok.training.data.sources import SyntheticSource, VideoSource
+from vidtok.training.data.stored import StoredConfig, StoredSource, find_token_files
 from vidtok.training.data.unreadable import Unreadable
 
 # Seeds that training is unlikely to have, so that validation sees other clips.
@@ -49,7 +50,7 @@ class DataModule(LightningDataModule):
         Raises `ConfigError` or `DataError` if there are no videos to train on.
         """
         source, count, unreadable = self._source("train", self.config.train)
-        shuffle = isinstance(self.config.train, VideosConfig)
+        shuffle = not isinstance(self.config.train, SyntheticClipsConfig)
         order = TrainingOrder(count, self._ranks(), self.seed, shuffle=shuffle)
         self.position.attach(order)
         self._training = TrainingLoader(source, order, self.position, unreadable, self._loading(source))
@@ -76,22 +77,26 @@ class DataModule(LightningDataModule):
         """Go on from `state_dict`. Raises `ConfigError` if it is not the state of a data module."""
         self.position.load_state_dict(state_dict)
 
-    def _evaluation(self, part: Part, config: VideosConfig | SyntheticClipsConfig | None) -> ClipLoader | list[Any]:
+    def _evaluation(self, part: Part, config: PartConfig | None) -> ClipLoader | list[Any]:
         if config is None:
             return []
         source, count, unreadable = self._source(part, config)
         return ClipLoader(source, EvaluationOrder(count, self._ranks()), unreadable, self._loading(source))
 
-    def _source(self, part: Part, config: VideosConfig | SyntheticClipsConfig) -> tuple[ClipSource, int, Unreadable]:
+    def _source(self, part: Part, config: PartConfig) -> tuple[ClipSource, int, Unreadable]:
         if part not in self._sources:
             self._sources[part] = self._open(part, config)
         return self._sources[part]
 
-    def _open(self, part: Part, config: VideosConfig | SyntheticClipsConfig) -> tuple[ClipSource, int, Unreadable]:
+    def _open(self, part: Part, config: PartConfig) -> tuple[ClipSource, int, Unreadable]:
         if isinstance(config, VideosConfig):
             videos = find_videos(config.data_dir, config.meta_path, config.data_frac, config.place)
             unreadable = Unreadable(len(videos), config.max_unreadable, config.place)
             return VideoSource(videos, config, self.seed), len(videos), unreadable
+        if isinstance(config, StoredConfig):
+            files = find_token_files(config)
+            unreadable = Unreadable(len(files), config.max_unreadable, config.place)
+            return StoredSource(files, config, self.seed), len(files), unreadable
         seed = _SEEDS.get(part, self.seed) if config.seed is None else config.seed
         source = SyntheticSource(config.clips, seed, self._device(config), config.late)
         return source, config.count, Unreadable(config.count, 0.0, config.place)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from vidtok.errors import TrainingError
 from vidtok.training.runs.arguments import parse_arguments
 
 
-def train(argv: Sequence[str] | None = None, *, prog: str = "main.py") -> None:
-    """Train as the arguments `argv` say. Raises `VidTokError` and `KeyboardInterrupt` as `run.run` does."""
-    arguments = parse_arguments(argv, prog=prog)
+@contextmanager
+def needing_lightning() -> Iterator[None]:
+    """Raise `TrainingError` in place of the error that Lightning is not installed."""
     try:
-        from vidtok.device import keep_freed_memory
-        from vidtok.training.runs.run import run
+        yield
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "lightning":
             raise
@@ -21,6 +21,14 @@ def train(argv: Sequence[str] | None = None, *, prog: str = "main.py") -> None:
             "training needs Lightning, which is not installed: `pip install 'vidtok[train]'`, or in a clone "
             "`pip install -c constraints.txt -e '.[train]'`"
         ) from error
+
+
+def train(argv: Sequence[str] | None = None, *, prog: str = "main.py") -> None:
+    """Train as the arguments `argv` say. Raises `VidTokError` and `KeyboardInterrupt` as `run.run` does."""
+    arguments = parse_arguments(argv, prog=prog)
+    with needing_lightning():
+        from vidtok.device import keep_freed_memory
+        from vidtok.training.runs.run import run
     keep_freed_memory(training=True)
     try:
         run(arguments)

@@ -26,7 +26,10 @@ from vidtok.fields import build, mapping_at
 from vidtok.text import near, one_line
 from vidtok.tokenizer import Tokenizer
 from vidtok.training.config import TrainingConfig
-from vidtok.training.data import build_data
+from vidtok.training.data import DataConfig, build_data
+from vidtok.training.data.stored import StoredConfig
+from vidtok.training.distillation.module import DistillModule
+from vidtok.training.distillation.start import build_distillation, fitting_pairs
 from vidtok.training.module import TrainingModule
 from vidtok.training.objective.config import ObjectiveConfig
 from vidtok.training.objective.losses import Objective
@@ -76,13 +79,16 @@ def run(arguments: TrainArguments) -> Path:
     settings, running = TrainingConfig.from_raw(raw), RunConfig.from_raw(raw)
     _set_tf32(arguments.enable_tf32)
     seed_everything(running.seed + (rank if arguments.seed_rank else 0), verbose=False)
-    module = build_module(plan.config, settings, running)
-    if settings.ckpt_path is not None and plan.resume_from is None:
+    data = build_data(raw["data"], seed=running.seed)
+    module = build_module(plan.config, settings, running, data.config)
+    if isinstance(module, DistillModule):
+        if plan.resume_from is None:
+            module.fit_projection(fitting_pairs(module, data.config, running.seed))
+    elif settings.ckpt_path is not None and plan.resume_from is None:
         start_from(module, settings.ckpt_path, settings.ignore_keys)
         if module.model_ema is not None:
             module.model_ema.reset()
     _check_monitor(settings.monitor, module.validation_metrics)
-    data = build_data(raw["data"], seed=running.seed)
     if plan.unasked and arguments.train:
         check_same(plan.folder, raw)
     if plan.resume_from is not None and arguments.train:
@@ -146,17 +152,22 @@ def plan_run(arguments: TrainArguments) -> RunPlan:
     return RunPlan(config, folder or new_folder(arguments), resume_from, taken_up is not None)
 
 
-def build_module(config: Configuration, settings: TrainingConfig, running: RunConfig) -> TrainingModule:
+def build_module(
+    config: Configuration, settings: TrainingConfig, running: RunConfig, data: DataConfig
+) -> TrainingModule:
     """The module to train, with fresh weights. Raises `ConfigError`, or `LPIPSWeightsError` if LPIPS lacks weights."""
-    return TrainingModule(
-        Tokenizer(config.model, name=config.name),
-        Objective(_objective_config(config.raw["model"]["params"])),
-        settings,
-        learning_rate=settings.base_learning_rate * (_scale(config.raw, running) if running.scale_lr else 1),
-        accumulate=running.accumulate,
-        clip_norm=running.clip_norm,
-        seed=running.seed,
-    )
+    objective = _objective_config(config.raw["model"]["params"])
+    named: dict[str, Any] = {
+        "learning_rate": settings.base_learning_rate * (_scale(config.raw, running) if running.scale_lr else 1),
+        "accumulate": running.accumulate,
+        "clip_norm": running.clip_norm,
+        "seed": running.seed,
+    }
+    if config.decoder is not None:
+        return build_distillation(config, settings, objective, data, **named)
+    if isinstance(data.train, StoredConfig):
+        raise ConfigError("data.params.train has token files, which hold no videos; only a distillation trains on them")
+    return TrainingModule(Tokenizer(config.model, name=config.name), Objective(objective), settings, **named)
 
 
 def _objective_config(params: Mapping[str, Any]) -> ObjectiveConfig:

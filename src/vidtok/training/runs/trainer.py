@@ -33,6 +33,8 @@ _IDLE_WARNINGS = (
     ".*Total length of .list. across ranks is zero.*",
     ".*_get_pg_default_device.*",
     ".*Multiple backends are registered.*",
+    ".*in eval mode at the start of training.*",
+    ".*You have overridden `on_after_batch_transfer`.*",
 )
 
 
