@@ -17,8 +17,10 @@ from tests.datasets.test_inputs import server
 
 from tiny import FSQ_1_0, KL_1_1, ModelFiles, tiny_model, write_model, write_video
 from vidtok.datasets import Listing, ModelOptions, TokenDataset, TokenizeJob, TokenizeOptions, collate
+from vidtok.datasets.survey import collection_pieces
 from vidtok.errors import CollectionError
-from vidtok.jobs import EncodeOptions, encode_file
+from vidtok.jobs import EncodeOptions, encode_file, statistics
+from vidtok.runtime.options import ReadOptions
 from vidtok.tokens import TokenFile
 from vidtok.video import read_video, to_float
 
@@ -239,3 +241,20 @@ def test_batches_of_several_sizes(tmp_path: Path, models: dict[str, ModelFiles])
     assert batch["lengths"].tolist() == [5] * 5
     assert torch.equal(batch["latent"][2, ..., :4], data[2]["latent"])
     assert not batch["latent"][2, ..., 4:].any()
+
+
+@pytest.mark.parametrize(("name", "sink"), [(KL_1_1, "parquet"), (FSQ_1_0, "vtok"), (FSQ_1_0, "tar")])
+def test_stats_of_a_collection_are_those_of_its_videos(
+    name: str, sink: str, tmp_path: Path, models: dict[str, ModelFiles], videos: Path
+) -> None:
+    coding = "float32" if name == KL_1_1 else None
+    out = tokenize(tmp_path / "out", models[name], videos, sink=sink, coding=coding)
+    model = tiny_model(name)
+    found, rest = collection_pieces([out, "other"])
+    assert rest == ["other"]
+    survey = statistics.survey(model, found)
+    paths = sorted(videos.iterdir())
+    direct = statistics.survey(model, statistics.pieces(paths, ReadOptions(height=SIZE, width=SIZE)))
+    assert (survey.videos, survey.frames) == (direct.videos, direct.frames) == (3, 85)
+    assert survey.figures().mean == pytest.approx(direct.figures().mean, abs=1e-5)
+    assert survey.figures().std == pytest.approx(direct.figures().std, abs=1e-5)

@@ -50,7 +50,7 @@ def stats(
         typer.Argument(
             metavar="DATA...",
             help="Videos, pictures, token files of this model, statistics (.json), folders of videos and token files, "
-            "or the word `synthetic` for procedural clips.",
+            "collections of this model, or the word `synthetic` for procedural clips.",
         ),
     ],
     output: Annotated[
@@ -92,6 +92,7 @@ def stats(
     taken by several processes, and merged: `vidtok stats MODEL part1.json part2.json`.
     """
     from vidtok.cli.report import progress_bar
+    from vidtok.datasets.survey import collection_pieces
     from vidtok.jobs.statistics import SyntheticOptions, pieces, survey
     from vidtok.runtime.options import ReadOptions
     from vidtok.zoo.folder import write_latents
@@ -109,7 +110,9 @@ def stats(
         max_memory=max_memory,
         allow_truncated=allow_truncated,
     )
-    found = pieces(data, options, SyntheticOptions(clips=clips, frames=clip_frames, size=clip_size, seed=seed))
+    collected, others = collection_pieces(data)
+    synthetic = SyntheticOptions(clips=clips, frames=clip_frames, size=clip_size, seed=seed)
+    found = collected + pieces(others, options, synthetic)
     tokenizer = load_model(model, checkpoint, device, dtype, limited=max_memory is not None)
     failed: list[str] = []
     with progress_bar("surveying", len(found), "inputs") as progress:

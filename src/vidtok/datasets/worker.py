@@ -25,7 +25,7 @@ from vidtok.errors import CollectionError, VidTokError
 MODULE = "vidtok.datasets.worker"
 _ALIVE_EVERY = 1.0
 _ORPHAN_CHECK = 1.0
-_BROKEN = 70
+_BROKEN, _ORPHANED = 70, 1
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,10 @@ class PipeReport:
     def send(self, message: tuple[str, Any]) -> None:
         """Send `message`, whichever thread calls."""
         with self._lock:
-            self._connection.send(message)
+            try:
+                self._connection.send(message)
+            except OSError:  # the supervisor has gone
+                os._exit(_ORPHANED)
 
 
 def make_encoder(setup: Setup, device: str) -> tuple[Encoder, str]:
@@ -132,7 +135,7 @@ def main() -> None:
     def leave_with_parent() -> None:
         while os.getppid() == parent:
             time.sleep(_ORPHAN_CHECK)
-        os._exit(1)
+        os._exit(_ORPHANED)
 
     threading.Thread(target=leave_with_parent, daemon=True).start()
     serve(Connection(int(sys.argv[1])))

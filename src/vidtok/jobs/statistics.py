@@ -228,7 +228,7 @@ def survey_tokens(model: VideoModel, path: str | os.PathLike[str]) -> LatentSurv
         check_model(file.header.model, model, path)
         check_layout(file.header.latent, model, path)
         for chunk in file.chunks():
-            _count(found, chunk.values, model)
+            count_values(found, chunk.values, model)
         found.frames += file.frames
     found.videos += 1
     return found
@@ -249,13 +249,13 @@ def _surveyed(model: VideoModel, video: Iterable[Tensor], chosen: Plan) -> Laten
         encoder = EncodePass(model.with_tiling(chosen.tiling), chosen.frames)
         for piece in video:
             found.frames += piece.shape[2]
-            _count(found, encoder.push(piece), model)
-        _count(found, encoder.flush(), model)
+            count_values(found, encoder.push(piece), model)
+        count_values(found, encoder.flush(), model)
     found.videos += 1
     return found
 
 
-def _count(found: LatentSurvey, values: Tensor, model: VideoModel) -> None:
+def count_values(found: LatentSurvey, values: Tensor, model: VideoModel) -> None:
     """Count tokens (1, T', H', W'), a latent (1, z, T', H', W'), or a latent and its variances in a batch of two."""
     if not values.shape[-3]:
         return
