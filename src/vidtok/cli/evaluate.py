@@ -41,9 +41,10 @@ ModelsOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        metavar="NAME|YAML|FOLDER|HUB[=CHECKPOINT]",
+        metavar="NAME|YAML|FOLDER|HUB[=CHECKPOINT]|diffusers:FOLDER_OR_REPO[:SUBFOLDER]",
         autocompletion=model_names,
-        help="A model, as for `vidtok encode`, with =CHECKPOINT for other weights; may be repeated.",
+        help="A model, as for `vidtok encode`, with =CHECKPOINT for other weights, or an autoencoder of diffusers; may "
+        "be repeated.",
     ),
 ]
 DecodersOption = Annotated[
@@ -186,12 +187,18 @@ def _split(text: str) -> tuple[str, Path | None]:
 
 def _maker(text: str, decoder: str, device: str | None, dtype: DType) -> ModelMaker:
     """A function that loads the model of `--model TEXT` with the decoder of `--decoder`."""
-    from vidtok.evaluation.subjects import ModelSubject
+    from vidtok.device import choose_device
+    from vidtok.evaluation.autoencoders import AutoencoderSubject
+    from vidtok.evaluation.subjects import LatentSubject, ModelSubject
+    from vidtok.interop.autoencoders import PREFIX, load_autoencoder
     from vidtok.models.decoders.base import own_decoder
+
+    if text.startswith(PREFIX):
+        return lambda: AutoencoderSubject(load_autoencoder(text, device=choose_device(device), dtype=dtype.torch))
 
     source, checkpoint = _split(text)
 
-    def make() -> ModelSubject:
+    def make() -> LatentSubject:
         model = load_model(source, checkpoint, device, dtype, decoder=decoder)
         own = checkpoint is not None and checkpoint.stem != model.name
         name = f"{model.name}={checkpoint.stem}" if checkpoint and own else model.name

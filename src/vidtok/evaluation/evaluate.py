@@ -20,7 +20,7 @@ from vidtok.evaluation.options import EvaluationOptions
 from vidtok.evaluation.results import Result, assemble
 from vidtok.evaluation.runner import WORKERS, Progress, Runner, Shown
 from vidtok.evaluation.storage import PartStore
-from vidtok.evaluation.subjects import BitTarget, CodecSubject, ModelSubject, Subject, TransformSubject
+from vidtok.evaluation.subjects import BitTarget, CodecSubject, LatentSubject, Subject, TransformSubject
 from vidtok.evaluation.videos import find_videos
 from vidtok.metrics.networks import Networks
 
@@ -34,7 +34,8 @@ _LARGEST_RATE = 2.0
 
 Announce = Callable[[str, int], AbstractContextManager[Progress]]
 """Called with the name of the next subject and the number of videos; the context gives a `Progress`."""
-ModelMaker = Callable[[], ModelSubject]
+ModelMaker = Callable[[], LatentSubject]
+"""Function that makes a `ModelSubject`, or an `AutoencoderSubject` of anyone's autoencoder."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +136,9 @@ class _Run:
             del subject  # before the next one takes its memory
         return shapes
 
-    def _checked(self, makers: Sequence[ModelMaker]) -> list[ModelSubject]:
+    def _checked(self, makers: Sequence[ModelMaker]) -> list[LatentSubject]:
         """Make each model once and check that it takes the frames to be measured; returns the first, still loaded."""
-        found: list[ModelSubject] = []
+        found: list[LatentSubject] = []
         for make in reversed(makers):
             found.clear()
             found.append(make())

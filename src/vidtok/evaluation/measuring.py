@@ -24,6 +24,8 @@ from vidtok.video import to_float, to_uint8
 _TEXT = "text"
 _PLAIN = ("name", "frames", "height", "width", "sha256", "seconds", "versions", "unavailable")
 """Fields that JSON holds as they are."""
+_LATER = ("memory",)
+"""Fields that parts from before do not have."""
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -62,6 +64,8 @@ class Measured:
     """Of these, the metrics without a figure, by name, and why."""
     highlights: dict[str, Highlight]
     """Frames to look at: `best` and `worst`."""
+    memory: int | None = None
+    """Peak memory in bytes while the subject had the video, see `memory.py`; None: not known."""
 
     @property
     def pixels(self) -> int:
@@ -100,7 +104,7 @@ class Measured:
     def to_arrays(self) -> Arrays:
         """The figures as arrays for `numpy.savez`; `from_arrays` reads them back."""
         text = {
-            **{name: getattr(self, name) for name in _PLAIN},
+            **{name: getattr(self, name) for name in (*_PLAIN, *_LATER)},
             "fps": str(self.fps),
             "bits": self.tally.bits,
             "details": self.tally.details,
@@ -137,6 +141,7 @@ class Measured:
             highlights[kind] = Highlight(about["frame"], about["value"], files)
         return cls(
             **{name: text[name] for name in _PLAIN},
+            **{name: text[name] for name in _LATER if name in text},
             fps=Fraction(text["fps"]),
             tally=Tally(text["bits"], codebook, text["details"]),
             scores=VideoScores.from_state(text["scores"]),
@@ -172,9 +177,10 @@ class Measuring:
             self._highlights.update(first, pair.source, to_uint8(reconstruction), figure)
 
     def result(
-        self, name: str, size: tuple[int, int], fps: Fraction, sha256: str, seconds: float, tally: Tally
-    ) -> Measured:
-        """The figures, after the last pair; `size` is (height, width), `seconds` the time in the subject."""
+        self, name: str, size: tuple[int, int], fps: Fraction, sha256: str, seconds: float, tally: Tally,
+        memory: int | None = None,
+    ) -> Measured:  # fmt: skip
+        """The figures, after the last pair; `size` is (height, width), `seconds` and `memory` those of the subject."""
         versions, reasons = self._meter.versions, self._meter.unavailable
         return Measured(
             name=name,
@@ -190,4 +196,5 @@ class Measuring:
             versions=versions,
             unavailable={metric: str(reason) for metric, reason in reasons.items() if metric in versions},
             highlights={} if self._highlights is None else self._highlights.finish(),
+            memory=memory,
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidtok.evaluation.codecs import CODECS
+from vidtok.evaluation.comparison import SAME_RATE
 from vidtok.evaluation.highlights import ERROR_GAIN, PICTURES, RANKED_BY, Highlight
 from vidtok.evaluation.plots import Point, Series, bars, chart, swatch
 from vidtok.evaluation.results import Result
@@ -62,6 +63,7 @@ class _Page:
         self.results = list(results)
         self._highlights = highlights
         self.shown = [result for result in results if not _on_curve_only(result)] or self.results
+        self.rates = rate_groups([result for result in self.shown if result.kind == "model"])
         self._styles = {result.name: index for index, result in enumerate(self.shown)}
 
     @property
@@ -84,13 +86,60 @@ class _Page:
         found = result.overall(metric.name)
         return f"{metric.text(found['low'])} to {metric.text(found['high'])}" if "low" in found else ""
 
+    @property
+    def sections(self) -> list[tuple[str, list[Result]]]:
+        """The rows of the table under their headings: models rate by rate, then everything else."""
+        several = len(self.rates) > 1
+        found = [(f"models at {_rate(group)}" if several else "", group) for group in self.rates]
+        others = [result for result in self.shown if result.kind != "model"]
+        return [*found, *([("codecs and transforms" if several else "", others)] if others else [])]
+
+    @property
+    def beside_codecs(self) -> bool:
+        """True if a codec stands beside a model."""
+        return bool(self.rates) and any(result.kind == "codec" for result in self.results)
+
     def is_best(self, result: Result, metric: Metric) -> bool:
-        """True for a model that no other model beats, if there are at least two."""
-        means = [r.mean(metric.name) for r in self.shown if r.kind == "model"]
-        known = [mean for mean in means if mean is not None]
-        if result.kind != "model" or len(known) < 2:
+        """True for a model that no other model of its rate beats, if there are at least two of this rate."""
+        group = next((group for group in self.rates if any(r is result for r in group)), [])
+        known = [mean for mean in (r.mean(metric.name) for r in group) if mean is not None]
+        if len(known) < 2:
             return False
         return result.mean(metric.name) == (max(known) if metric.higher_is_better else min(known))
+
+    def memory(self, result: Result) -> str:
+        """Peak memory in GiB; empty if it is not known."""
+        peak = result.content.get("memory", {}).get("peak_bytes")
+        return "" if peak is None else f"{peak / 2**30:.2f} GiB"
+
+    def memory_kind(self, result: Result) -> str:
+        return "on the device" if result.content.get("memory", {}).get("kind") == "device" else "of the process"
+
+    def is_earlier(self, result: Result) -> bool:
+        """True if some or all videos were measured in an earlier run, so that speed and memory are not of this one."""
+        found = result.content["timing"]["this_run"].get("videos")
+        return found is None or found < result.content["data"]["videos"]
+
+    def speed_charts(self) -> list[tuple[str, str, list[tuple[str, str]]]]:
+        """Each metric over the seconds that a frame takes: label, chart, legend. Codecs are left out.
+
+        A codec's time goes into the search for its rate.
+        """
+        timed = [result for result in self.shown if result.kind != "codec" and not self.is_earlier(result)]
+        charts = []
+        for metric in METRICS.values():
+            series = []
+            for result in timed:
+                mean, speed = result.mean(metric.name), result.content["timing"]["frames_per_second"]
+                if mean is not None:
+                    label = f"{result.name}: {metric.text(mean)}, {speed:.3g} frames a second"
+                    points = [Point(1 / speed, mean, label)]
+                    series.append(Series(result.name, points, self._styles[result.name], line=False))
+            if series:
+                legend = [(swatch(each.style, line=False), each.name) for each in series]
+                drawn = chart(series, "seconds a frame, encoding and decoding", metric.title, log_x=True)
+                charts.append((f"{metric.label}, {metric.better}", drawn, legend))
+        return charts
 
     def rate_charts(self) -> list[tuple[str, str, list[tuple[str, str]]]]:
         """Each metric that was measured, over the rate: its label, the chart, and the legend."""
@@ -206,6 +255,23 @@ class _Page:
                 cells.append(_NONE if other is None else METRICS["psnr"].text(other["figures"]["psnr"]["mean"]))
             rows.append((video, cells))
         return rows
+
+
+def rate_groups(results: Sequence[Result]) -> list[list[Result]]:
+    """`results` by rate, from low to high: in a group, none has more than 5% more bits a pixel than the first."""
+    groups: list[list[Result]] = []
+    for result in sorted(results, key=lambda result: result.bits_per_pixel):
+        if groups and result.bits_per_pixel <= SAME_RATE * groups[-1][0].bits_per_pixel:
+            groups[-1].append(result)
+        else:
+            groups.append([result])
+    return groups
+
+
+def _rate(group: Sequence[Result]) -> str:
+    """The rate of a group, for its heading."""
+    ends = sorted({f"{result.bits_per_pixel:.4f}" for result in group})
+    return f"{' to '.join(dict.fromkeys((ends[0], ends[-1])))} bits per pixel"
 
 
 def _rate_point(result: Result, metric: Metric, *, whisker: bool) -> Point:

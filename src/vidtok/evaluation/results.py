@@ -19,6 +19,7 @@ import torch
 import vidtok
 from vidtok.errors import VidTokError
 from vidtok.evaluation.measuring import Measured
+from vidtok.evaluation.memory import PeakMemory
 from vidtok.evaluation.options import EvaluationOptions, independent_clip
 from vidtok.evaluation.runner import Outcome
 from vidtok.evaluation.subjects import Subject
@@ -143,7 +144,15 @@ def assemble(
             "timing": {
                 "subject_seconds": spent,
                 "frames_per_second": frames / max(spent, 1e-9),
-                "this_run": {"seconds": outcome.seconds, "subject_seconds": outcome.subject_seconds},
+                "this_run": {
+                    "seconds": outcome.seconds,
+                    "subject_seconds": outcome.subject_seconds,
+                    "videos": outcome.new_videos,
+                },
+            },
+            "memory": {
+                "peak_bytes": max((video.memory for video in measured if video.memory is not None), default=None),
+                "kind": PeakMemory(subject.device).kind,
             },
             "environment": environment(device),
         }
@@ -230,10 +239,12 @@ def _positions(scores: Scores, subject: Mapping[str, Any], options: EvaluationOp
 
     Metrics without a figure for each frame, or with too few frames, are left out. Empty for other subjects.
     """
-    if "temporal_factor" not in subject:
+    if subject.get("temporal_factor", 1) == 1:  # each frame by itself
         return {}
     causal = bool(subject["causal"])
-    clip = options.clip_length(causal) or (None if causal else independent_clip(options))
+    # An autoencoder of others says how long its clips are.
+    clip = options.clip_length(causal) or subject.get("clip_frames")
+    clip = clip or (None if causal else independent_clip(options))
     periods: dict[str, int] = {}
     if clip is None or not causal:  # else each clip begins with a frame by itself, and groups with none
         periods["group"] = int(subject["temporal_factor"])

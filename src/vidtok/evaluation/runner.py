@@ -14,6 +14,7 @@ from typing import Any
 from vidtok.errors import VideoError
 from vidtok.evaluation.highlights import Highlight
 from vidtok.evaluation.measuring import Measured, Measuring, Tally
+from vidtok.evaluation.memory import PeakMemory
 from vidtok.evaluation.options import EvaluationOptions
 from vidtok.evaluation.storage import PartStore
 from vidtok.evaluation.subjects import Frames, Subject
@@ -50,6 +51,8 @@ class Outcome:
     """Time from the start to the end."""
     subject_seconds: float
     """Time in the subject alone. Neither counts videos whose figures were kept from before."""
+    new_videos: int = 0
+    """Number of videos that went through the subject in this run."""
 
     def highlights(self) -> Shown:
         """The best and the worst frame of all videos, by `best` and `worst`, if the subject is shown."""
@@ -106,7 +109,8 @@ class Runner:
         measured = [job.measured[video.name] for video in self.videos if video.name in job.measured]
         failures = [self._unreadable[video.name] for video in self.videos if video.name in self._unreadable]
         reasons = {name: reason for video in measured for name, reason in video.unavailable.items()} | self.unavailable
-        return Outcome(measured, failures, reasons, time.perf_counter() - started, job.subject_seconds)
+        return Outcome(measured, failures, reasons, time.perf_counter() - started, job.subject_seconds,
+                       job.new_videos)  # fmt: skip
 
     def key(self, subject: Subject, video: Video) -> dict[str, Any]:
         """The conditions that all figures of a subject on a video depend on; metrics have versions of their own.
@@ -159,6 +163,8 @@ class _Job:
         self.measured: dict[str, Measured] = {}
         self._failed = failed
         self.subject_seconds = 0.0
+        self.new_videos = 0
+        self._memory = PeakMemory(subject.device)
         self._keys: dict[str, dict[str, Any]] = {}
         self._kept: dict[str, Measured] = {}
         self._extremes: dict[str, float] = {}
@@ -238,6 +244,7 @@ class _Job:
         measuring = Measuring(networks, stream.fps, lacking, show=self._subject.show)
         tally, seconds, frames = Tally(), 0.0, 0
         behind = Behind()
+        self._memory.start()
         try:
             pairs = self._subject.pairs(opened.frames(), self._runner.options, tally)
             while True:
@@ -250,7 +257,11 @@ class _Job:
                 frames += len(pair.source)
                 self._progress(done + opened.share(frames))
             self.subject_seconds += seconds
-            figures = partial(measuring.result, video.name, stream.size, stream.fps, stream.sha256, seconds, tally)
+            self.new_videos += 1
+            figures = partial(
+                measuring.result, video.name, stream.size, stream.fps, stream.sha256, seconds, tally,
+                self._memory.peak(),
+            )  # fmt: skip
             behind.put(lambda: self._keep(video, figures()))
         except BaseException:
             behind.abandon()

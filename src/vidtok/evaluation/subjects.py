@@ -58,6 +58,11 @@ class Subject(ABC):
     show: bool = True
     """Keep frames to look at."""
 
+    @property
+    def device(self) -> torch.device:
+        """The device that it computes on."""
+        return torch.device("cpu")
+
     @abstractmethod
     def identity(self) -> dict[str, Any]:
         """Its description, as JSON holds it; subjects of equal identity have equal figures."""
@@ -78,8 +83,23 @@ class Subject(ABC):
         """The video piece by piece, each with its reconstruction; `tally` is filled by the end."""
 
 
-class ModelSubject(Subject):
-    """A tokenizer.
+class LatentSubject(Subject):
+    """Something with a latent: a tokenizer, of this package or of anyone else."""
+
+    kind = "model"
+    stored = False
+
+    @abstractmethod
+    def check(self, options: EvaluationOptions) -> None:
+        """Raise `VidTokError` if it does not take the frames that `options` give."""
+
+    @abstractmethod
+    def block_shape(self) -> BlockShape | None:
+        """The linear transform with its block and number of values; None if its blocks are too large."""
+
+
+class ModelSubject(LatentSubject):
+    """A tokenizer of this package.
 
     Args:
         model: ready to encode and decode.
@@ -89,9 +109,6 @@ class ModelSubject(Subject):
             before it.
         show: keep frames to look at.
     """
-
-    kind = "model"
-    stored = False
 
     def __init__(
         self, model: VideoModel, name: str | None = None, *,
@@ -130,8 +147,11 @@ class ModelSubject(Subject):
         weights = {name: value for name, value in self.model.named_weights().items() if not encodes(name, self.model)}
         return {"decoder": plain(config), "decoder_sha256": weights_hash(weights)}
 
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
     def check(self, options: EvaluationOptions) -> None:
-        """Raise `VidTokError` if the model does not take frames of the size that `options` give."""
         if options.frame_size is not None:
             check_frame_size(self.model, options.frame_size)
 
@@ -148,7 +168,7 @@ class ModelSubject(Subject):
         codes = self.model.codebook_size
         use = None if codes is None else CodebookUse(codes)
         if self._reseed:
-            torch.manual_seed(_seed_of(options.seed, frames.name))
+            torch.manual_seed(seed_of(options.seed, frames.name))
         latent_frames, sample = 0, None if options.sample else False
         at_a_time, _ = self.cut(frames.size, options)
         clips = options.clip_frames is not None
@@ -170,7 +190,6 @@ class ModelSubject(Subject):
         return nominal_bits(positions, config.z_channels, self.model.codebook_size)
 
     def block_shape(self) -> BlockShape | None:
-        """The linear transform with this model's block and number of values; None if its blocks are too large."""
         config = self.model.config
         if BlockShape.numbers_of(config.temporal_factor, config.spatial_factor) > LARGEST_BLOCK:
             return None
@@ -302,6 +321,6 @@ def _baseline_cut(options: EvaluationOptions, *, first_alone: bool) -> tuple[int
     return options.clip_length(first_alone) or CLIP_FRAMES, options.fill
 
 
-def _seed_of(seed: int, video: str) -> int:
+def seed_of(seed: int, video: str) -> int:
     """The seed of the sampling noise for one video."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{video}".encode()).digest()[:8], "little") >> 1
