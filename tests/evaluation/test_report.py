@@ -259,3 +259,40 @@ def test_the_page_in_a_browser(width: int, scheme: str, browser: Any, evaluated:
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.evaluate("getComputedStyle(document.querySelector('video')).display") == "none"
     context.close()
+
+
+def test_models_are_ranked_within_a_rate(evaluated: tuple[Path, str]) -> None:
+    from vidtok.evaluation.report import _Page, rate_groups
+    from vidtok.metrics.table import METRICS
+
+    content = json.loads((evaluated[0] / f"{KL_1_1}.json").read_text())
+
+    def model(name: str, rate: float, psnr: float, videos: int = 2) -> Result:
+        changed = json.loads(json.dumps(content))
+        changed["subject"]["name"] = name
+        changed["rate"]["bits_per_pixel"] = rate
+        changed["overall"]["psnr"]["mean"] = psnr
+        changed["timing"]["this_run"]["videos"] = videos
+        return Result(changed)
+
+    results = [model("a", 0.5, 30), model("b", 0.1, 20), model("c", 0.104, 21), model("d", 0.51, 29, videos=1)]
+    assert [[result.name for result in group] for group in rate_groups(results)] == [["b", "c"], ["a", "d"]]
+    page = _Page(results, {})
+    assert [result.name for result in results if page.is_best(result, METRICS["psnr"])] == ["a", "c"]
+    assert [heading for heading, _ in page.sections] == [
+        "models at 0.1000 to 0.1040 bits per pixel", "models at 0.5000 to 0.5100 bits per pixel",
+    ]  # fmt: skip
+    alone = _Page([results[0], results[1]], {})
+    assert not any(alone.is_best(result, metric) for result in alone.results for metric in METRICS.values())
+    assert [page.is_earlier(result) for result in results] == [False, False, False, True]
+    assert "d" not in [name for _, _, legend in page.speed_charts() for _, name in legend]
+
+
+def test_the_page_shows_speed_memory_and_why_codecs_have_more(evaluated: tuple[Path, str]) -> None:
+    page = (evaluated[0] / "report.html").read_text()
+    assert ">Quality over time to compute</h2>" in page
+    assert "seconds a frame, encoding and decoding" in page
+    assert page.count("A codec has more decibels than a tokenizer at the same bits") == 1
+    found = Result.read(evaluated[0] / f"{KL_1_1}.json").content["memory"]
+    assert found["kind"] == "process"
+    assert found["peak_bytes"] is None or found["peak_bytes"] > 1 << 26

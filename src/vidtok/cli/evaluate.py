@@ -147,7 +147,10 @@ def evaluate(
     """
     height, width = frame_size(height, width, size)
     check_exists(data, "a folder with videos below it, one video, or a list of them", VideoError)
-    for each in model or []:
+    from vidtok.zoo.diffusers_format import PREFIX
+
+    own = [each for each in model or [] if not each.startswith(PREFIX)]
+    for each in own:
         check_model(*_split(each))
 
     from vidtok.device import choose_device
@@ -158,9 +161,14 @@ def evaluate(
         height=height, width=width, fps=fps, start=start, max_frames=max_frames, clip_frames=clip_frames, fill=fill,
         allow_truncated=allow_truncated, sample=sample, seed=seed,
     )  # fmt: skip
+    makers = [
+        _maker(each, name, device, dtype)
+        for each in model or []
+        for name in (decoder or ["full"] if each in own else ["full"])
+    ]
     try:
         evaluation = measured(
-            data, [_maker(each, name, device, dtype) for each in model or [] for name in decoder or ["full"]], out,
+            data, makers, out,
             baselines=list(dict.fromkeys(baseline or [])), options=options, meta=meta, lpips=lpips, i3d=i3d,
             device=choose_device(device), workers=workers, report=report, announce=_announce,
         )  # fmt: skip
@@ -190,8 +198,9 @@ def _maker(text: str, decoder: str, device: str | None, dtype: DType) -> ModelMa
     from vidtok.device import choose_device
     from vidtok.evaluation.autoencoders import AutoencoderSubject
     from vidtok.evaluation.subjects import LatentSubject, ModelSubject
-    from vidtok.interop.autoencoders import PREFIX, load_autoencoder
+    from vidtok.interop.autoencoders import load_autoencoder
     from vidtok.models.decoders.base import own_decoder
+    from vidtok.zoo.diffusers_format import PREFIX
 
     if text.startswith(PREFIX):
         return lambda: AutoencoderSubject(load_autoencoder(text, device=choose_device(device), dtype=dtype.torch))

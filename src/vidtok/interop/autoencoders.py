@@ -21,9 +21,8 @@ from vidtok.errors import VidTokError
 from vidtok.evaluation.autoencoders import Description, Sizes
 from vidtok.fields import shown
 from vidtok.text import reason, shortened
-from vidtok.zoo.diffusers_format import ADAPTER_NAME
+from vidtok.zoo.diffusers_format import ADAPTER_NAME, PREFIX
 
-PREFIX = "diffusers:"
 LARGEST_WHOLE = 512 * 512
 """Pixels of a frame up to which it is computed whole; larger ones in the class's own tiles, if it has some."""
 _PICTURES_AT_ONCE = 8
@@ -101,7 +100,6 @@ RULES: dict[str, Rule] = {
     ADAPTER_NAME: Rule(codebook_size=lambda model: model.tokenizer.codebook_size),
     "AutoencoderKLTemporalDecoder": _PICTURES,
     "AutoencoderKL": _PICTURES,
-    "AsymmetricAutoencoderKL": _PICTURES,
     "AutoencoderDC": _PICTURES,
     "AutoencoderTiny": _PICTURES,
     "VQModel": replace(_PICTURES, codebook_size=lambda model: int(model.config.num_vq_embeddings)),

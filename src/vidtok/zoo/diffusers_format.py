@@ -15,6 +15,8 @@ from vidtok.fields import shown
 from vidtok.models.config import FSQConfig, KLConfig, ModelConfig
 from vidtok.models.vidtok.config import AutoencoderConfig
 
+PREFIX = "diffusers:"
+"""Start of the names of autoencoders that diffusers computes, `diffusers:FOLDER_OR_REPO[:SUBFOLDER]`."""
 CLASS_NAME = "AutoencoderVidTok"
 ADAPTER_NAME = "VidTokVAE"
 """The class `vidtok.interop.vae.VidTokVAE`, whose configuration holds a model of any family under `TOKENIZER`."""
