@@ -183,6 +183,11 @@ def test_auto_model_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_statistics() -> None:
+    shipped = VidTokVAE.load("vidtok_kl_causal_488_16chn_tiny")
+    known = shipped.tokenizer.latents_std
+    assert known is not None
+    assert shipped.config.latents_std == list(known)
+    assert torch.equal(shipped.latents_std, torch.tensor(known))
     ours = model(KL)
     assert VidTokVAE.from_tokenizer(ours).config.latents_mean == [0.0] * 16
     whole = VidTokVAE.from_tokenizer(ours, latents_mean=[1.0, -1.0] * 8, latents_std=[2.0] * 16, scaling="whole")

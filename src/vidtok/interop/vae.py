@@ -209,8 +209,8 @@ class VidTokVAE(ModelMixin, ConfigMixin):  # type: ignore[misc]
         if scaling not in get_args(Scaling):
             raise ConfigError(f"scaling is {shown(scaling)}; expected {' or '.join(map(repr, get_args(Scaling)))}")
         channels = model.z_channels
-        mean = getattr(model, "latents_mean", None) if latents_mean is None else latents_mean
-        std = getattr(model, "latents_std", None) if latents_std is None else latents_std
+        mean = model.latents_mean if latents_mean is None else latents_mean
+        std = model.latents_std if latents_std is None else latents_std
         factor = 1.0
         if scaling == "whole":
             whole = _per_channel(std, 1.0, channels, "latents_std")
