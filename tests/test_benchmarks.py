@@ -302,3 +302,18 @@ def test_workers_of_collections(tmp_path: Path) -> None:
     options = ("--model", model.config, "--checkpoint", model.checkpoint, "--size", "32", "--turns", "1")
     found = result("collection.py", tmp_path / "out.json", "workers", *videos, *options, "--engines", "one process")
     assert found["figures"]["one process"]["ratio"] == 1
+
+
+def test_decoders_take_turns(tmp_path: Path) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(
+        f"base: {KL_1_1}\nmodel: {{params: {{encoder_config: {{params: {{ch: 8, num_res_blocks: 1}}}}}}}}\n"
+    )
+    written = result(
+        "decoders.py", tmp_path / "out.json", "--configs", config, "--random", "--decoders", "full", "fast",
+        "--sizes", "16", "--stream", "9", "--threads", "1", "--turns", "1",
+    )  # fmt: skip
+    full, fast = written["rows"]
+    assert (full["decoder"], fast["decoder"]) == ("full", "fast")
+    assert 0 < fast["gflop_per_frame"] < 1
+    assert full["times_full"] == 1
