@@ -76,7 +76,7 @@ def operations(model: Tokenizer, frames: int, size: int) -> float:
     decoder = model.decoder.to("meta")
     with FlopCounterMode(display=False) as counter:
         decoder(z)
-    return counter.get_total_flops() / frames
+    return float(counter.get_total_flops()) / frames
 
 
 def quality(model: Tokenizer, videos: dict[str, Tensor], lpips: LPIPS | None) -> dict[str, float]:
