@@ -93,7 +93,7 @@ def rate_of(name: str, arguments: argparse.Namespace, out: Path) -> float:
     )
     engine, _, workers = name.partition(" ")
     alone = engine == "one"
-    run = RunOptions(engine="local" if alone else engine, workers=1 if alone else int(workers), together=4)
+    run = RunOptions(engine="local" if alone else engine, workers=1 if alone else int(workers), together=2)
     job = _Timed(out, given, options, run, done=done, alone=alone)
     job.run(Listing(words=tuple(arguments.videos), pictures=False))
     done.sort()

@@ -178,7 +178,6 @@ def _connected(address: str | None) -> Iterator[None]:
         return
     try:
         if address is None:
-            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
             ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
