@@ -68,7 +68,8 @@ class _Page:
 
     @property
     def columns(self) -> Sequence[Metric]:
-        return list(METRICS.values())
+        """The metrics that were measured; the page lists the others with the reason."""
+        return [metric for name, metric in METRICS.items() if any(r.mean(name) is not None for r in self.results)]
 
     @property
     def missing(self) -> dict[str, str]:
@@ -100,20 +101,20 @@ class _Page:
         return bool(self.rates) and any(result.kind == "codec" for result in self.results)
 
     def is_best(self, result: Result, metric: Metric) -> bool:
-        """True for a model that no other model of its rate beats, if there are at least two of this rate."""
+        """True for a model that no other of its rate beats, in the digits shown, if there are at least two."""
         group = next((group for group in self.rates if any(r is result for r in group)), [])
         known = [mean for mean in (r.mean(metric.name) for r in group) if mean is not None]
         if len(known) < 2:
             return False
-        return result.mean(metric.name) == (max(known) if metric.higher_is_better else min(known))
+        best = max(known) if metric.higher_is_better else min(known)
+        mean = result.mean(metric.name)
+        return mean is not None and metric.text(mean) == metric.text(best)  # those that show the same are equal
 
     def memory(self, result: Result) -> str:
         """Peak memory in GiB; empty if it is not known."""
-        peak = result.content.get("memory", {}).get("peak_bytes")
-        return "" if peak is None else f"{peak / 2**30:.2f} GiB"
-
-    def memory_kind(self, result: Result) -> str:
-        return "on the device" if result.content.get("memory", {}).get("kind") == "device" else "of the process"
+        found = result.content.get("memory", {})
+        where = " on the GPU" if found.get("kind") == "device" else ""
+        return "" if found.get("peak_bytes") is None else f"{found['peak_bytes'] / 2**30:.2f} GiB{where}"
 
     def is_earlier(self, result: Result) -> bool:
         """True if some or all videos were measured in an earlier run, so that speed and memory are not of this one."""
