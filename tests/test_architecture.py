@@ -16,7 +16,7 @@ ROOT = Path(vidtok.__file__).parent
 
 FLOORS = (
     ("errors", "fields", "files", "text", "device"),
-    ("video", "metrics"),
+    ("video", "metrics", "sequence"),
     ("synthetic", "models"),
     ("tokens", "runtime", "config"),
     ("jobs", "zoo"),

@@ -30,7 +30,7 @@ _HOMES = {
     "vidtok.models.vidtwin.config": ("VidTwinConfig",),
     "vidtok.tokenizer": ("Tokenizer", "TwinLatent", "VidTwin", "load"),
 }
-_SUBPACKAGES = ("video",)
+_SUBPACKAGES = ("sequence", "video")
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from vidtok.cli.early import check_model
 from vidtok.cli.options import CheckpointOption, DType
+from vidtok.cli.progress import status
+from vidtok.cli.usage import COUNT, MOST_PIXELS, OptionError
+from vidtok.fields import shown
+
+if TYPE_CHECKING:
+    from vidtok.tokenizer import Tokenizer
 
 
 class Layout(StrEnum):
@@ -17,6 +23,15 @@ class Layout(StrEnum):
 
     vidtok = "vidtok"
     diffusers = "diffusers"
+    onnx = "onnx"
+    torch = "torch"
+
+
+class Part(StrEnum):
+    """Halves of a model."""
+
+    encoder = "encode"
+    decoder = "decode"
 
 
 class Stored(StrEnum):
@@ -26,6 +41,14 @@ class Stored(StrEnum):
     bfloat16 = "bfloat16"
     float16 = "float16"
     int8 = "int8"
+
+
+def _size(text: str) -> str:
+    """`text` of `--size`: height and width in pixels."""
+    sides = text.split("x")
+    if len(sides) != 2 or not all(s.isascii() and s.isdigit() and 1 <= int(s[:6]) <= MOST_PIXELS for s in sides):
+        raise OptionError(f"is {shown(text)}; expected height and width in pixels, such as 256x256")
+    return text
 
 
 def export(
@@ -49,9 +72,22 @@ def export(
         typer.Option(
             "--format",
             help="diffusers: a folder for diffusers' AutoencoderVidTok, of a causal model of version 1.1 with KL or "
-            "8 levels a channel.",
+            "8 levels a channel. onnx, torch: graphs of one step of a stream, for ONNX runtimes or torch.export.",
         ),
     ] = Layout.vidtok,
+    part: Annotated[Part, typer.Option("--part", help="Graphs: the half to export.")] = Part.decoder,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            parser=COUNT, metavar="N", help="Graphs: frames of a step.", show_default="one group; 16 if non-causal"
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            parser=_size, metavar="HxW", help="Graphs: height and width of the video, fixed.", show_default="any size"
+        ),
+    ] = None,
     rescale: Annotated[
         bool,
         typer.Option(
@@ -64,6 +100,9 @@ def export(
     Of a training run, the newest checkpoint is taken unless --checkpoint names another. The folder loads with
     `vidtok.load(OUTPUT)` and as `--model OUTPUT`; with --format diffusers also with
     `diffusers.AutoencoderVidTok.from_pretrained(OUTPUT)`.
+
+    With --format onnx or torch, OUTPUT gets the graphs of --part, which keep the state of a stream in tensors, and a
+    description of them; the graphs of both parts may go to one folder. Graphs for any size take minutes to make.
     """
     from vidtok.errors import ConfigError
     from vidtok.zoo.hub import FOLDER_FILES
@@ -92,6 +131,8 @@ def export(
     int8 = dtype is Stored.int8
     if int8 and layout is not Layout.vidtok:
         raise ConfigError("--dtype is int8, which only this package reads; choose float32, bfloat16 or float16")
+    if layout is Layout.onnx and dtype is Stored.bfloat16:
+        raise ConfigError("--dtype is bfloat16, which ONNX runtimes rarely compute in; choose float32 or float16")
     stored = (DType.float32 if int8 else DType(dtype.value)).torch
     model = load(source, weights, dtype=DType.float32.torch if rescale else stored, ema=averaged)
     if rescale:
@@ -99,10 +140,31 @@ def export(
         model.rescale(synthetic_batch(example, 0, [0]))
         model.to(stored)
     model.name = name or model.name
+    if layout in (Layout.onnx, Layout.torch):
+        _graphs(model, output, layout, part, frames, size)
+        return
     if layout is Layout.diffusers:
         folder = save_diffusers_folder(output, model.config, model.named_weights())
     else:
         folder = model.save_pretrained(output, int8=int8)
-    size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+    total = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     kind = "moving averages" if averaged else "weights"
-    typer.echo(f"{folder}: {model.name}, {kind} of {weights or source}, {size:.1f} MB")
+    typer.echo(f"{folder}: {model.name}, {kind} of {weights or source}, {total:.1f} MB")
+
+
+def _graphs(model: Tokenizer, output: Path, layout: Layout, part: Part, frames: int | None, size: str | None) -> None:
+    """Write the graphs of one part of `model` to the folder `output`, and say so."""
+    from vidtok.interop.export import export_graphs
+
+    height, _, width = (size or "").partition("x")
+    with status(f"exporting {part.value}"):
+        made = export_graphs(
+            model,
+            output,
+            format=cast(Literal["onnx", "torch"], layout.value),
+            part=part.value,
+            frames=frames,
+            size=(int(height), int(width)) if size else None,
+        )
+    files = [graph["file"] for graph in made["graphs"].values()]
+    typer.echo(f"{output}: {model.name}, {part.value} as {', '.join(files)}, described in {part.value}.json")
