@@ -254,3 +254,25 @@ def test_three_steps_of_training_and_going_on(kind: str, tmp_path: Path) -> None
     assert trained.config.to_dict() == model_of(kind).config.to_dict()
     start = Tokenizer(trained.config).state_dict()
     assert any(not torch.equal(value, start[name]) for name, value in trained.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", EACH_ONCE)
+def test_a_decoder_of_its_own(kind: str, tmp_path: Path) -> None:
+    from vidtok.models.decoders.config import FastConfig
+    from vidtok.models.decoders.make import make_decoder
+
+    model = model_of(kind)
+    own = make_decoder(
+        FastConfig(ch=8, ch_mult=(1,), num_res_blocks=1, patch_size=model.spatial_factor), model.config
+    ).eval()
+    fast = model.with_decoder(own, "fast")
+    fast.save_pretrained(tmp_path / "fast", parts="decoder")
+    loaded = vidtok.load(model.save_pretrained(tmp_path / "model"), decoder=tmp_path / "fast")
+    z = torch.randn(1, model.z_channels, 4, 3, 5)
+    whole = loaded.decode(z)
+    assert torch.equal(whole, fast.decode(z))
+    assert whole.shape == model.decode(z).shape
+    if model.is_causal:
+        stream = loaded.decode_stream()
+        streamed = torch.cat([stream.push(z[:, :, :1]), stream.push(z[:, :, 1:]), stream.flush()], 2)
+        assert torch.allclose(streamed, whole, atol=1e-5)
