@@ -169,8 +169,9 @@ def test_another_version_of_a_definition_is_measured_again_and_nothing_else(
         assert after.versions == {"psnr": 2, "ssim": 1, "flicker": 1}
         assert after.scores.result()["psnr"].mean == pytest.approx(2 * before.scores.result()["psnr"].mean)
         assert after.scores.result()["ssim"] == before.scores.result()["ssim"]
-        for kind, highlight in after.highlights.items():
-            assert highlight.value == pytest.approx(2 * before.highlights[kind].value)
+        # Which video keeps a frame depends on the order in which they were done.
+        for kind in after.highlights.keys() & before.highlights.keys():
+            assert after.highlights[kind].value == pytest.approx(2 * before.highlights[kind].value)
     assert set(second.highlights()) == {"best", "worst"}
 
 
