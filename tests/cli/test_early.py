@@ -65,12 +65,13 @@ def test_every_command_with_a_model_checks_it_first(tmp_path: Path) -> None:
     (tmp_path / "in.vtok").write_bytes(b"no tokens")
     lines = []
     given = {"encode": ["in.mp4", "-o", "a.vtok"], "decode": ["in.vtok", "-o", "a.mp4"], "evaluate": ["in.mp4"],
-             "reenact": ["-o", "a.mp4"], "export": ["nobody", "out"]}  # fmt: skip
+             "reenact": ["-o", "a.mp4"], "export": ["nobody", "out"], "stats": ["nobody", "in.mp4"],
+             "distill": ["nobody", "-o", "out"], "preview": ["nobody", "-o", "out"]}  # fmt: skip
     for words, function in commands():
         names = function.__annotations__
         if words[-1] == "export" or "model" in names:
             usual = given.get(words[-1], ["in.mp4", "-o", "a.mp4"])
-            lines.append([*words, *usual, *(["--model", "nobody"] if "model" in names else [])])
+            lines.append([*words, *usual, *(["--model", "nobody"] if "nobody" not in usual else [])])
     assert len(lines) >= 6
     assert all("'nobody' is no model's name" in said for said in refused(lines, tmp_path))
 

@@ -91,13 +91,14 @@ def stats(
     `model.normalize`, `model.denormalize` and diffusers' pipelines use them. With --output, parts of a data set can be
     taken by several processes, and merged: `vidtok stats MODEL part1.json part2.json`.
     """
+    check_model(model, checkpoint)
+
     from vidtok.cli.report import progress_bar
     from vidtok.datasets.survey import collection_pieces
     from vidtok.jobs.statistics import SyntheticOptions, pieces, survey
     from vidtok.runtime.options import ReadOptions
     from vidtok.zoo.folder import write_latents
 
-    check_model(model, checkpoint)
     folder = _folder(model, checkpoint, write)
     wanted = wanted_size(height, width, size)
     options = ReadOptions(
