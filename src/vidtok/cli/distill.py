@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vidtok.cli.early import check_model
 from vidtok.cli.options import model_names
 from vidtok.cli.usage import COUNT
 from vidtok.cli.verbosity import is_quiet
@@ -49,6 +50,8 @@ def distill(
     `vidtok.load(MODEL, decoder=FOLDER)`. The same command goes on with a run that was stopped, in FOLDER/run. Further
     arguments section.key=value replace values of the recipe, as for `vidtok train`.
     """
+    check_model(model)
+
     from vidtok.errors import VidTokError
 
     others = [word for word in context.args if "=" not in word or word.startswith("-")]
@@ -76,6 +79,8 @@ def preview(
     FOLDER is a decoder for `--decoder`. Its latent_rgb.json holds the projection to one colour a position, `factors`
     (channels x 3) and `bias` for RGB in -1..1, as samplers of other programs take it for progress pictures.
     """
+    check_model(model)
+
     from vidtok.cli.progress import status
     from vidtok.training.distillation.preview import write_preview
 
