@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,6 +42,13 @@ T = TypeVar("T")
 Error = type[VidTokError]
 Rule = Callable[[str, bool, str], None]
 """Called with a field's name, True if the rule holds, and the words for the expected value."""
+
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_AMOUNT = re.compile(r"\s*(\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})\s*([kmgt]i?)?b?\s*", re.IGNORECASE)
+
+_MOST_BYTES = 1 << 60
+"""Largest amount accepted: more than any machine has, so that a larger one must be a slip."""
 
 
 @dataclass(frozen=True)
@@ -225,6 +233,20 @@ def shown(value: object) -> str:
         return shortened(repr(list(value) if isinstance(value, tuple) else value))
     except (ValueError, RecursionError):  # Python writes no number of more than 4,300 digits.
         return "a number of thousands of digits" if _is_whole(value) else "too long to show"
+
+
+def memory_bytes(amount: int | str) -> int:
+    """Number of bytes in `amount`, such as 6_000_000_000, "6GB" (10^9 each), "6GiB" (2^30 each) or "500M".
+
+    Raises `VidTokError` if it is no amount of memory.
+    """
+    if isinstance(amount, int) and not isinstance(amount, bool) and 0 < amount <= _MOST_BYTES:
+        return amount
+    match = _AMOUNT.fullmatch(amount) if isinstance(amount, str) else None
+    count = round(float(match[1]) * _UNITS[(match[2] or "").lower()]) if match else 0
+    if not 0 < count <= _MOST_BYTES:
+        raise VidTokError(f"max_memory is {shown(amount)}; expected an amount of memory such as 6GB, 500MB or 6GiB")
+    return count
 
 
 @cache

@@ -53,6 +53,8 @@ def options(path: str) -> Iterator[Option]:
         given: list[str] = []
         found: list[tuple[str, Any]] = []
         for name, parameter in parameters.items():
+            if parameter.annotation is typer.Context:
+                continue
             assert get_origin(parameter.annotation) is Annotated, f"{words} {name}"
             kind, info = get_args(parameter.annotation)[:2]
             flags = [each for each in getattr(info, "param_decls", None) or () if each.startswith("--")]

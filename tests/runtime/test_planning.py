@@ -13,9 +13,10 @@ from support import make_clip
 from tiny import FSQ_1_1, KL_1_0, KL_1_1, KL_NONCAUSAL, tiny_model
 from twin import CONFIG as TWIN
 from vidtok import Tiling, Tokenizer, VidTokError
+from vidtok.fields import memory_bytes
 from vidtok.models.state import StreamState
 from vidtok.runtime import planning as module
-from vidtok.runtime.memory import Footprint, Footprints, _LiveBytes, footprints, memory_bytes, resting_bytes
+from vidtok.runtime.memory import Footprint, Footprints, _LiveBytes, footprints, resting_bytes
 from vidtok.runtime.options import ComputeOptions
 from vidtok.runtime.planning import Plan, plan
 

@@ -10,7 +10,7 @@ import typer
 
 from vidtok.cli.early import check_model
 from vidtok.cli.progress import status
-from vidtok.cli.usage import COUNT, MOST_PIXELS, OVERLAP, RATE, SECONDS, SIDE, STREAM
+from vidtok.cli.usage import COUNT, MOST_PIXELS, OVERLAP, RATE, SECONDS, SIDE, STREAM, memory
 from vidtok.errors import VidTokError
 from vidtok.fields import shown
 
@@ -148,6 +148,7 @@ TileOverlapOption = Annotated[
 MaxMemoryOption = Annotated[
     str | None,
     typer.Option(
+        parser=memory,
         metavar="SIZE",
         help="Most memory to use, such as 6GB: of the process, or of the GPU. Tiles are chosen to fit.",
         show_default="no limit",

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from vidtok.errors import VidTokError
-from vidtok.fields import Within, from_text
+from vidtok.fields import Within, from_text, memory_bytes
 from vidtok.text import near, one_line
 
 _SHOWN = 300
@@ -40,6 +40,15 @@ class Number:
             return from_text(str(text), self.hint)
         except ValueError as error:
             raise OptionError(str(error)) from None
+
+
+def memory(text: object) -> str:
+    """Parser of an amount of memory for Typer's `parser`."""
+    try:
+        memory_bytes(str(text))
+    except VidTokError as error:
+        raise OptionError(str(error).removeprefix("max_memory ")) from None
+    return str(text)
 
 
 MOST_PIXELS = 65535

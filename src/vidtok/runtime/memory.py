@@ -8,7 +8,6 @@ the allocator keeps) is added as measured on the CPU. `benchmarks/tiling.py memo
 from __future__ import annotations
 
 import os
-import re
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vidtok.errors import VidTokError
-from vidtok.fields import shown
 from vidtok.models.base import VideoModel
 from vidtok.models.config import ModelConfig
 from vidtok.models.decoders.base import own_decoder, with_decoder
@@ -31,31 +28,12 @@ from vidtok.models.state import StreamState
 
 Direction = Literal["encode", "decode", "both"]
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-_AMOUNT = re.compile(r"\s*(\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})\s*([kmgt]i?)?b?\s*", re.IGNORECASE)
-
-_MOST_BYTES = 1 << 60
-"""Largest amount accepted: more than any machine has, so that a larger one must be a slip."""
 _PROCESS_BYTES = 400 << 20
 """Bytes of a process on the CPU that has loaded this package but no weights, before it computes."""
 _GPU_CONTEXT_BYTES = 600 << 20
 _UNSEEN = {"cpu": (1.08, 0.42, 64 << 20), "cuda": (1.25, 0.42, 64 << 20)}
 """Memory beyond a dry run, by type of device: a factor on the dry run's peak, a share of the weights, which
 convolutions copy into other layouts, and a number of bytes."""
-
-
-def memory_bytes(amount: int | str) -> int:
-    """Number of bytes in `amount`, such as 6_000_000_000, "6GB" (10^9 each), "6GiB" (2^30 each) or "500M".
-
-    Raises `VidTokError` if it is no amount of memory.
-    """
-    if isinstance(amount, int) and not isinstance(amount, bool) and 0 < amount <= _MOST_BYTES:
-        return amount
-    match = _AMOUNT.fullmatch(amount) if isinstance(amount, str) else None
-    count = round(float(match[1]) * _UNITS[(match[2] or "").lower()]) if match else 0
-    if not 0 < count <= _MOST_BYTES:
-        raise VidTokError(f"max_memory is {shown(amount)}; expected an amount of memory such as 6GB, 500MB or 6GiB")
-    return count
 
 
 @dataclass(frozen=True)

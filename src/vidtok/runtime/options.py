@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vidtok.errors import VidTokError
+from vidtok.fields import memory_bytes
 from vidtok.models.tiles import DEFAULT_OVERLAP, Tiling
 from vidtok.runtime.limits import frame_size
-from vidtok.runtime.memory import memory_bytes
 
 if TYPE_CHECKING:
     from vidtok.models.base import VideoModel

@@ -9,10 +9,11 @@ from bisect import bisect_left
 from dataclasses import dataclass
 
 from vidtok.errors import VidTokError
+from vidtok.fields import memory_bytes
 from vidtok.models.base import VideoModel
 from vidtok.models.tiles import Tiling
 from vidtok.runtime.limits import CLIP_FRAMES, frames_at_a_time
-from vidtok.runtime.memory import Direction, Footprints, footprints, memory_bytes, resting_bytes, with_unseen
+from vidtok.runtime.memory import Direction, Footprints, footprints, resting_bytes, with_unseen
 from vidtok.runtime.options import ComputeOptions
 
 log = logging.getLogger(__name__)
