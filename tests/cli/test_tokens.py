@@ -257,7 +257,7 @@ def test_the_wrong_model_is_refused(
         (["-o", "none/a.vtok"], "no such folder; make the folder first"),
         (["--tile", "8"], "error: a tile has 8 pixels a side; expected at least 64"),
         (["--tile-overlap", "8"], "tile_overlap is 8, but there are no tiles; give --tile or --max-memory"),
-        (["--max-memory", "much"], "max_memory is 'much'; expected an amount of memory such as 6GB"),
+        (["--max-memory", "much"], "--max-memory is 'much'; expected an amount of memory such as 6GB"),
         (["--max-memory", "1MB"], "max_memory is 1MB, but vidtok_kl_causal_488_4chn_v1_1 needs about"),
     ],
 )
