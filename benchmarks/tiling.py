@@ -26,9 +26,9 @@ from torch import Tensor
 import vidtok
 from vidtok import Tiling, Tokenizer
 from vidtok.config.read import read_config
+from vidtok.fields import memory_bytes
 from vidtok.jobs.reconstruct import ReconstructOptions, reconstruct
 from vidtok.metrics.image import psnr
-from vidtok.runtime.memory import memory_bytes
 from vidtok.runtime.options import ComputeOptions
 from vidtok.runtime.planning import plan
 from vidtok.video import VideoWriter, read_video, to_float

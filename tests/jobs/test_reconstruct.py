@@ -79,7 +79,7 @@ def test_figures_of_a_continuous_and_a_discrete_latent() -> None:
     common: dict[str, Any] = {
         "output": Path("out.mp4"), "frames": 17, "height": 64, "width": 32, "fps": Fraction(24), "psnr": 30.0,
         "ssim": 0.9, "latent_shape": (5, 5, 8, 4), "seconds": 2.0, "truncated": False, "sound_left_out": False,
-        "source_size": (64, 32), "fit": Fit(),
+        "source_size": (64, 32), "fit": Fit((64, 32), (64, 32)),
     }  # fmt: skip
     kl = Reconstruction(codebook_size=None, **common)
     fsq = Reconstruction(codebook_size=8**5, **common)
