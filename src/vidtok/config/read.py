@@ -66,16 +66,9 @@ def read_config(path_or_name_or_mapping: ConfigSource, overrides: Sequence[str] 
 
 def read_configs(sources: Sequence[ConfigSource], overrides: Sequence[str] = ()) -> Configuration:
     """As `read_config`, of one or more sources merged from left to right; the first gives the name."""
-    budget = Budget()
-    (config, name, source), *others = [_read(each, budget) for each in sources]
-    for other, _, other_source in others:
-        config = layers.merge(config, other, other_source, budget)
-        source = f"{source} + {other_source}"
-    if overrides:
-        config = layers.merge(config, layers.from_overrides(overrides), source, budget)
-    raw = layers.resolve(config, source)
+    raw, name, source = read_sections(sources, overrides)
     try:
-        model = _model_config(raw)
+        model = model_config(raw)
         checkpoint = dialect.checkpoint_path(raw)
         decoder = _decoder(raw, model)
     except ConfigError as error:
@@ -83,12 +76,24 @@ def read_configs(sources: Sequence[ConfigSource], overrides: Sequence[str] = ())
     return Configuration(model=model, name=name, raw=raw, ckpt_path=checkpoint, decoder=decoder)
 
 
+def read_sections(sources: Sequence[ConfigSource], overrides: Sequence[str] = ()) -> tuple[dict[str, Any], str, str]:
+    """The merged sections of `sources` as plain values, unchecked; their name, and their name in errors."""
+    budget = Budget()
+    (config, name, source), *others = [_read(each, budget) for each in sources]
+    for other, _, other_source in others:
+        config = layers.merge(config, other, other_source, budget)
+        source = f"{source} + {other_source}"
+    if overrides:
+        config = layers.merge(config, layers.from_overrides(overrides), source, budget)
+    return layers.resolve(config, source), name, source
+
+
 def show(path_or_name: str | PathLike[str]) -> str:
     """The whole YAML of a model, recipe or file: its bases merged in, its interpolations as written."""
     return OmegaConf.to_yaml(_read(path_or_name, Budget())[0])
 
 
-def _model_config(raw: Mapping[str, Any]) -> ModelConfig:
+def model_config(raw: Mapping[str, Any]) -> ModelConfig:
     """The model that plain sections describe, read by its family."""
     target = dialect.model_target(raw)
     return FAMILIES[target.family].read(raw, target.kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -132,3 +133,31 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         VidTokError, match=r"the run's folder .*file.* cannot be made or written to: .*another --logdir"
     ):
         train(write_config(tmp_path), tmp_path / "file", "--max_steps", "1")
+
+
+def test_all_problems_are_told_at_once_before_pytorch_is_loaded(tmp_path: Path) -> None:
+    overrides = [
+        "model.params.encoder_config.params.chh=3", "model.params.encoder_config.params.ch=0",
+        "model.params.lr_schedule.warmup=1", "model.base_learning_rate=0", "lightning.trainer.max_stepz=3",
+        "model.params.loss_config.params.disc_wieght=1", "data.params.batch_sise=2",
+        "data.params.train.params.data_dir=nowhere", "data.params.validation.params.data_dir=nowhere",
+    ]  # fmt: skip
+    line = ["train", "vidtok_kl_causal_488_4chn", "stage_two", *overrides]
+    run = f"import sys; from vidtok.cli import main; code = main({line!r})"
+    code = f"{run}; assert 'torch' not in sys.modules; sys.exit(code)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    first, *told = done.stderr.splitlines()
+    assert first == "error: the configuration has 10 problems:"
+    sections = "  vidtok_kl_causal_488_4chn + stage_two: model.params"
+    source = f"{sections}.encoder_config.params"
+    for beginning in (
+        f"{source}.chh is not known (did you mean ch?)", f"{sections}: ch is 0; expected a whole number",
+        "  model.params.ckpt_path is not given", "  model.params.lr_schedule.warmup is not known",
+        "  model.base_learning_rate is 0;", "  model.params.loss_config.params.disc_wieght is not known",
+        "  lightning.trainer.max_stepz is not known", "  data.params.batch_sise is not known",
+        "  data.params.train.params.data_dir: nowhere does not exist; check the path",
+        "  data.params.validation.params.data_dir: nowhere does not exist; check the path",
+    ):  # fmt: skip
+        assert len([line for line in told if line.startswith(beginning)]) == 1, (beginning, told)
+    assert not list(tmp_path.iterdir())

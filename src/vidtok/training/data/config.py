@@ -12,7 +12,6 @@ from vidtok.config.dialect import NOT_GIVEN, given, look_up, params_of, warn_wit
 from vidtok.errors import ConfigError, VidTokError
 from vidtok.fields import Check, Within, check, mapping_at, refuse_unknown, require, shown
 from vidtok.synthetic import SyntheticConfig
-from vidtok.training.data.stored import StoredConfig
 from vidtok.video.frames import as_rate
 
 log = logging.getLogger(__name__)
@@ -42,6 +41,22 @@ _Count = Annotated[int, Within(1, 1 << 31)]
 _Side = Annotated[int, Within(1, 1 << 14)]
 _Index = Annotated[int, Within(0, (1 << 63) - 1)]
 _Path = Annotated[str, Check("a path", bool)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredConfig:
+    """Clips of token files. Values out of range raise `ConfigError`."""
+
+    data_dir: Annotated[str, Check("a folder of token files, or one of them", bool)]
+    height: Annotated[int, Within(1, 1 << 14)]
+    width: Annotated[int, Within(1, 1 << 14)]
+    frames: Annotated[int, Within(1, 1 << 31)]
+    max_unreadable: Annotated[float, Within(0, 1)] = 0.05
+    place: str = "data"
+
+    def __post_init__(self) -> None:
+        keys = {"frames": "sample_num_frames", "height": "input_height", "width": "input_width"}
+        check(self, self.place, names={name: f"{self.place}.video_params.{key}" for name, key in keys.items()})
 
 
 @dataclass(frozen=True, kw_only=True)

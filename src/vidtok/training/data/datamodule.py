@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 
-from vidtok.training.data.config import DataConfig, Part, PartConfig, SyntheticClipsConfig, VideosConfig
+from vidtok.training.data.config import DataConfig, Part, PartConfig, StoredConfig, SyntheticClipsConfig, VideosConfig
 from vidtok.training.data.files import find_videos
 from vidtok.training.data.loader import ClipLoader, ClipSource, Loading, TrainingLoader
 from vidtok.training.data.order import EvaluationOrder, Position, Ranks, TrainingOrder, this_process
 from vidtok.training.data.sources import SyntheticSource, VideoSource
-from vidtok.training.data.stored import StoredConfig, StoredSource, find_token_files
+from vidtok.training.data.stored import StoredSource, find_token_files
 from vidtok.training.data.unreadable import Unreadable
 
 # Seeds that training is unlikely to have, so that validation sees other clips.

@@ -5,40 +5,22 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vidtok.errors import ConfigError, DataError, TokenFileError
-from vidtok.fields import Check, Within, check
 from vidtok.text import counted
 from vidtok.tokens import TokenFile
 from vidtok.training.data.batches import Failure, Loaded
+from vidtok.training.data.config import StoredConfig
 from vidtok.training.data.order import Place
 from vidtok.video.library import find_files
 
 TOKEN_SUFFIX = ".vtok"
 _FROM_START = 0.25
 """Share of clips that begin with a video: its first latent frame stands for one frame alone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredConfig:
-    """Clips of token files. Values out of range raise `ConfigError`."""
-
-    data_dir: Annotated[str, Check("a folder of token files, or one of them", bool)]
-    height: Annotated[int, Within(1, 1 << 14)]
-    width: Annotated[int, Within(1, 1 << 14)]
-    frames: Annotated[int, Within(1, 1 << 31)]
-    max_unreadable: Annotated[float, Within(0, 1)] = 0.05
-    place: str = "data"
-
-    def __post_init__(self) -> None:
-        keys = {"frames": "sample_num_frames", "height": "input_height", "width": "input_width"}
-        check(self, self.place, names={name: f"{self.place}.video_params.{key}" for name, key in keys.items()})
 
 
 def find_token_files(config: StoredConfig) -> list[str]:

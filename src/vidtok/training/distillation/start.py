@@ -19,9 +19,9 @@ from vidtok.tokenizer import Part, Tokenizer, load
 from vidtok.tokens import TokenFile
 from vidtok.tokens.identity import check_layout, check_model, config_hash, origin_of
 from vidtok.training.config import TrainingConfig
-from vidtok.training.data.config import DataConfig
+from vidtok.training.data.config import DataConfig, StoredConfig
 from vidtok.training.data.order import Place
-from vidtok.training.data.stored import StoredConfig, StoredSource, find_token_files
+from vidtok.training.data.stored import StoredSource, find_token_files
 from vidtok.training.distillation.config import DistillConfig
 from vidtok.training.distillation.fitting import FITTING_CLIPS, Pair, synthetic_pairs
 from vidtok.training.distillation.losses import DistillObjective

@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import InitVar, dataclass, field
 from typing import Annotated, Any, Literal
 
+from vidtok.config.dialect import look_up, params_of
+from vidtok.errors import ConfigError
 from vidtok.fields import Check, Within, build, check, plain, require
 from vidtok.models.config import BOTTLENECKS
 from vidtok.text import near
+
+_LOSS = "model.params.loss_config"
 
 DiscriminatorType = Literal["2d", "3d"]
 DiscriminatorLoss = Literal["hinge", "vanilla"]
@@ -85,3 +89,14 @@ class ObjectiveConfig:
         """Plain values, from which `from_dict` makes an equal config."""
         values: dict[str, Any] = plain(self)
         return values
+
+
+def read_objective(params: Mapping[str, Any]) -> ObjectiveConfig:
+    """The objective in `model.params`. Raises `ConfigError` if there is none, or it cannot be used."""
+    section = params.get("loss_config")
+    if section is None or look_up(section, "objective", _LOSS).kind == "none":
+        raise ConfigError(
+            f"{_LOSS} asks for no objective; expected one to train with: "
+            "target: vidtok.modules.losses.GeneralLPIPSWithDiscriminator"
+        )
+    return build(ObjectiveConfig, params_of(section, _LOSS), f"{_LOSS}.params")

@@ -1,4 +1,4 @@
-"""Entry of `main.py` and `vidtok train`. Lightning is imported once the arguments are read."""
+"""Entry of `main.py` and `vidtok train`. PyTorch and Lightning are imported once the configuration is checked."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from vidtok.errors import TrainingError
 from vidtok.training.runs.arguments import parse_arguments
+from vidtok.training.runs.problems import check_configuration
 
 
 @contextmanager
@@ -26,6 +27,7 @@ def needing_lightning() -> Iterator[None]:
 def train(argv: Sequence[str] | None = None, *, prog: str = "main.py") -> None:
     """Train as the arguments `argv` say. Raises `VidTokError` and `KeyboardInterrupt` as `run.run` does."""
     arguments = parse_arguments(argv, prog=prog)
+    check_configuration(arguments)
     with needing_lightning():
         from vidtok.device import keep_freed_memory
         from vidtok.training.runs.run import run

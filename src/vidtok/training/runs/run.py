@@ -18,20 +18,19 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 
-from vidtok.config.dialect import look_up, params_of
 from vidtok.config.layers import allowing_bases
 from vidtok.config.read import ConfigSource, Configuration, read_configs
 from vidtok.errors import CheckpointError, ConfigError
-from vidtok.fields import build, mapping_at
+from vidtok.fields import mapping_at
 from vidtok.text import near, one_line
 from vidtok.tokenizer import Tokenizer
 from vidtok.training.config import TrainingConfig
 from vidtok.training.data import DataConfig, build_data
-from vidtok.training.data.stored import StoredConfig
+from vidtok.training.data.config import StoredConfig
 from vidtok.training.distillation.module import DistillModule
 from vidtok.training.distillation.start import build_distillation, fitting_pairs
 from vidtok.training.module import TrainingModule
-from vidtok.training.objective.config import ObjectiveConfig
+from vidtok.training.objective.config import read_objective
 from vidtok.training.objective.losses import Objective
 from vidtok.training.published_runs import is_published
 from vidtok.training.runs.arguments import TrainArguments
@@ -46,7 +45,6 @@ from vidtok.zoo.runs import is_run, run_checkpoint, run_configs
 log = logging.getLogger(__name__)
 
 _COMPILER_CACHE = "TORCHINDUCTOR_CACHE_DIR"
-_LOSS = "model.params.loss_config"
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,7 @@ def build_module(
     config: Configuration, settings: TrainingConfig, running: RunConfig, data: DataConfig
 ) -> TrainingModule:
     """The module to train, with fresh weights. Raises `ConfigError`, or `LPIPSWeightsError` if LPIPS lacks weights."""
-    objective = _objective_config(config.raw["model"]["params"])
+    objective = read_objective(config.raw["model"]["params"])
     named: dict[str, Any] = {
         "learning_rate": settings.base_learning_rate * (_scale(config.raw, running) if running.scale_lr else 1),
         "accumulate": running.accumulate,
@@ -168,16 +166,6 @@ def build_module(
     if isinstance(data.train, StoredConfig):
         raise ConfigError("data.params.train has token files, which hold no videos; only a distillation trains on them")
     return TrainingModule(Tokenizer(config.model, name=config.name), Objective(objective), settings, **named)
-
-
-def _objective_config(params: Mapping[str, Any]) -> ObjectiveConfig:
-    section = params.get("loss_config")
-    if section is None or look_up(section, "objective", _LOSS).kind == "none":
-        raise ConfigError(
-            f"{_LOSS} asks for no objective; expected one to train with: "
-            "target: vidtok.modules.losses.GeneralLPIPSWithDiscriminator"
-        )
-    return build(ObjectiveConfig, params_of(section, _LOSS), f"{_LOSS}.params")
 
 
 def _check_monitor(monitor: str | None, known: list[str]) -> None:
