@@ -164,6 +164,10 @@ def test_latents_are_encoded_by_torch_export_and_the_command(
     check_encoder(model, tmp_path / "out", SIZE, 1)
     for wrong in (["--size", "8"], ["--size", "9x12"], ["--frames", "3"], ["--dtype", "int8"]):
         assert main([*arguments, *wrong]) == 2
+    for wrong in (["--size", "8x8"], ["--frames", "4"], ["--part", "encode"]):
+        assert main(["export", str(tmp_path / "model"), str(tmp_path / "none"), *wrong]) == 2
+        assert f"{wrong[0]} is for graphs; give --format onnx or torch" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
     assert "Traceback" not in capsys.readouterr().err
 
 

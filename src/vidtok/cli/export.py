@@ -12,6 +12,7 @@ from vidtok.cli.early import check_model
 from vidtok.cli.options import CheckpointOption, DType
 from vidtok.cli.progress import status
 from vidtok.cli.usage import COUNT, MOST_PIXELS, OptionError
+from vidtok.errors import ConfigError
 from vidtok.fields import shown
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ def export(
             "8 levels a channel. onnx, torch: graphs of one step of a stream, for ONNX runtimes or torch.export.",
         ),
     ] = Layout.vidtok,
-    part: Annotated[Part, typer.Option("--part", help="Graphs: the half to export.")] = Part.decoder,
+    part: Annotated[
+        Part | None, typer.Option("--part", help="Graphs: the half to export.", show_default="decode")
+    ] = None,
     frames: Annotated[
         int | None,
         typer.Option(
@@ -104,21 +107,11 @@ def export(
     With --format onnx or torch, OUTPUT gets the graphs of --part, which keep the state of a stream in tensors, and a
     description of them; the graphs of both parts may go to one folder. Graphs for any size take minutes to make.
     """
-    from vidtok.errors import ConfigError
-    from vidtok.zoo.hub import FOLDER_FILES
     from vidtok.zoo.runs import is_run, run_checkpoint
 
     run = Path(source).expanduser()
-    if run.is_dir() and not is_run(run) and not (run / FOLDER_FILES[0]).exists():
-        raise ConfigError(
-            f"{run} is not the folder of a training run; expected one with configs/ and checkpoints/, or a saved model "
-            f"with {' and '.join(FOLDER_FILES)}"
-        )
-    if output.is_dir() and (is_run(output) or (run.is_dir() and output.samefile(run))):
-        raise ConfigError(
-            f"{output} is {'the folder of a training run' if is_run(output) else 'the model itself'}; give another "
-            "folder to write"
-        )
+    _check_places(run, output)
+    _check_options(layout, dtype, {"--part": part, "--frames": frames, "--size": size})
     check_model(source, checkpoint)
 
     from vidtok.synthetic import SyntheticConfig, synthetic_batch
@@ -129,10 +122,6 @@ def export(
     weights = checkpoint or (run_checkpoint(run) if is_run(run) else None)
     averaged = bool(ema) if ema is not None or weights is None else holds_averages(weights)
     int8 = dtype is Stored.int8
-    if int8 and layout is not Layout.vidtok:
-        raise ConfigError("--dtype is int8, which only this package reads; choose float32, bfloat16 or float16")
-    if layout is Layout.onnx and dtype is Stored.bfloat16:
-        raise ConfigError("--dtype is bfloat16, which ONNX runtimes rarely compute in; choose float32 or float16")
     stored = (DType.float32 if int8 else DType(dtype.value)).torch
     model = load(source, weights, dtype=DType.float32.torch if rescale else stored, ema=averaged)
     if rescale:
@@ -141,7 +130,7 @@ def export(
         model.to(stored)
     model.name = name or model.name
     if layout in (Layout.onnx, Layout.torch):
-        _graphs(model, output, layout, part, frames, size)
+        _graphs(model, output, layout, part or Part.decoder, frames, size)
         return
     if layout is Layout.diffusers:
         folder = save_diffusers_folder(output, model.config, model.named_weights())
@@ -150,6 +139,34 @@ def export(
     total = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     kind = "moving averages" if averaged else "weights"
     typer.echo(f"{folder}: {model.name}, {kind} of {weights or source}, {total:.1f} MB")
+
+
+def _check_places(source: Path, output: Path) -> None:
+    """Raise `ConfigError` for a folder that holds no model, and for an output that would replace a run or the model."""
+    from vidtok.zoo.hub import FOLDER_FILES
+    from vidtok.zoo.runs import is_run
+
+    if source.is_dir() and not is_run(source) and not (source / FOLDER_FILES[0]).exists():
+        raise ConfigError(
+            f"{source} is not the folder of a training run; expected one with configs/ and checkpoints/, or a saved "
+            f"model with {' and '.join(FOLDER_FILES)}"
+        )
+    if output.is_dir() and (is_run(output) or (source.is_dir() and output.samefile(source))):
+        raise ConfigError(
+            f"{output} is {'the folder of a training run' if is_run(output) else 'the model itself'}; give another "
+            "folder to write"
+        )
+
+
+def _check_options(layout: Layout, dtype: Stored, of_graphs: dict[str, object]) -> None:
+    """Raise `ConfigError` for a dtype that the layout has not, and for options of graphs without graphs."""
+    if dtype is Stored.int8 and layout is not Layout.vidtok:
+        raise ConfigError("--dtype is int8, which only this package reads; choose float32, bfloat16 or float16")
+    if layout is Layout.onnx and dtype is Stored.bfloat16:
+        raise ConfigError("--dtype is bfloat16, which ONNX runtimes rarely compute in; choose float32 or float16")
+    given = [name for name, value in of_graphs.items() if value is not None]
+    if given and layout not in (Layout.onnx, Layout.torch):
+        raise ConfigError(f"{given[0]} is for graphs; give --format onnx or torch, or leave it out")
 
 
 def _graphs(model: Tokenizer, output: Path, layout: Layout, part: Part, frames: int | None, size: str | None) -> None:
