@@ -172,7 +172,11 @@ def test_another_version_of_a_definition_is_measured_again_and_nothing_else(
         # Which video keeps a frame depends on the order in which they were done.
         for kind in after.highlights.keys() & before.highlights.keys():
             assert after.highlights[kind].value == pytest.approx(2 * before.highlights[kind].value)
-    assert set(second.highlights()) == {"best", "worst"}
+    assert set(second.highlights()) == set(first.highlights()) == {"best", "worst"}
+    for kind in ("best", "worst"):
+        (name, before), (again, after) = first.highlights()[kind], second.highlights()[kind]
+        assert again == name
+        assert after.value == pytest.approx(2 * before.value)
 
 
 def test_a_network_that_has_come_adds_its_metric_alone(
