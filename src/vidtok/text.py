@@ -26,6 +26,11 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def unforeseen(error: BaseException) -> str:
+    """`error`, which no code expected, with its type, on one line."""
+    return f"{type(error).__name__}: {one_line(error)}"
+
+
 def reason(error: BaseException) -> str:
     """The cause of `error` on one line: the system's or FFmpeg's words alone, else the message, else the type."""
     return one_line(getattr(error, "strerror", None) or error) or type(error).__name__

@@ -157,6 +157,19 @@ def test_tars_give_members_captions_and_columns(tmp_path: Path) -> None:
         names(path)
 
 
+def test_one_bad_shard_or_caption_does_not_end_a_listing(tmp_path: Path) -> None:
+    write_tar(tmp_path / "s-0.tar", **{"a.mp4": "x", "a.json": "{", "b.mp4": "y"})
+    write_tar(tmp_path / "s-1.tar", **{"c.mp4": "z" * 2000})
+    (tmp_path / "s-1.tar").write_bytes((tmp_path / "s-1.tar").read_bytes()[:900])
+    expected = [f"!{tmp_path}/s-0.tar/a.mp4", f"{tmp_path}/s-0.tar/b.mp4", f"!{tmp_path}/s-1.tar"]
+    (tmp_path / "l.lst").write_text("s-0.tar\ns-1.tar\n")
+    for word in (tmp_path, tmp_path / "s-{0..1}.tar", tmp_path / "s-*.tar", tmp_path / "l.lst"):
+        assert names(word) == expected
+    found = [each for each in Listing(words=(str(tmp_path),)).inputs() if not isinstance(each, Input)]
+    assert found[0].reason.startswith("a.json beside it is no JSON")
+    assert "s-1.tar cannot be read as a .tar" in found[1].reason
+
+
 def test_urls(tmp_path: Path, server: str) -> None:
     write(tmp_path, "v/1.mp4", "v/2.mp4", "v/x.txt")
     write_tar(tmp_path / "s.tar", **{"a.mp4": "first", "b.mp4": "second", "b.txt": "words"})

@@ -15,7 +15,7 @@ from twin import tiny_twin
 from vidtok.cli import main
 from vidtok.errors import CheckpointError, VidTokError
 from vidtok.jobs import EncodeOptions, encode_file
-from vidtok.jobs.statistics import LatentSurvey, SyntheticOptions, pieces, survey, survey_video
+from vidtok.jobs.statistics import LatentSurvey, Piece, SyntheticOptions, pieces, survey, survey_video
 from vidtok.models.base import VideoModel
 from vidtok.runtime.options import ReadOptions
 from vidtok.video import VideoReader, to_float
@@ -156,6 +156,34 @@ def test_what_cannot_be_read_is_named_and_left_out(
     for arguments in ([str(folder), str(tmp_path / "gone")], [KL_1_1, "synthetic", "--write"]):
         assert main(["stats", *arguments]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_any_fault_of_one_piece_leaves_the_others(videos: Path) -> None:
+    model = tiny_model(KL_1_1)
+
+    def odd(_: VideoModel) -> LatentSurvey:
+        raise IndexError("tuple index out of range")
+
+    said: list[str] = []
+    data = [Piece("odd", odd), *pieces([videos], OPTIONS)]
+    found = survey(model, data, failed=lambda name, error: said.append(f"{name}: {error}"))
+    assert (found.videos, said) == (2, ["odd: IndexError: tuple index out of range"])
+    with pytest.raises(IndexError):
+        survey(model, data)
+
+
+def test_statistics_of_impossible_size_are_refused(tmp_path: Path, videos: Path) -> None:
+    of(tiny_model(FSQ_1_0), videos / "a.mp4").save(tmp_path / "s.json")
+    values = json.loads((tmp_path / "s.json").read_text())
+    for name, size in (("channels", 10**12), ("codes", 10**12), ("codes", 0)):
+        changed = json.loads(json.dumps(values))
+        if name == "codes":
+            changed["statistics"]["codes"]["size"] = size
+        else:
+            changed["statistics"][name] = size
+        (tmp_path / "s.json").write_text(json.dumps(changed))
+        with pytest.raises(VidTokError, match="their sizes do not fit"):
+            LatentSurvey.load(tmp_path / "s.json")
 
 
 @pytest.mark.parametrize("change", [{"latents_std": [1, 2]}, {"latents_std": [0, 1, 1, 1]}, {"latents_mean": "x"}])

@@ -7,7 +7,7 @@ import hashlib
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -65,6 +65,12 @@ class _Found(NamedTuple):
     member: str = ""
     offset: int = 0
     size: int = 0
+    problem: str = ""
+    """The reason that it cannot be an input."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.source}/{self.member}" if self.member else self.source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +98,8 @@ class Listing:
     def inputs(self) -> Iterator[Input | Absent]:
         """All inputs in a fixed order, with stamps; inputs that cannot be looked at come as `Absent`.
 
-        Raises `CollectionError` if a word leads to nothing, or a list or .tar cannot be read.
+        So do .tar files among others that cannot be read. Raises `CollectionError` if a word leads to nothing that can
+        be, or a list cannot be read.
         """
         with ThreadPoolExecutor(_THREADS) as pool:
             waiting: deque[Future[Input | Absent]] = deque()
@@ -109,26 +116,33 @@ class Listing:
                 for row in text_rows(sys.stdin):
                     yield from self._expanded(joined(self.root or os.curdir, row.name), row.columns)
                 continue
-            names = unbraced(word)
-            for name in names:
+            names: list[str] = []
+            for name in unbraced(word):
                 if name.lower().endswith(LIST_SUFFIXES) and not _WILD & set(name):
                     root = self.root or (name.rpartition("/")[0] if is_url(name) else os.path.dirname(name))
                     for row in read_rows(name, self.column):
                         yield from self._expanded(joined(root, row.name), row.columns)
                 else:
-                    yield from self._named(name)
+                    names.append(name)
+            yield from self._named(names)
 
-    def _named(self, name: str) -> Iterator[_Found]:
-        """The inputs that a word leads to; one that leads to nothing is a mistake."""
-        count = 0
-        for found in self._matches(name):
-            count += 1
-            yield found
-        if not count:
-            raise CollectionError(
-                f"there is no input {name}, or no video in it; expected videos, folders, patterns, .tar files, or "
-                f"lists that end in {', '.join(LIST_SUFFIXES)}"
-            )
+    def _named(self, names: Sequence[str]) -> Iterator[_Found]:
+        """The inputs that the names of a word lead to; one that leads to nothing is a mistake."""
+        usable, problem = 0, ""
+        for name in names:
+            some = False
+            for found in self._matches(name):
+                some = True
+                usable += not found.problem
+                problem = problem or found.problem
+                yield found
+            if not some:
+                raise CollectionError(
+                    f"there is no input {name}, or no video in it; expected videos, folders, patterns, .tar files, or "
+                    f"lists that end in {', '.join(LIST_SUFFIXES)}"
+                )
+        if problem and not usable:
+            raise CollectionError(problem)
 
     def _matches(self, name: str) -> Iterator[_Found]:
         if is_url(name):
@@ -166,12 +180,19 @@ class Listing:
         if not name.lower().endswith(TAR_SUFFIX):
             yield _Found(name, columns, stamp)
             return
-        stamp = stamp or _stamp_of(name)
-        for member in tar_videos(name, self._suffixes):
+        try:
+            stamp = stamp or _stamp_of(name)
+            members = list(tar_videos(name, self._suffixes))
+        except (CollectionError, OSError) as error:
+            yield _Found(name, columns, problem=reason(error))
+            return
+        for member in members:
             merged = columns | member.columns
-            yield _Found(name, merged, stamp, member.name, member.offset, member.size)
+            yield _Found(name, merged, stamp, member.name, member.offset, member.size, member.problem)
 
     def _stamped(self, found: _Found) -> Input | Absent:
+        if found.problem:
+            return Absent(found.name, found.problem)
         try:
             stamp = found.stamp
             if self.content:

@@ -154,7 +154,9 @@ def claim(folder: Path, group: str) -> Journal | None:
 
 def _own(folder: Path, group: str) -> Journal:
     path = folder / f"{group}.{os.uname().nodename}-{os.getpid()}{SUFFIX}"
-    return Journal(path, open(path, "w+b", buffering=1 << 20), keep=False)
+    with writing(path, CollectionError, advice=_ADVICE):
+        file = open(path, "w+b", buffering=1 << 20)  # noqa: SIM115
+    return Journal(path, file, keep=False)
 
 
 def _frames(file: BinaryIO) -> Iterator[Entry]:

@@ -25,25 +25,28 @@ class Member(NamedTuple):
     offset: int
     size: int
     columns: dict[str, Any]
+    problem: str = ""
+    """The reason that its columns cannot be read; empty if they can."""
 
 
 def tar_videos(path: str, suffixes: tuple[str, ...]) -> Iterator[Member]:
     """The videos of the .tar at `path`, a path or URL, in its order; hidden members are left out.
 
     Members of one sample have one name up to the first dot: a `.json` gives the columns of a video, a `.txt` its
-    caption. Raises `CollectionError` if the file is no uncompressed .tar or is cut off.
+    caption. Raises `CollectionError` if the file is no uncompressed .tar or is cut off; the columns of one sample that
+    cannot be read are a problem of its videos alone.
     """
     try:
         with open_any(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
-            yield from _samples(archive, suffixes, path)
+            yield from _samples(archive, suffixes)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise CollectionError(
             f"{path} cannot be read as a .tar ({reason(error)}); expected an uncompressed one, whole"
         ) from error
 
 
-def _samples(archive: tarfile.TarFile, suffixes: tuple[str, ...], path: str) -> Iterator[Member]:
-    key = ""
+def _samples(archive: tarfile.TarFile, suffixes: tuple[str, ...]) -> Iterator[Member]:
+    key = problem = ""
     videos: list[tarfile.TarInfo] = []
     columns: dict[str, Any] = {}
     for member in archive:
@@ -52,29 +55,27 @@ def _samples(archive: tarfile.TarFile, suffixes: tuple[str, ...], path: str) -> 
             continue
         stem, _, suffix = parts.name.partition(".")
         if (own := str(parts.parent / stem)) != key:
-            yield from _members(videos, columns)
-            key, videos, columns = own, [], {}
+            yield from _members(videos, columns, problem)
+            key, videos, columns, problem = own, [], {}, ""
         if is_media(parts.name, suffixes):
             videos.append(member)
         elif suffix in ("json", "txt") and member.size <= _MOST_TEXT:
-            columns |= _columns(archive, member, suffix, path)
-    yield from _members(videos, columns)
+            try:
+                columns |= _columns(archive, member, suffix)
+            except ValueError as error:
+                problem = f"{member.name} beside it is no JSON ({one_line(error)}); mend it or take it out"
+    yield from _members(videos, columns, problem)
 
 
-def _members(videos: list[tarfile.TarInfo], columns: dict[str, Any]) -> Iterator[Member]:
+def _members(videos: list[tarfile.TarInfo], columns: dict[str, Any], problem: str) -> Iterator[Member]:
     for video in videos:
-        yield Member(video.name, video.offset_data, video.size, dict(columns))
+        yield Member(video.name, video.offset_data, video.size, dict(columns), problem)
 
 
-def _columns(archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, path: str) -> dict[str, Any]:
+def _columns(archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> dict[str, Any]:
     file = archive.extractfile(member)
     content = b"" if file is None else file.read()
     if suffix == "txt":
         return {"caption": content.decode("utf-8", "replace").strip()}
-    try:
-        found = json.loads(content)
-    except ValueError as error:
-        raise CollectionError(
-            f"{path}: {member.name} is no JSON ({one_line(error)}); mend it or take it out"
-        ) from error
+    found = json.loads(content)
     return found if isinstance(found, dict) else {}

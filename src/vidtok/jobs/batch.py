@@ -9,9 +9,8 @@ from typing import Generic, TypeVar
 
 from vidtok.errors import VideoError, VidTokError
 from vidtok.files import make_folder
-from vidtok.text import one_line
-from vidtok.video.library import PICTURE_SUFFIXES, Inputs
-from vidtok.video.writer import OUTPUT_SUFFIXES
+from vidtok.text import unforeseen
+from vidtok.video.library import OUTPUT_SUFFIXES, PICTURE_SUFFIXES, Inputs
 
 Result = TypeVar("Result")
 
@@ -70,7 +69,7 @@ def run_batch(
         except VidTokError as error:
             result.failed.append((path, error))
         except Exception as error:  # any fault of one file must not stop the others
-            result.failed.append((path, VidTokError(f"{type(error).__name__}: {one_line(error)}")))
+            result.failed.append((path, VidTokError(unforeseen(error))))
     return result
 
 

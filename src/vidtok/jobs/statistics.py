@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,19 @@ from torch import Tensor
 from vidtok.errors import VideoError, VidTokError
 from vidtok.fields import shown
 from vidtok.files import write_whole
-from vidtok.jobs.encode import TOKEN_SUFFIX
 from vidtok.metrics.latents import MOST_COVARIANCES, LatentFigures, LatentStatistics
 from vidtok.models.base import VideoModel
 from vidtok.runtime.limits import Progress, check_finite, computing
 from vidtok.runtime.options import ReadOptions
-from vidtok.runtime.passes import EncodePass, first_group
+from vidtok.runtime.passes import EncodePass, first_group, in_groups
 from vidtok.runtime.planning import Plan, plan
 from vidtok.runtime.threads import Ahead
 from vidtok.synthetic import SyntheticConfig, synthetic_batch
-from vidtok.text import one_line, reason
+from vidtok.text import one_line, reason, unforeseen
 from vidtok.tokens import ModelIdentity, TokenFile, check_model, model_identity
 from vidtok.tokens.identity import check_layout
 from vidtok.video import to_float
-from vidtok.video.library import PICTURE_SUFFIXES, VIDEO_SUFFIXES, find_files
+from vidtok.video.library import PICTURE_SUFFIXES, TOKEN_SUFFIX, VIDEO_SUFFIXES, find_files
 from vidtok.zoo.latents import LatentScale
 
 FORMAT = "vidtok latent statistics"
@@ -189,6 +187,10 @@ def survey(
             if failed is None:
                 raise
             failed(piece.name, error)
+        except Exception as error:  # any fault of one piece must not stop the others
+            if failed is None:
+                raise
+            failed(piece.name, VidTokError(unforeseen(error)))
         if progress is not None:
             progress(done)
     return total
@@ -287,9 +289,5 @@ def _variances(model: VideoModel) -> Iterator[None]:
 
 def _in_batches(frames: Iterable[Any], first: int, count: int) -> Iterator[Tensor]:
     """Frames as (1, 3, T, H, W): `first` of them, then `count` at a time."""
-    rest = iter(frames)
-    for size in chain((first,), iter(lambda: count, 0)):
-        batch = [frame.pixels for frame in islice(rest, size)]
-        if not batch:
-            return
-        yield to_float(np.stack(batch))
+    for group in in_groups(frames, first, count):
+        yield to_float(np.stack([frame.pixels for frame in group]))

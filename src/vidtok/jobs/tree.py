@@ -13,12 +13,12 @@ from typing import Any
 from vidtok.errors import BeingWrittenError, VidTokError
 from vidtok.fields import shown
 from vidtok.files import make_folder
-from vidtok.jobs.encode import TOKEN_SUFFIX, Encoded, EncodeJob, EncodeOptions
+from vidtok.jobs.encode import Encoded, EncodeJob, EncodeOptions
 from vidtok.jobs.sound import sound_path
 from vidtok.models.base import VideoModel
-from vidtok.text import counted, one_line
+from vidtok.text import counted, unforeseen
 from vidtok.tokens import ModelIdentity, TokenFile, TokenFileError, TokenHeader, model_identity
-from vidtok.video.library import PICTURE_SUFFIXES, VIDEO_SUFFIXES, find_inputs
+from vidtok.video.library import PICTURE_SUFFIXES, TOKEN_SUFFIX, VIDEO_SUFFIXES, find_inputs
 
 _NAMED = 3
 """Differences and files that a message names."""
@@ -121,7 +121,7 @@ class TreeJob:
         except VidTokError as error:
             result.failed.append((path, error))
         except Exception as error:  # any fault of one file must not stop the others
-            result.failed.append((path, VidTokError(f"{type(error).__name__}: {one_line(error)}")))
+            result.failed.append((path, VidTokError(unforeseen(error))))
         return True
 
     def _place(self, path: Path) -> Path:

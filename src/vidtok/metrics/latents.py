@@ -143,6 +143,9 @@ class LatentStatistics:
         """An object equal to the one that gave `state`. Raises `ValueError` if `state` is of no such object."""
         try:
             codes = state["codes"]
+            # Sizes that no statistics have would be gigabytes of zeros.
+            if len(state["mean"]) != int(state["channels"]) or not (codes is None or 0 < codes["size"] <= MOST_CODES):
+                raise ValueError(f"no statistics of latents: their sizes do not fit, or are above {MOST_CODES:,} codes")
             made = cls(int(state["channels"]), None if codes is None else int(codes["size"]))
             made.positions, made.posteriors = int(state["positions"]), int(state["posteriors"])
             made.mean, made.squares, made.variance = (

@@ -41,6 +41,7 @@ CLIPS = tuple(
     for part in ("train", "validation")
     for key in ("video_params.input_height=24", "video_params.input_width=24", "video_params.sample_num_frames=9")
 )
+_LENIENT = "data.params.train.params.max_unreadable=0.5"
 SYNTHETIC = (*SMALL, *CLIPS, "data.params.validation.params.clips_per_epoch=1")
 
 
@@ -136,6 +137,9 @@ def test_on_videos_and_on_token_files_without_the_encoder(tmp_path: Path, monkey
     names = list(last(folder / "run")["state_dict"])
     assert not any(name.startswith("encoder.") for name in names)
     assert vidtok.load(model, decoder=folder, parts="decoder").decoder_name.endswith("-fast")
+    (tokens / "damaged.vtok").write_bytes(b"no tokens")
+    distilled(model, tmp_path / "with-damage", data=tokens, steps=2, overrides=(*options, _LENIENT))
+    (tokens / "damaged.vtok").unlink()
     tiny_model(KL_1_1).save_pretrained(tmp_path / "other")
     with pytest.raises(TokenFileError, match="was made with"):
         distilled(tmp_path / "other", tmp_path / "none", data=tokens, steps=2, overrides=options)

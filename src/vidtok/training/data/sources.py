@@ -11,7 +11,7 @@ import torch
 
 from vidtok.errors import VideoError, without_truncation
 from vidtok.synthetic import SyntheticConfig, synthetic_batch
-from vidtok.text import one_line, reason
+from vidtok.text import reason, unforeseen
 from vidtok.training.data.batches import Failure, Loaded, as_batch
 from vidtok.training.data.config import LateClips, VideosConfig
 from vidtok.training.data.order import Place
@@ -73,7 +73,7 @@ class VideoSource:
             except OSError as error:  # the file system's, such as a network drive that does not answer
                 failures.append(Failure(item, f"{self.videos[item]}: {reason(error)}"))
             except Exception as error:  # no single video of a million may end the run
-                failures.append(Failure(item, f"{self.videos[item]}: {type(error).__name__}: {one_line(error)}"))
+                failures.append(Failure(item, f"{self.videos[item]}: {unforeseen(error)}"))
             unreadable.add(item)
             if len(unreadable) == min(_ATTEMPTS, len(self.videos)):
                 return None

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from vidtok.errors import ConfigError, DataError, TokenFileError
-from vidtok.text import counted
+from vidtok.text import counted, unforeseen
 from vidtok.tokens import TokenFile
 from vidtok.training.data.batches import Failure, Loaded
 from vidtok.training.data.config import StoredConfig
 from vidtok.training.data.order import Place
-from vidtok.video.library import find_files
+from vidtok.video.library import TOKEN_SUFFIX, find_files
 
-TOKEN_SUFFIX = ".vtok"
 _FROM_START = 0.25
 """Share of clips that begin with a video: its first latent frame stands for one frame alone."""
 
@@ -63,7 +62,9 @@ class StoredSource:
                     break
                 except (TokenFileError, OSError) as error:
                     failures.append(Failure(item, str(error)))
-                    item, left = (item + 1) % len(self.files), left - 1
+                except Exception as error:  # no single file of many may end the run
+                    failures.append(Failure(item, f"{self.files[item]}: {unforeseen(error)}"))
+                item, left = (item + 1) % len(self.files), left - 1
                 if not left:
                     return Loaded(None, tried, failures)
         unknown = torch.full((len(names),), math.nan, dtype=torch.float64)

@@ -12,7 +12,7 @@ import torch
 
 from vidtok.config.dialect import DISTILL, ENGINE
 from vidtok.config.read import TEACHER, Configuration
-from vidtok.errors import ConfigError
+from vidtok.errors import ConfigError, TokenFileError
 from vidtok.models.decoders.base import OwnDecoder
 from vidtok.models.decoders.make import make_decoder
 from vidtok.tokenizer import Part, Tokenizer, load
@@ -110,8 +110,13 @@ def _settings(settings: TrainingConfig) -> TrainingConfig:
 
 
 def _check_files(files: list[str], teacher: Tokenizer) -> None:
+    """Raise `TokenFileError` if a file is of another model; damaged ones are counted when they are read."""
     for path in files:
-        with TokenFile(path) as file:
+        try:
+            file = TokenFile(path)
+        except (TokenFileError, OSError):
+            continue
+        with file:
             check_model(file.header.model, teacher, path)
             check_layout(file.header.latent, teacher, path)
 
