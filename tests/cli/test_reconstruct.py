@@ -20,7 +20,8 @@ from tiny import (
     write_model,
     write_video,
 )
-from vidtok.cli import main, report
+from vidtok.cli import main
+from vidtok.cli.progress import progress_bar
 from vidtok.jobs.reconstruct import ReconstructionJob
 from vidtok.video import VideoWriter, probe, read_video
 
@@ -213,7 +214,7 @@ def test_the_bar_shows_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, capsy
     for forced, shown in ("1", True), ("0", False):
         monkeypatch.setenv("TTY_COMPATIBLE", forced)
         monkeypatch.setenv("COLUMNS", "100")
-        with report.progress_bar("reconstructing", 8) as progress:
+        with progress_bar("reconstructing", 8) as progress:
             progress(3)
         captured = capsys.readouterr()
         assert ("reconstructing" in captured.err) is shown

@@ -30,7 +30,7 @@ def write(module: Any, model: Tokenizer, folder: Path) -> int:
 
 def test_encoding_reads_while_the_model_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read_on = threading.Event()
-    batches = encode._in_batches
+    batches = encode.in_groups
 
     def watched(*arguments: Any, **named: Any) -> Iterator[Any]:
         for number, batch in enumerate(batches(*arguments, **named)):
@@ -38,7 +38,7 @@ def test_encoding_reads_while_the_model_computes(tmp_path: Path, monkeypatch: py
                 read_on.set()
             yield batch
 
-    monkeypatch.setattr(encode, "_in_batches", watched)
+    monkeypatch.setattr(encode, "in_groups", watched)
     model = tiny_model(KL_1_1)
     model.encoder.register_forward_pre_hook(lambda *_: wait(read_on))
     video = write_video(tmp_path / "in.mp4", 65, 32, 32)

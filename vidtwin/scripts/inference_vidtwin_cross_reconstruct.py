@@ -12,7 +12,7 @@ from pathlib import Path
 
 import vidtok
 from vidtok.cli.guard import guarded
-from vidtok.cli.report import progress_bar
+from vidtok.cli.progress import progress_bar
 from vidtok.cli.scripts import (
     SentenceParser,
     add_concate_option,

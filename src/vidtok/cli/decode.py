@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidtok.cli.early import TOKEN_SUFFIX, check_exists, check_model, check_output
-from vidtok.cli.many import SkipExistingOption, are_many, say_result, title
+from vidtok.cli.early import check_exists, check_model, check_output
+from vidtok.cli.many import ManyOutputOption, SkipExistingOption, are_many, say_result, title
 from vidtok.cli.options import (
     CheckpointOption,
     DecoderOption,
@@ -24,14 +24,12 @@ from vidtok.cli.options import (
 )
 from vidtok.cli.usage import COUNT
 from vidtok.errors import TokenFileError, VidTokError
+from vidtok.video.library import OUTPUT_SUFFIXES, TOKEN_SUFFIX
 
 if TYPE_CHECKING:
     from vidtok.jobs import Decoded, DecodeJob, DecodeOptions
     from vidtok.jobs.batch import Step
     from vidtok.tokenizer import Tokenizer
-
-
-_SUFFIXES = (".mp4", ".mov", ".mkv", ".png")
 
 
 def _timestamp(text: str) -> str:
@@ -92,9 +90,7 @@ ChunkFramesOption = Annotated[
 
 def decode(
     input: InputArgument,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Output: .mp4, .mov, .mkv; .png for one frame; a folder for many.")
-    ],
+    output: ManyOutputOption,
     model: ModelOption = None,
     checkpoint: CheckpointOption = None,
     decoder: DecoderOption = None,
@@ -120,7 +116,7 @@ def decode(
     If INPUT is a folder or a list, and OUTPUT a folder, all token files of INPUT are decoded, and OUTPUT mirrors its
     folders. Those that could not be are named at the end.
     """
-    many = are_many(input, output, _SUFFIXES)
+    many = are_many(input, output, OUTPUT_SUFFIXES)
     if not many:
         check_exists(input, "a token file that `vidtok encode` wrote", TokenFileError)
         check_output(output, input=input)

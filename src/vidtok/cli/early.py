@@ -9,8 +9,7 @@ from pathlib import Path
 
 from vidtok.errors import TokenFileError, VideoError, VidTokError
 from vidtok.files import check_place
-
-TOKEN_SUFFIX = ".vtok"
+from vidtok.video.library import TOKEN_SUFFIX
 
 
 def check_model(

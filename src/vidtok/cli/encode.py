@@ -35,13 +35,12 @@ from vidtok.cli.options import (
     wanted_size,
 )
 from vidtok.cli.verbosity import hint
+from vidtok.video.library import TOKEN_SUFFIX
 
 if TYPE_CHECKING:
     from vidtok.jobs import Encoded, EncodeJob, TreeJob, TreeResult
     from vidtok.tokenizer import Tokenizer
     from vidtok.video import Fit
-
-_SUFFIX = ".vtok"
 
 
 class Coding(StrEnum):
@@ -65,7 +64,7 @@ InputArgument = Annotated[
 ]
 OutputOption = Annotated[
     Path,
-    typer.Option("--output", "-o", help=f"Output: a file that ends in {_SUFFIX}, or a folder for many."),
+    typer.Option("--output", "-o", help=f"Output: a file that ends in {TOKEN_SUFFIX}, or a folder for many."),
 ]
 CodingOption = Annotated[
     Coding | None,
@@ -116,7 +115,7 @@ def encode(
     processes may encode one folder together. Inputs that could not be encoded are named at the end.
     """
     wanted = wanted_size(height, width, size)
-    many = are_many(input, output, (_SUFFIX,))
+    many = are_many(input, output, (TOKEN_SUFFIX,))
     if not many:
         check_input(input)
         check_token_output(output, input)
@@ -147,7 +146,8 @@ def encode(
 
 
 def _encode_file(job: EncodeJob, tokenizer: Tokenizer) -> None:
-    from vidtok.cli.report import crop_hint, progress_bar
+    from vidtok.cli.progress import progress_bar
+    from vidtok.cli.report import crop_hint
 
     with progress_bar("encoding", job.frame_estimate) as progress:
         result = job.run(tokenizer, progress)
@@ -160,7 +160,7 @@ def _encode_file(job: EncodeJob, tokenizer: Tokenizer) -> None:
 def _encode_tree(tree: TreeJob, output: Path, tokenizer: Tokenizer) -> None:
     from contextlib import ExitStack
 
-    from vidtok.cli.report import progress_bar
+    from vidtok.cli.progress import progress_bar
     from vidtok.errors import VidTokError
     from vidtok.jobs import TreeStep
 

@@ -16,7 +16,8 @@ def example(
 ) -> None:
     """Make a short clip and reconstruct it with the small model that comes with this package."""
     import vidtok
-    from vidtok.cli.report import progress_bar, summary
+    from vidtok.cli.progress import progress_bar
+    from vidtok.cli.report import summary
     from vidtok.config.registry import SHIPPED
     from vidtok.device import choose_device
     from vidtok.errors import VideoError

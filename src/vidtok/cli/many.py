@@ -12,6 +12,9 @@ from vidtok.errors import VideoError, VidTokError
 if TYPE_CHECKING:
     from vidtok.jobs.batch import BatchResult, Step
 
+ManyOutputOption = Annotated[
+    Path, typer.Option("--output", "-o", help="Output: .mp4, .mov, .mkv; .png for one frame; a folder for many.")
+]
 SkipExistingOption = Annotated[
     bool, typer.Option("--skip-existing", help="For a folder or list: leave out inputs whose output is there already.")
 ]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 EVERY = 30.0
 """Seconds between lines where the output is no terminal."""
+REFRESH = 0.5
+"""Seconds between two looks of a terminal's line."""
 _ENCODING = 0.3
 """The share of the encoder in the time of a reconstruction, about; it only guides the time left."""
 
@@ -124,18 +126,18 @@ def _bar(work: Work, console: Console) -> Iterator[None]:
         left = f"{work.left()} left" if work.left() else ""
         bar.update(task, completed=int(work.reached), tile=work.tile, left=left)
 
-    with bar, _every(0.5, show):
+    with bar, repeating(REFRESH, show):
         yield
 
 
 @contextmanager
 def _lines(work: Work) -> Iterator[None]:
-    with _every(EVERY, lambda: typer.echo(work.line(), err=True)):
+    with repeating(EVERY, lambda: typer.echo(work.line(), err=True)):
         yield
 
 
 @contextmanager
-def _every(seconds: float, show: Callable[[], None]) -> Iterator[None]:
+def repeating(seconds: float, show: Callable[[], None]) -> Iterator[None]:
     """Call `show` every so many seconds from a thread of its own, also while the work itself says nothing."""
     ended = threading.Event()
 
@@ -152,6 +154,7 @@ def _every(seconds: float, show: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         ended.set()
+        thread.join()
 
 
 @contextmanager

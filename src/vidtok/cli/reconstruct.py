@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidtok.cli.early import check_input, check_model, check_output
-from vidtok.cli.many import SkipExistingOption, are_many, say_result, title
+from vidtok.cli.many import ManyOutputOption, SkipExistingOption, are_many, say_result, title
 from vidtok.cli.options import (
     CheckpointOption,
     ChunkFramesOption,
@@ -35,6 +35,7 @@ from vidtok.cli.options import (
     wanted_size,
 )
 from vidtok.cli.verbosity import hint
+from vidtok.video.library import OUTPUT_SUFFIXES
 
 if TYPE_CHECKING:
     from vidtok.jobs.batch import Step
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 _BETTER = "vidtok_kl_causal_488_16chn_v1_1"
 """A published model of the compression of the small one that stands in for it."""
 _SMALL = "vidtok_kl_causal_488_16chn_tiny"
-_SUFFIXES = (".mp4", ".mov", ".mkv", ".png")
 
 OptionalModel = Annotated[
     str | None,
@@ -67,9 +67,7 @@ def reconstruct(
             "of them (.txt, .csv)."
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Output: .mp4, .mov, .mkv; .png for one frame; a folder for many.")
-    ],
+    output: ManyOutputOption,
     model: OptionalModel = None,
     checkpoint: CheckpointOption = None,
     decoder: DecoderOption = None,
@@ -103,7 +101,7 @@ def reconstruct(
     mirrors its folders. Those that could not be are named at the end.
     """
     wanted = wanted_size(height, width, size)
-    many = are_many(input, output, _SUFFIXES)
+    many = are_many(input, output, OUTPUT_SUFFIXES)
     if not many:
         check_input(input)
         check_output(output, input=input)
@@ -139,7 +137,8 @@ def reconstruct(
 
 
 def _one(input: Path, output: Path, options: ReconstructOptions, load: Callable[[], Tokenizer]) -> None:
-    from vidtok.cli.report import crop_hint, progress_bar, summary
+    from vidtok.cli.progress import progress_bar
+    from vidtok.cli.report import crop_hint, summary
     from vidtok.jobs.reconstruct import ReconstructionJob
 
     job = ReconstructionJob(input, output, options)
@@ -155,7 +154,7 @@ def _one(input: Path, output: Path, options: ReconstructOptions, load: Callable[
 def _all(
     input: Path, output: Path, options: ReconstructOptions, load: Callable[[], Tokenizer], skip_existing: bool
 ) -> None:
-    from vidtok.cli.report import progress_bar
+    from vidtok.cli.progress import progress_bar
     from vidtok.jobs.batch import run_batch
     from vidtok.jobs.reconstruct import ReconstructionJob
     from vidtok.video.library import PICTURE_SUFFIXES, VIDEO_SUFFIXES, find_inputs

@@ -72,7 +72,7 @@ def reenact(
             check_output(output, input=path)
     check_model(model, checkpoint)
 
-    from vidtok.cli.report import progress_bar
+    from vidtok.cli.progress import progress_bar
     from vidtok.jobs.reenact import ReenactmentJob
 
     job = ReenactmentJob(

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vidtok.cli.progress import progress_bar
-
 if TYPE_CHECKING:
     from vidtok.jobs.reconstruct import Reconstruction
     from vidtok.tokenizer import Tokenizer
     from vidtok.video import Fit
-
-__all__ = ["progress_bar", "summary"]
-
 
 _LITTLE_KEPT = 2 / 3
 """The share of the picture below which a hint says how to keep more."""

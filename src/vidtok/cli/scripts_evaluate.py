@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 import vidtok
-from vidtok.cli.report import progress_bar
+from vidtok.cli.progress import progress_bar
 from vidtok.cli.scripts import autocast, check_chunk_size, published_advice
 from vidtok.config.dialect import frozen_parts
 from vidtok.config.read import read_config

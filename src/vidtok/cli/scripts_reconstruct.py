@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import vidtok
-from vidtok.cli.report import progress_bar
+from vidtok.cli.progress import progress_bar
 from vidtok.cli.scripts import autocast, check_chunk_size, clip_frames, make_output_folder
 from vidtok.device import choose_device
 from vidtok.errors import VideoError

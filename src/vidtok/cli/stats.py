@@ -93,7 +93,7 @@ def stats(
     """
     check_model(model, checkpoint)
 
-    from vidtok.cli.report import progress_bar
+    from vidtok.cli.progress import progress_bar
     from vidtok.datasets.survey import collection_pieces
     from vidtok.jobs.statistics import SyntheticOptions, pieces, survey
     from vidtok.runtime.options import ReadOptions

@@ -30,7 +30,7 @@ def synthesize(
     Eight kinds take turns: a still camera, a pan, text, water, changing light, fast motion, a crowded scene, a cut.
     The same options give the same clips. A file meta.csv names them, for `--meta_path` of the published evaluation.
     """
-    from vidtok.cli.report import progress_bar
+    from vidtok.cli.progress import progress_bar
     from vidtok.runtime.limits import memory_advice
     from vidtok.synthetic.evaluation_set import META_FILE, EvaluationSet, write_evaluation_set
 

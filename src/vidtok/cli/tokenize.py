@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,10 +32,11 @@ from vidtok.cli.options import (
     WidthOption,
     wanted_size,
 )
-from vidtok.cli.progress import EVERY
+from vidtok.cli.progress import EVERY, REFRESH, repeating
 from vidtok.cli.usage import COUNT, RATE, STREAM, WORKERS, Number, OptionError
 from vidtok.cli.verbosity import hint, is_quiet
-from vidtok.fields import Within, shown
+from vidtok.errors import VidTokError
+from vidtok.fields import Within, memory_bytes, shown
 
 if TYPE_CHECKING:
     from vidtok.datasets import TokenizeResult
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
 _PART = Number(Annotated[float, Within(0, 1024, expected="a number of GPUs from 0 to 1024")])
 _TIMEOUT = Number(Annotated[float, Within(1, 1e6, expected="seconds from 1 to 1000000")])
 _SHARD = re.compile(r"(\d{1,9})/(\d{1,9})")
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-_BYTES = re.compile(r"(\d{1,12})\s*([KMG]?B|)")
 
 
 class SinkName(StrEnum):
@@ -73,10 +72,10 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _bytes(text: str) -> int:
-    match = _BYTES.fullmatch(text.upper().strip())
-    if match is None or not int(match[1]):
-        raise OptionError(f"is {shown(text)}; expected a size such as 256MB")
-    return int(match[1]) * _UNITS[match[2]]
+    try:
+        return memory_bytes(text)
+    except VidTokError:
+        raise OptionError(f"is {shown(text)}; expected a size such as 256MB") from None
 
 
 InputsArgument = Annotated[
@@ -204,8 +203,8 @@ def tokenize(
 ) -> None:
     """Tokenize many videos into a collection, each exactly once, with many workers; docs/collections.md has examples.
 
-    A run that was ended, even by a power cut, goes on where it was when the same command is given again, with any
-    number of workers. Inputs that fail are noted in OUTPUT/failures and do not stop the run. The exit code is 0 if all
+    A run that was ended, even by a kill, goes on where it was when the same command is given again, with any number of
+    workers. Inputs that fail are noted in OUTPUT/failures and do not stop the run. The exit code is 0 if all
     inputs have their records. `vidtok.datasets.TokenDataset` reads a collection.
     """
     check_model(model, checkpoint)
@@ -269,38 +268,21 @@ def tokenize(
 @contextmanager
 def _shown_progress() -> Iterator[tuple[Any, Any]]:
     """Functions for a run's lines and counts: one line, which on a terminal changes and in a log comes again."""
-    import threading
-
     from rich.console import Console
 
     console = Console(stderr=True)
-    ended = threading.Event()
-    threads: list[threading.Thread] = []
+    with ExitStack() as shown:
 
-    def progress(tally: Tally) -> None:
-        if is_quiet():
-            return
-        show = _bar if console.is_terminal else _lines
-        threads.append(threading.Thread(target=show, args=(tally, ended, console), daemon=True))
-        threads[-1].start()
+        def progress(tally: Tally) -> None:
+            if is_quiet():
+                return
+            if console.is_terminal:
+                status = shown.enter_context(console.status(""))
+                shown.enter_context(repeating(REFRESH, lambda: status.update(_line(tally.figures()))))
+            else:
+                shown.enter_context(repeating(EVERY, lambda: typer.echo(_line(tally.figures()), err=True)))
 
-    try:
         yield hint, progress
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()
-
-
-def _lines(tally: Tally, ended: Any, console: Any) -> None:
-    while not ended.wait(EVERY):
-        typer.echo(_line(tally.figures()), err=True)
-
-
-def _bar(tally: Tally, ended: Any, console: Any) -> None:
-    with console.status("") as status:
-        while not ended.wait(0.5):
-            status.update(_line(tally.figures()))
 
 
 def _line(figures: Figures) -> str:

@@ -9,6 +9,7 @@ that is not YAML. The size of a whole configuration is bounded (`budget.py`).
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,6 +62,18 @@ def allowing_bases(*paths: str | PathLike[str]) -> Iterator[None]:
         yield
     finally:
         _allowed.reset(token)
+
+
+@contextmanager
+def without_warnings(logger: str = "vidtok.config") -> Iterator[None]:
+    """Keep back the warnings of `logger` about a configuration, which come when it is read in earnest."""
+    log = logging.getLogger(logger)
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def allowed_bases() -> tuple[Path, ...]:

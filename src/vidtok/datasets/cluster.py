@@ -74,7 +74,6 @@ class RayEngine:
         address: of a cluster; None: the one that this process is connected to, or a local one that ends with the run.
         workers: most workers; None: as many as the cluster has CPUs or GPUs for.
         gpus: GPUs of a worker.
-        groups: number of groups, beyond which more workers have nothing to do.
     """
 
     def __init__(
@@ -86,10 +85,9 @@ class RayEngine:
         address: str | None = None,
         workers: int | None = None,
         gpus: float = 0.0,
-        groups: int = 1,
     ) -> None:
         self._setup, self._device, self._timeout = setup, device.partition(":")[0], timeout
-        self._address, self._workers, self._gpus, self._groups = address, workers, gpus, groups
+        self._address, self._workers, self._gpus = address, workers, gpus
 
     def run(self, groups: Iterator[Group], on_result: OnResult) -> None:
         """See `vidtok.datasets.local.Engine`."""

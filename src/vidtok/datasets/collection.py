@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from vidtok.datasets.plan import Plan
-from vidtok.errors import CollectionError
+from vidtok.errors import CollectionError, VidTokError
 from vidtok.fields import shown
 from vidtok.files import Aside, aside, make_folder, writing
-from vidtok.text import counted, one_line, reason
+from vidtok.text import one_line, reason, unforeseen
 from vidtok.tokens import ModelIdentity
 
 FORMAT = 1
@@ -175,15 +175,7 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
 
 def failure_text(error: BaseException) -> str:
     """The reason of a failure, for the ledger."""
-    from vidtok.errors import VidTokError
-
-    return one_line(error) if isinstance(error, VidTokError) else f"{type(error).__name__}: {one_line(error)}"
-
-
-def failed_summary(failures: Mapping[str, Failed], folder: Path) -> str:
-    """The first failures and their number, for a message."""
-    first = "".join(f"\n  {each.source}: {each.reason}" for each in list(failures.values())[:_NAMED])
-    return f"{counted(len(failures), 'input')} failed, see {folder / FAILURES}:{first}"
+    return one_line(error) if isinstance(error, VidTokError) else unforeseen(error)
 
 
 def _names(folder: Path) -> set[str]:

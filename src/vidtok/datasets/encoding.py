@@ -29,7 +29,7 @@ from vidtok.files import CHECK_DISK, make_folder
 from vidtok.jobs import EncodeJob
 from vidtok.models.base import VideoModel
 from vidtok.runtime.limits import check_finite, computing
-from vidtok.runtime.passes import EncodePass, first_group
+from vidtok.runtime.passes import EncodePass, first_group, in_groups
 from vidtok.runtime.planning import plan
 from vidtok.runtime.threads import Ahead
 from vidtok.tokens import write
@@ -350,12 +350,7 @@ def _about(unit: Unit, first: int | None, frames: int, size: tuple[int, int], fp
 
 def _in_pieces(reader: VideoReader, first: int, count: int) -> Iterator[_Piece]:
     """All frames of `reader`: `first` of them, then `count` at a time."""
-    held: list[Frame] = []
-    number, wanted = 0, first
-    for frame in reader:
-        held.append(frame)
-        if len(held) == wanted:
-            yield _Piece(np.stack([each.pixels for each in held]), number, held[0].time)
-            number, wanted, held = number + wanted, count, []
-    if held:
+    number = 0
+    for held in in_groups(reader, first, count):
         yield _Piece(np.stack([each.pixels for each in held]), number, held[0].time)
+        number += len(held)

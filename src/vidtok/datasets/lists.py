@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from vidtok.datasets.remote import open_any
 from vidtok.errors import CollectionError
 from vidtok.text import near, one_line, reason
+from vidtok.video import library
 
-LIST_SUFFIXES = (".txt", ".csv", ".jsonl", ".parquet")
+LIST_SUFFIXES = (*library.LIST_SUFFIXES, ".jsonl", ".parquet")
 COLUMN = "videos"
 _ROWS = 1024
 

@@ -19,6 +19,7 @@ from vidtok.datasets.collection import LINES, MANIFEST, SETTINGS
 from vidtok.datasets.records import from_bytes
 from vidtok.errors import CollectionError
 from vidtok.text import reason
+from vidtok.video.library import TOKEN_SUFFIX
 
 _OPEN = 64
 """Shards that a process keeps open."""
@@ -113,7 +114,7 @@ class _Cache:
         """The values of a record. Raises `CollectionError` if they cannot be read."""
         path = self._root / head["file"]
         try:
-            if path.suffix == ".vtok":
+            if path.suffix == TOKEN_SUFFIX:
                 from vidtok.tokens import TokenFile
 
                 with TokenFile(path) as file:

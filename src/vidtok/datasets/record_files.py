@@ -11,13 +11,14 @@ from vidtok.datasets.records import Record, from_bytes
 from vidtok.datasets.sink import FileSink
 from vidtok.errors import CollectionError
 from vidtok.files import CHECK_DISK, aside, save_tensors, writing
+from vidtok.video.library import TOKEN_SUFFIX
 
 
 class TokenFiles(FileSink):
     """Token files (docs/token-file.md); the encoder writes them itself."""
 
     name = "vtok"
-    suffix = ".vtok"
+    suffix = TOKEN_SUFFIX
 
 
 class SafetensorsFiles(FileSink):

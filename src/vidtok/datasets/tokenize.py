@@ -232,9 +232,7 @@ class TokenizeJob:
             from vidtok.datasets.cluster import RayEngine
 
             gpus = run.gpus if run.gpus is not None else float(device.startswith("cuda"))
-            return RayEngine(
-                setup, device, run.timeout, address=run.address, workers=run.workers, gpus=gpus, groups=groups
-            )
+            return RayEngine(setup, device, run.timeout, address=run.address, workers=run.workers, gpus=gpus)
         return LocalEngine(setup, _devices(device, run.workers, self.options.threads)[: max(1, groups)], run.timeout)
 
 

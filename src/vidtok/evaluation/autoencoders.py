@@ -101,8 +101,8 @@ class Description:
         """Frames, rows and columns to add to a clip of this size."""
         sides = (self.height or (self.spatial_factor,) * 2, self.width or (self.spatial_factor,) * 2)
         return (
-            _above(frames, self.frame_counts) - frames, _above(height, sides[0]) - height,
-            _above(width, sides[1]) - width,
+            size_above(frames, self.frame_counts) - frames, size_above(height, sides[0]) - height,
+            size_above(width, sides[1]) - width,
         )  # fmt: skip
 
 
@@ -229,7 +229,7 @@ class AutoencoderSubject(LatentSubject):
         return BlockShape(found.temporal_factor, found.spatial_factor, found.values, found.first_alone)
 
 
-def _above(size: int, sizes: Sizes) -> int:
+def size_above(size: int, sizes: Sizes) -> int:
     """The smallest of `sizes` that is at least `size`."""
     first, step = sizes
     return first + max(0, -(-(size - first) // step)) * step

@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vidtok.errors import VidTokError
-from vidtok.evaluation.autoencoders import Description, Sizes
+from vidtok.evaluation.autoencoders import Description, Sizes, size_above
 from vidtok.fields import shown
 from vidtok.text import reason, shortened
+from vidtok.tokens.identity import weights_hash
 from vidtok.zoo.diffusers_format import ADAPTER_NAME, PREFIX
 
 LARGEST_WHOLE = 512 * 512
@@ -148,7 +148,7 @@ class DiffusersAutoencoder:
         frames = rule.frames(self._model)
         first, step = frames
         count = first if rule.tiles_always else first + step * (step > 1)
-        rows, columns = (_above(rule.side, sizes(self._model)) if sizes is not None else rule.side
+        rows, columns = (size_above(rule.side, sizes(self._model)) if sizes is not None else rule.side
                          for sizes in (rule.height, rule.width))  # fmt: skip
         self._rule, self.description = rule, None  # type: ignore[assignment]  # `encode` reads the rule alone
         clip = torch.zeros(1, 3, count, rows, columns, device=self._device)
@@ -187,7 +187,7 @@ class DiffusersAutoencoder:
             "class": self._class,
             "diffusers": diffusers.__version__,
             "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "weights_sha256": _weights_hash(self._model),
+            "weights_sha256": weights_hash(self._model.state_dict()),
             "tiles_above": LARGEST_WHOLE,
         }
 
@@ -341,17 +341,3 @@ def _tried(load: Callable[[], Any], problem: str) -> Any:
             f"{problem}: {shortened(reason(error), _REASON)}; expected a folder or Hub repository of diffusers with "
             "config.json and safetensors weights"
         ) from error
-
-
-def _above(size: int, sizes: Sizes) -> int:
-    first, step = sizes
-    return first + max(0, -(-(size - first) // step)) * step
-
-
-def _weights_hash(model: nn.Module) -> str:
-    """SHA-256 over names, shapes and values, as float32, of the weights."""
-    found = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        found.update(f"{name} {tuple(value.shape)}\n".encode())
-        found.update(np.ascontiguousarray(value.detach().float().cpu().numpy(), dtype="<f4").data)
-    return found.hexdigest()

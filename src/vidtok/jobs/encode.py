@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,14 @@ from vidtok.metrics import rate
 from vidtok.models.base import VideoModel
 from vidtok.runtime.limits import Progress, check_finite, computing, frame_size
 from vidtok.runtime.options import ReadOptions
-from vidtok.runtime.passes import EncodePass, first_group
+from vidtok.runtime.passes import EncodePass, first_group, in_groups
 from vidtok.runtime.planning import Plan, plan
 from vidtok.runtime.threads import Ahead
 from vidtok.tokens import LATENT_CODINGS, TOKEN_CODINGS, Source, TokenFileError, TokenHeader, TokenWriter, make_header
 from vidtok.tokens.writer import check_place, partial_path
 from vidtok.video import Fit, Frame, Pixels, to_float
+from vidtok.video.library import TOKEN_SUFFIX
 from vidtok.video.source import check_apart
-
-TOKEN_SUFFIX = ".vtok"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +161,7 @@ class EncodeJob(ReadingJob):
             with (
                 self._reader as reader,
                 computing(),
-                Ahead(_in_batches(reader, first_group(model, chosen.frames), chosen.frames), depth=1) as ahead,
+                Ahead(in_groups(reader, first_group(model, chosen.frames), chosen.frames), depth=1) as ahead,
             ):
                 batches = iter(ahead)
                 first = next(batches)
@@ -278,14 +276,6 @@ class _Times:
     def take(self) -> list[float] | None:
         taken, self._waiting = self._waiting, []
         return taken if self._wanted else None
-
-
-def _in_batches(frames: Iterable[Frame], first: int, count: int) -> Iterator[list[Frame]]:
-    """`frames` in lists: `first` of them, then `count` at a time."""
-    rest = iter(frames)
-    while batch := list(islice(rest, first)):
-        yield batch
-        first = count
 
 
 def _video(frames: list[Frame]) -> Tensor:

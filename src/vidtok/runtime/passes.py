@@ -13,7 +13,8 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import NamedTuple
+from itertools import islice
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from vidtok.models.streams import DecodeStream, EncodeStream
 from vidtok.runtime.limits import check_frame_size
 from vidtok.video import Pixels, to_float
 
+T = TypeVar("T")
+
 OnValues = Callable[[Tensor], None]
 """Function called with the tokens, or the latent as one tensor, of every piece as it is encoded."""
 
@@ -36,6 +39,14 @@ def first_group(model: VideoModel, at_a_time: int) -> int:
     Pieces of these lengths are computed as they come.
     """
     return at_a_time + 1 if model.is_causal else at_a_time
+
+
+def in_groups(items: Iterable[T], first: int, count: int) -> Iterator[list[T]]:
+    """`items`, such as the frames of a video, in lists: `first` of them, then `count` at a time."""
+    rest = iter(items)
+    while group := list(islice(rest, first)):
+        yield group
+        first = count
 
 
 class EncodePass:

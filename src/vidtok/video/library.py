@@ -19,6 +19,9 @@ VIDEO_SUFFIXES = (
 )  # fmt: skip
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 LIST_SUFFIXES = (".txt", ".csv", ".lst")
+OUTPUT_SUFFIXES = (".mp4", ".mov", ".mkv", ".png")
+"""Videos and pictures that are written."""
+TOKEN_SUFFIX = ".vtok"
 _COLUMN = "videos"
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 

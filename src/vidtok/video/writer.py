@@ -20,13 +20,13 @@ from vidtok.video.audio import AudioCopy
 from vidtok.video.colour import YUVConverter
 from vidtok.video.container import open_container
 from vidtok.video.frames import Pixels, as_rate
+from vidtok.video.library import OUTPUT_SUFFIXES
 from vidtok.video.retiming import retime
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
     from av.video.stream import VideoStream
 
-OUTPUT_SUFFIXES = (".mp4", ".mov", ".mkv", ".png")
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 _CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _MOST_THREADS = 128

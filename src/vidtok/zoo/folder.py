@@ -69,20 +69,12 @@ def save_folder(
     the statistics of the model's latents, where they are known. All files are written aside and renamed when whole;
     other files in the folder stay. Raises `CheckpointError` if the folder cannot be written.
     """
-    folder = Path(os.path.abspath(folder))
     apart = {PART_FILES[part]: weights for part, weights in state.items() if isinstance(weights, Mapping)}
     files: Mapping[str, Any] = apart or {_WEIGHTS_FILE: state}
     said = {"files": list(apart), "decoder": plain(decoder), "origin": origin and dict(origin)}
     values = _header(config.family, name) | {key: value for key, value in said.items() if value} | config.to_dict()
     values |= {} if latents is None else latents.to_dict()
-    problem = f"the model cannot be saved to {folder}"
-    with aside(folder, CheckpointError, folder=True, sync=True, problem=problem) as new:
-        if folder.exists() and not folder.is_dir():
-            raise CheckpointError(f"{folder} is a file; expected a folder to save the model in")
-        for file, weights in files.items():
-            _write_weights(new / file, weights)
-        (new / _CONFIG_FILE).write_text(text_of(values), encoding="utf-8")
-    return folder
+    return _write_folder(folder, files, text_of(values))
 
 
 def save_diffusers_folder(folder: str | PathLike[str], config: ModelConfig, state: Mapping[str, Tensor]) -> Path:
@@ -93,13 +85,19 @@ def save_diffusers_folder(folder: str | PathLike[str], config: ModelConfig, stat
     if not isinstance(config, AutoencoderConfig):
         raise ConfigError(f"the model is of the family {config.family}; {diffusers_format.CLASS_NAME} has vidtok alone")
     values = {"_class_name": diffusers_format.CLASS_NAME, **diffusers_format.to_diffusers(config)}
+    return _write_folder(folder, {diffusers_format.WEIGHTS_FILE: state}, json.dumps(values, indent=2) + "\n")
+
+
+def _write_folder(folder: str | PathLike[str], files: Mapping[str, Any], config: str) -> Path:
+    """Write files of weights and the text `config` to `folder`, all of them or none, and return the folder."""
     folder = Path(os.path.abspath(folder))
     problem = f"the model cannot be saved to {folder}"
     with aside(folder, CheckpointError, folder=True, sync=True, problem=problem) as new:
         if folder.exists() and not folder.is_dir():
             raise CheckpointError(f"{folder} is a file; expected a folder to save the model in")
-        _write_weights(new / diffusers_format.WEIGHTS_FILE, state)
-        (new / _CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        for file, weights in files.items():
+            _write_weights(new / file, weights)
+        (new / _CONFIG_FILE).write_text(config, encoding="utf-8")
     return folder
 
 

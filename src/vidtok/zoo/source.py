@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import NamedTuple
 
+from vidtok.config.layers import without_warnings
 from vidtok.config.read import read_config
 from vidtok.config.registry import entry, models, named_by_repo
 from vidtok.errors import CheckpointError, ConfigError
@@ -142,24 +141,12 @@ def check_source(
     if checkpoint is not None:
         check_kind(Path(checkpoint))
     apart = decoder is not None and fspath(decoder) != FULL
-    with _once():
+    with without_warnings():
         if not _is_in_hub(named_by_repo(text)):
             found = locate(source, checkpoint, weights=not (apart and parts == "decoder"))
             own = locate_decoder(decoder, found) if decoder is not None else None
             for path in (*found.weights, *(own.weights if own is not None else ())):
                 check_kind(path)
-
-
-@contextmanager
-def _once() -> Iterator[None]:
-    """Keep back warnings about a configuration, which come when it is read in earnest."""
-    log = logging.getLogger("vidtok.config")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
 
 
 def _is_in_hub(text: str) -> bool:

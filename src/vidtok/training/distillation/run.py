@@ -19,10 +19,9 @@ from vidtok.metrics.lpips import LPIPS, LPIPSWeightsError
 from vidtok.models.config import ModelConfig
 from vidtok.text import shortened
 from vidtok.tokenizer import load
-from vidtok.training.data.stored import TOKEN_SUFFIX
 from vidtok.training.runs.arguments import TrainArguments
 from vidtok.training.runs.run import run
-from vidtok.video.library import find_files
+from vidtok.video.library import TOKEN_SUFFIX, find_files
 from vidtok.zoo.source import Located, locate
 
 log = logging.getLogger(__name__)

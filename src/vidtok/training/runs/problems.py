@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vidtok.config.layers import allowing_bases
+from vidtok.config.layers import allowing_bases, without_warnings
 from vidtok.config.read import ConfigSource, model_config, read_sections
 from vidtok.config.registry import models
 from vidtok.errors import ConfigError, VidTokError
@@ -41,7 +39,7 @@ def check_configuration(arguments: TrainArguments) -> None:
     if not sources:
         return
     options = [f"lightning.trainer.{key}={json.dumps(value)}" for key, value in arguments.trainer.items()]
-    with _silent(), allowing_bases(*arguments.allow_base):
+    with without_warnings("vidtok"), allowing_bases(*arguments.allow_base):
         raw, _, source = read_sections(sources, [*arguments.overrides, *options])
         found = problems(raw, source, fresh=resumed is None)
     if len(found) == 1:
@@ -129,15 +127,3 @@ def _remove(sections: dict[str, Any], path: str) -> bool:
         return False
     del place[key]
     return True
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keep back warnings, which come when the configuration is read in earnest."""
-    log = logging.getLogger("vidtok")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
